@@ -1,0 +1,39 @@
+"""Settings of an experiment: the schema, its checks, and TOML files. Nothing here imports torch."""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "DataConfig": "schema",
+    "EvaluationConfig": "schema",
+    "GaussianConfig": "schema",
+    "PriorConfig": "schema",
+    "QuantiserConfig": "schema",
+    "Recipe": "schema",
+    "Stage1Config": "schema",
+    "TrainingConfig": "schema",
+    "MODEL_NAMES": "check",
+    "baseline_beta": "check",
+    "baseline_name": "check",
+    "check_model": "check",
+    "check_recipe": "check",
+    "diff_recipes": "load",
+    "dump_recipe": "load",
+    "load_recipe": "load",
+    "load_run_recipe": "load",
+    "parse_recipe": "load",
+    "recipe_names": "load",
+    "shipped_text": "load",
+}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

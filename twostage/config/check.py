@@ -1,0 +1,168 @@
+"""Ranges and agreements between settings that types cannot express, checked without pydantic or torch.
+
+Files and command-line flags end in the same `Recipe`, so both pass through `check_recipe`. `LIMITS` holds one entry for
+every numeric field of the schema (a test sees to it); a field without a sensible bound would have no business there.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from ..errors import UsageError
+from .schema import (
+    EvaluationConfig,
+    GaussianConfig,
+    PriorConfig,
+    QuantiserConfig,
+    Recipe,
+    Stage1Config,
+    TrainingConfig,
+)
+
+MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "vae")
+"""Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
+
+_BETA_VAE = re.compile(r"beta-vae-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+_RECIPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Closed or half-open interval of a number; `odd` for kernel sides."""
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    odd: bool = False
+
+    def admits(self, value: float) -> bool:
+        """True when `value` is finite and inside; NaN is outside of everything."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return math.isfinite(value) and above and below and (not self.odd or value % 2 == 1)
+
+    def __str__(self) -> str:
+        parts = [f"{'more than' if self.low_open else 'at least'} {self.low:.12g}"]
+        if self.high != math.inf:
+            parts.append(f"{'less than' if self.high_open else 'at most'} {self.high:.12g}")
+        return ("odd, " if self.odd else "") + " and ".join(parts)
+
+
+_COUNT = Limit(1)
+_NOT_NEGATIVE = Limit(0)
+_POSITIVE = Limit(0, low_open=True)
+_SHARE = Limit(0, 1, high_open=True)
+
+LIMITS: dict[type, dict[str, Limit]] = {
+    Recipe: {"seed": Limit(0, 2**32 - 1), "threads": _NOT_NEGATIVE},
+    Stage1Config: {
+        "channels": _COUNT,
+        "residual_blocks": _NOT_NEGATIVE,
+        "residual_channels": _COUNT,
+        "head_channels": _COUNT,
+    },
+    QuantiserConfig: {
+        "codebook_size": Limit(2, 65536),
+        "codebooks": _COUNT,
+        "embedding_dim": _COUNT,
+        "commitment_beta": _NOT_NEGATIVE,
+        "decay": _SHARE,
+        "revival_threshold": _SHARE,
+    },
+    GaussianConfig: {"latent_channels": _COUNT},
+    PriorConfig: {
+        "layers": _COUNT,
+        "channels": _COUNT,
+        # A masked kernel of side 1 sees no neighbour: the prior would be blind.
+        "first_kernel": Limit(3, odd=True),
+        "kernel": Limit(3, odd=True),
+        "dropout": _SHARE,
+    },
+    TrainingConfig: {
+        "steps": _COUNT,
+        "batch_size": _COUNT,
+        "learning_rate": _POSITIVE,
+        "warmup_steps": _NOT_NEGATIVE,
+        "weight_decay": _NOT_NEGATIVE,
+        "clip_norm": _NOT_NEGATIVE,
+        "validate_every": _COUNT,
+        "checkpoint_every": _COUNT,
+    },
+    EvaluationConfig: {"iwae_samples": _COUNT, "batch_size": _COUNT},
+}
+
+
+def check_recipe(recipe: Recipe, *, source: str) -> None:
+    """Raise `UsageError` for the first setting out of range; `source` names the file or the command line."""
+    for key, value, limit in _limited(recipe, ""):
+        if not limit.admits(value):
+            raise UsageError(f"{source}: {key} must be {limit}, but is {value!r}.")
+    if not _RECIPE_NAME.fullmatch(recipe.name):
+        raise UsageError(
+            f"{source}: name must be made of letters, digits and . _ + - (it names the run folder), "
+            f"but is {recipe.name!r}."
+        )
+    _check_models(recipe.models, source)
+    quantiser = recipe.quantiser
+    if quantiser.embedding_dim % quantiser.codebooks:
+        raise UsageError(
+            f"{source}: quantiser.embedding_dim must be a multiple of quantiser.codebooks ({quantiser.codebooks}), "
+            f"but is {quantiser.embedding_dim}."
+        )
+    for section in ("codebook_training", "prior_training", "baseline_training"):
+        training: TrainingConfig = getattr(recipe, section)
+        if training.warmup_steps > training.steps:
+            raise UsageError(
+                f"{source}: {section}.warmup_steps must be at most {section}.steps ({training.steps}), "
+                f"but is {training.warmup_steps}."
+            )
+
+
+def check_model(name: str, *, source: str) -> None:
+    """Raise `UsageError` unless `name` is one of `MODEL_NAMES` or the `baseline_name` of a beta > 0."""
+    match = _BETA_VAE.fullmatch(name)
+    if name in MODEL_NAMES or (match and 0 < float(match[1]) < math.inf and baseline_name(float(match[1])) == name):
+        return
+    raise UsageError(
+        f"{source}: expected a model out of {', '.join(MODEL_NAMES)} or beta-vae-B with B > 0, B != 1 (beta-vae-4), "
+        f"but got {name!r}.{near_matches(name, MODEL_NAMES)}"
+    )
+
+
+def baseline_name(beta: float) -> str:
+    """Name of the VAE trained at `beta`: `vae` at 1, else `beta-vae-4`, `beta-vae-0.5`."""
+    return "vae" if beta == 1 else f"beta-vae-{beta:.12g}"
+
+
+def baseline_beta(name: str) -> float:
+    """The beta that `baseline_name` was given; 1 for `vae`."""
+    return float(name.removeprefix("beta-vae-")) if name.startswith("beta-vae-") else 1.0
+
+
+def near_matches(name: str, names: Iterable[str]) -> str:
+    """` Did you mean ...?` with a leading space, or nothing when nothing is near."""
+    near = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _check_models(models: tuple[str, ...], source: str) -> None:
+    if not models:
+        raise UsageError(f"{source}: models must name at least one model, but is empty.")
+    for name in models:
+        check_model(name, source=f"{source}: models")
+    if len(set(models)) < len(models):
+        raise UsageError(f"{source}: models must name every model once, but is {list(models)!r}.")
+
+
+def _limited(config: Any, prefix: str) -> Iterator[tuple[str, float, Limit]]:
+    limits = LIMITS.get(type(config), {})
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from _limited(value, f"{prefix}{item.name}.")
+        elif item.name in limits:
+            yield prefix + item.name, value, limits[item.name]

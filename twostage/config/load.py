@@ -1,0 +1,198 @@
+"""Recipes from and to TOML files.
+
+A file holds only what differs from the schema's defaults; `dump_recipe` writes everything. pydantic validates strictly
+(no "5" for 5) and forbids unknown keys; it is imported only when a file is read, since it costs more start-up time
+than the rest of the command line together.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..errors import RunError, UsageError
+from .check import check_recipe, near_matches
+from .schema import Recipe
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Recipe of a shipped name (`recipe_names`) or of a TOML file.
+
+    A shipped name wins over a file of the same name (write ./NAME for the file). A file without `name` is named after
+    itself.
+
+    Raises:
+        UsageError: no such recipe, unreadable file, or a key or value that the schema does not admit.
+    """
+    shipped = isinstance(name_or_path, str) and name_or_path in recipe_names()
+    if shipped:
+        text = shipped_text(str(name_or_path))
+        path = Path(f"{name_or_path}.toml")
+    else:
+        path = Path(name_or_path).expanduser()
+        text = _read_file(path, str(name_or_path))
+    return parse_recipe(text, source=str(path), default_name=path.stem)
+
+
+def parse_recipe(text: str, *, source: str, default_name: str = "custom") -> Recipe:
+    """Recipe of TOML `text`; `source` is the file name that errors show."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is not valid TOML: {error}.") from None
+    values.setdefault("name", default_name)
+    try:
+        # Through JSON because strict mode takes an array for a tuple and a table for a dataclass only there.
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(values, default=_no_setting), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(_explain(first["loc"], values, source)) from None
+    check_recipe(recipe, source=source)
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """TOML of every setting; `parse_recipe` of it gives an equal recipe. None is written by leaving the key out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(asdict(recipe)))
+
+
+def diff_recipes(a: Recipe, b: Recipe) -> list[str]:
+    """One line per setting that differs, in schema order: `prior.channels: 64 -> 128`."""
+    new = dict(_leaves(b))
+    return [f"{key}: {_show(old)} -> {_show(new[key])}" for key, old in _leaves(a) if old != new[key]]
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the shipped recipes, sorted."""
+    names = (entry.name for entry in _shipped().iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def shipped_text(name: str) -> str:
+    """The TOML file of a shipped recipe as it stands, comments included."""
+    return _shipped().joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_run_recipe(run: Path) -> Recipe:
+    """Recipe of a run folder, from its `config.toml`.
+
+    Raises:
+        UsageError: `run` is no run folder.
+        RunError: its configuration is damaged or of another version.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        what = "has no config.toml" if run.is_dir() else "is no folder" if run.exists() else "does not exist"
+        raise UsageError(
+            f"{run} is not a run folder ({what}): start one with `twostage train-codebook RECIPE --out {run}`."
+        )
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"), source=str(path))
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is damaged: byte {error.start} is not UTF-8 text.") from None
+    except UsageError as error:
+        raise RunError(f"{error} This run's configuration is damaged or was written by another version.") from None
+
+
+def _shipped() -> Traversable:
+    try:
+        return files("twostage_configs")
+    except ModuleNotFoundError:
+        # A checkout that is on the path but not installed: the folder stands beside this package.
+        return Path(__file__).resolve().parents[2] / "configs"
+
+
+def _read_file(path: Path, given: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        near = near_matches(path.stem if path.suffix == ".toml" else given, recipe_names())
+        raise UsageError(
+            f"No recipe {given!r}: expected one of {', '.join(recipe_names())}, or the path of a TOML file.{near}"
+        ) from None
+    except IsADirectoryError:
+        raise UsageError(f"{given} is a folder: expected the name of a recipe or the path of a TOML file.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{given} is not a TOML file: byte {error.start} is not UTF-8 text.") from None
+    except OSError as error:
+        raise UsageError(f"{given} cannot be read: {error.strerror}.") from None
+
+
+def _no_setting(value: Any) -> dict[str, str]:
+    """TOML's dates and times have no JSON form and no setting takes one: a form that no setting takes either."""
+    return {"date": str(value)}
+
+
+def _explain(location: tuple[int | str, ...], values: dict[str, Any], source: str) -> str:
+    """One sentence about the first fault at `location` (the path of keys that pydantic reports)."""
+    expected: Any = Recipe
+    given: Any = values
+    names: list[str] = []
+    for part in location:
+        if isinstance(part, str) and is_dataclass(expected):
+            names.append(part)
+            given = given[part]
+            hints = get_type_hints(expected)
+            if part not in hints:
+                return f"{source}: unknown key {'.'.join(names)} (= {_show(given)}).{_near_keys(names)}"
+            expected = hints[part]
+    near = near_matches(given, get_args(expected)) if get_origin(expected) is Literal and isinstance(given, str) else ""
+    return f"{source}: {'.'.join(names)} must be {_describe(expected)}, but is {_show(given)}.{near}"
+
+
+def _near_keys(names: list[str]) -> str:
+    """Near matches in the same table; else the same key in another table; else anything near in the schema."""
+    known = [key for key, _ in _leaves(Recipe())]
+    *tables, key = names
+    prefix = ".".join([*tables, ""])
+    siblings = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
+    near = difflib.get_close_matches(key.lower(), siblings if tables else [item.name for item in fields(Recipe)], n=3)
+    found = [prefix + other for other in near] or [other for other in known if other.rpartition(".")[2] == key]
+    return f" Did you mean {' or '.join(found)}?" if found else near_matches(".".join(names), known)
+
+
+def _describe(expected: Any) -> str:
+    """A type of the schema in words."""
+    if is_dataclass(expected):
+        return "a table of settings"
+    if get_origin(expected) is Literal:
+        return "one of " + ", ".join(_show(choice) for choice in get_args(expected))
+    if get_origin(expected) is tuple:
+        return "a list of strings"
+    if isinstance(expected, UnionType):
+        return " or ".join(_describe(part) for part in get_args(expected) if part is not type(None))
+    return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[expected]
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, value
+
+
+def _show(value: Any) -> str:
+    """A value as TOML spells it, near enough for a message, and never longer than a line."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in table.items() if value is not None}
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in kept.items()}

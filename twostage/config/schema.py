@@ -1,0 +1,147 @@
+"""Every setting of an experiment, as frozen dataclasses without torch.
+
+One `Recipe` is one experiment. Its sections are read from a flat TOML file (`twostage.config.load`), shown as typed
+flags on the command line, and written back, complete, as `config.toml` in the run folder. The docstring under a field
+is its help text. Modules never see these classes: pipelines unpack them into plain keyword arguments.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images are modelled."""
+
+    name: Literal["digits", "mnist"] = "digits"
+    """Data set: `digits` (1797 real 8x8 digits inside scikit-learn, offline) or `mnist` (the official IDX files)."""
+    path: str | None = None
+    """Folder that holds the data set's files; not used by `digits`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Config:
+    """Encoder, decoder and likelihood, shared by the VQ-VAE and the VAE baseline."""
+
+    downsampling: Literal[2, 4, 8] = 4
+    """Image side divided by code-grid side: one stride-2 convolution per factor of two."""
+    channels: int = 256
+    """Width of the encoder and decoder at the code grid."""
+    residual_blocks: int = 2
+    """Residual blocks (ReLU, 3x3, ReLU, 1x1) on each side."""
+    residual_channels: int = 128
+    """Width between the 3x3 and the 1x1 convolution of a residual block."""
+    head_channels: int = 64
+    """Channels per pixel that the decoder hands to the likelihood."""
+    likelihood: Literal["categorical", "hurdle"] = "categorical"
+    """p(x|z) over the grey levels: `categorical`, or `hurdle` (P(0), then a categorical over the other levels)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiserConfig:
+    """The discrete bottleneck."""
+
+    codebook_size: int = 512
+    """K, vectors per codebook."""
+    codebooks: int = 1
+    """G, codes per grid position; the embedding is split into G equal parts."""
+    embedding_dim: int = 64
+    """Channels at the bottleneck, all codebooks together."""
+    update: Literal["ema", "loss"] = "ema"
+    """How the codebook learns: moving averages of the assigned vectors, or gradients of the codebook loss."""
+    commitment_beta: float = 0.25
+    """Weight of the commitment term |sg(e) - z|^2."""
+    decay: float = 0.99
+    """Decay of the moving averages (counts are tracked in both modes)."""
+    init: Literal["kmeans", "random"] = "kmeans"
+    """Codebook at step 0: k-means on encoded training images, or small random vectors."""
+    revival_threshold: float = 0.03
+    """A code used less than this share of the tokens expected per code moves onto an encoded vector; 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianConfig:
+    """The continuous bottleneck of the VAE baseline."""
+
+    latent_channels: int = 8
+    """Gaussian latents per grid position."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """The gated PixelCNN over the codes."""
+
+    layers: int = 15
+    """Gated layers, the first (mask A) included."""
+    channels: int = 64
+    """Width of both stacks."""
+    first_kernel: int = 7
+    """Kernel side of the first layer."""
+    kernel: int = 3
+    """Kernel side of every later layer."""
+    dropout: float = 0.0
+    """Dropout inside each gated layer."""
+    conditional: bool = True
+    """Condition on the class label where the data set has labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One optimisation: Adam, a fixed number of steps, checkpoints on the way."""
+
+    steps: int = 10_000
+    """Optimiser steps; the only budget, seconds are reported and never used to stop."""
+    batch_size: int = 128
+    """Items per step."""
+    learning_rate: float = 2e-4
+    """Adam's peak learning rate."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant, or cosine down to zero at the last step."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) on matrices and kernels."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm; 0 turns clipping off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the training step (autocast); evaluation is always fp32."""
+    validate_every: int = 500
+    """Steps between validations; the best model on validation data is kept."""
+    checkpoint_every: int = 500
+    """Steps between saved training states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How bits/dim are measured."""
+
+    iwae_samples: int = 64
+    """k of the importance-weighted bound."""
+    batch_size: int = 256
+    """Items per forward pass; changes memory and speed, not results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One experiment: data, both stages, baseline, training and evaluation."""
+
+    # Read by pydantic, for the sections too: an unknown key is an error, never a setting that silently does nothing.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    name: str = "custom"
+    """Name of the recipe; the default run folder is runs/NAME."""
+    seed: int = 0
+    """Seed of initialisation, batch order, noise and dropout."""
+    threads: int = 0
+    """CPU threads for torch; 0 leaves the choice to torch. Part of the record: other counts round differently."""
+    models: tuple[str, ...] = ("vq-vae", "vq-vae-loss", "vae")
+    """Models that `train` fits in this order: vq-vae, vq-vae-ema, vq-vae-loss, vae, beta-vae-B."""
+    data: DataConfig = field(default_factory=DataConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    gaussian: GaussianConfig = field(default_factory=GaussianConfig)
+    codebook_training: TrainingConfig = field(default_factory=TrainingConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    prior_training: TrainingConfig = field(default_factory=TrainingConfig)
+    baseline_training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
