@@ -1,0 +1,237 @@
+"""Code files: exact round trip, and a sentence for every way in which a file can be wrong."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from safetensors import safe_open
+
+from twostage import codes as codes_module
+from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
+from twostage.errors import RunError
+
+STAGE1 = "0123456789abcdef" * 4
+HEADER = CodeHeader(
+    dataset="digits",
+    split="train",
+    model="vq-vae",
+    codebook_size=32,
+    codebooks=2,
+    grid=(3, 4),
+    classes=10,
+    stage1_sha256=STAGE1,
+)
+
+
+def example(*, items: int = 5, header: CodeHeader = HEADER) -> CodeFile:
+    generator = np.random.default_rng(0)
+    shape = (items, header.codebooks, *header.grid)
+    codes = generator.integers(0, header.codebook_size, shape)
+    codes.flat[0] = header.codebook_size - 1
+    return CodeFile(codes=codes, labels=generator.integers(0, header.classes, items), header=header)
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(RunError) as raised:
+        load_codes(path, **options)
+    message = str(raised.value)
+    assert str(path) in message
+    assert "train-prior" in message
+    assert "\n" not in message
+    return message
+
+
+def forge(path: Path, file: CodeFile) -> None:
+    """Write a file that contradicts itself but carries a valid digest, as a hostile or buggy writer would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codes_module, "_check", lambda *_: None)
+        save_codes(path, file)
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "grid", "dtype"),
+    [
+        (2, (3, 4), "uint8"),
+        (256, (3, 4), "uint8"),
+        (257, (9,), "uint16"),
+        (65536, (9,), "uint16"),
+        (65537, (9,), "int32"),
+    ],
+)
+def test_codes_come_back_and_take_the_smallest_type(
+    tmp_path: Path, codebook_size: int, grid: tuple[int, ...], dtype: str
+) -> None:
+    file = example(header=replace(HEADER, codebook_size=codebook_size, grid=grid))
+    save_codes(tmp_path / "train.safetensors", file)
+    loaded = load_codes(tmp_path / "train.safetensors", expect_stage1_sha256=STAGE1)
+    np.testing.assert_array_equal(loaded.codes, file.codes)
+    np.testing.assert_array_equal(loaded.labels, file.labels)
+    assert loaded.header == file.header
+    assert loaded.codes.dtype == loaded.labels.dtype == np.int64
+    assert loaded.codes.flags.writeable
+    assert str(safetensors.numpy.load_file(tmp_path / "train.safetensors")["codes"].dtype) == dtype
+
+
+def test_other_tools_can_read_the_header(tmp_path: Path) -> None:
+    save_codes(tmp_path / "codes", example())
+    with safe_open(tmp_path / "codes", framework="np") as file:
+        metadata = file.metadata()
+    assert metadata["codebook_size"] == "32"
+    assert metadata["grid"] == "3x4"
+    assert metadata["stage1_sha256"] == STAGE1
+
+
+def test_transposed_views_are_saved_in_their_logical_order(tmp_path: Path) -> None:
+    """An array straight from a channels-last model is not contiguous; safetensors would write its memory as it lies."""
+    file = example(header=replace(HEADER, codebooks=3, grid=(3, 3)), items=3)
+    turned = file.codes.astype(np.uint8).transpose(0, 3, 1, 2)
+    save_codes(tmp_path / "codes", replace(file, codes=turned))
+    np.testing.assert_array_equal(load_codes(tmp_path / "codes").codes, turned)
+
+
+def test_equal_codes_are_equal_bytes_in_every_process(tmp_path: Path) -> None:
+    """Safetensors shuffles metadata with a seed that differs from process to process."""
+    script = f"""
+import numpy, sys, pathlib
+from twostage.codes import CodeFile, CodeHeader, save_codes
+header = CodeHeader("d", "train", "m", 4, 1, (2,), 3, {STAGE1!r})
+save_codes(pathlib.Path(sys.argv[1]), CodeFile(numpy.array([[[0, 3]]]), numpy.array([2]), header))
+assert "torch" not in sys.modules
+"""
+    for name in ("a", "b", "c"):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / name)], check=True)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_an_empty_split_is_a_valid_file(tmp_path: Path) -> None:
+    save_codes(tmp_path / "codes", example(items=1))
+    empty = CodeFile(codes=np.zeros((0, 2, 3, 4), np.int64), labels=np.zeros(0, np.int64), header=HEADER)
+    save_codes(tmp_path / "codes", empty)
+    assert load_codes(tmp_path / "codes").codes.shape == (0, 2, 3, 4)
+
+
+def test_codes_of_another_codebook_are_refused_with_both_digests(tmp_path: Path) -> None:
+    save_codes(tmp_path / "codes", example())
+    message = refusal(tmp_path / "codes", expect_stage1_sha256="f" * 64)
+    assert "f" * 12 in message
+    assert STAGE1[:12] in message
+    assert "f" * 13 not in message
+
+
+def test_every_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "codes"
+    save_codes(path, example(items=2))
+    whole = path.read_bytes()
+    # The bit that turns a into A, and one other, of every byte.
+    for bit in (8 * byte + shift for byte in range(len(whole)) for shift in {5, byte % 8}):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(RunError):
+            load_codes(path)
+
+
+def test_every_truncation_and_any_surplus_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "codes"
+    save_codes(path, example(items=2))
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RunError):
+            load_codes(path)
+    path.write_bytes(whole + b"\0")
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"codes": np.full((5, 2, 3, 4), 32)}, "0 to 31"),
+        ({"codes": np.zeros((5, 2, 4, 3), int)}, "(5, 2, 3, 4)"),
+        ({"codes": np.zeros((4, 2, 3, 4), int)}, "(4, 2, 3, 4)"),
+        ({"codes": np.zeros((5, 3, 4), int)}, "(5, 3, 4)"),
+        ({"labels": np.array([0, 1, 2, 3, 10])}, "0 to 9"),
+        ({"labels": np.array([0, 1, 2, 3, -1])}, "-1"),
+        ({"labels": np.zeros((5, 1), int)}, "shape"),
+        ({"header": replace(HEADER, codebook_size=0)}, "at least 1"),
+        ({"header": replace(HEADER, codebook_size=70000), "codes": np.full((5, 2, 3, 4), -1)}, "-1"),
+    ],
+)
+def test_contradictions_are_refused_on_both_sides(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    wrong = replace(example(), **change)
+    with pytest.raises(ValueError, match="fit their header") as raised:
+        save_codes(tmp_path / "codes", wrong)
+    assert said in str(raised.value)
+    assert not list(tmp_path.iterdir())
+    forge(tmp_path / "codes", wrong)
+    assert said in refusal(tmp_path / "codes")
+
+
+def test_fractions_are_refused_instead_of_rounded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="float64 and not integers"):
+        save_codes(tmp_path / "codes", replace(example(), codes=example().codes + 0.5))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("version", "2", "version is '2'"),
+        ("format", "something", "other safetensors file"),
+        ("codebook_size", "many", "wrong kind"),
+        ("grid", "3xx4", "wrong kind"),
+        ("model", None, "lacks"),
+        ("sha256", "\ud800" * 64, "SHA-256"),
+        ("sha256", None, "SHA-256"),
+    ],
+)
+def test_foreign_headers_are_refused(tmp_path: Path, key: str, value: str | None, said: str) -> None:
+    path = tmp_path / "codes"
+    save_codes(path, example())
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    metadata = header["__metadata__"]
+    metadata.pop(key)
+    if value is not None:
+        metadata[key] = value
+    if key != "sha256":
+        metadata["sha256"] = "0" * 64
+    text = json.dumps(header, separators=(",", ":")).encode()
+    data = struct.pack("<Q", len(text)) + text + data[8 + length :]
+    if key != "sha256":  # with a digest that is right, so that what is tested is the field
+        start = data.index(b'"sha256":"' + b"0" * 64) + len(b'"sha256":"')
+        digest = codes_module._digest(data, start).encode()
+        data = data[:start] + digest + data[start + 64 :]
+    path.write_bytes(data)
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04]q\x00.",
+        struct.pack("<Q", 1 << 62) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 60000) + b"[" * 60000,
+        struct.pack("<Q", 2) + b"{}",
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "codes").write_bytes(content)
+    refusal(tmp_path / "codes")
+
+
+def test_missing_files_folders_and_pipes_are_refused(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "absent")
+    refusal(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    refusal(tmp_path / "pipe")

@@ -1,0 +1,225 @@
+"""Codes on disk: what stage one hands to stage two, and the only thing both know.
+
+A code file is one safetensors file with the tensors `codes` [N, G, *grid] (the smallest of uint8, uint16 and int32 that
+holds the codebook) and `labels` int32 [N]. Its header (safetensors' string metadata) carries the alphabet K, the number
+of codebooks G, the grid, the classes and the SHA-256 of the stage-one weights that made the codes, so that a prior can
+refuse codes of another codebook. The header also carries the SHA-256 of the file itself, taken with these 64 characters
+replaced by zeros: safetensors has no checksum, and a flipped bit in a code is another valid code.
+
+No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks.
+"""
+
+import errno
+import hashlib
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from twostage.atomic import write_atomic
+from twostage.errors import RunError
+
+FORMAT = "twostage-codes"
+VERSION = "1"
+_BLANK = "0" * 64
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LARGEST_HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class CodeHeader:
+    """What a code file says about its codes."""
+
+    dataset: str
+    split: str
+    model: str
+    """Name of the model within the run (`vq-vae`)."""
+    codebook_size: int
+    """K: a code is one of 0..K-1."""
+    codebooks: int
+    """G, codes per grid position."""
+    grid: tuple[int, ...]
+    """(H, W) for images, (T,) for audio."""
+    classes: int
+    """A label is one of 0..classes-1."""
+    stage1_sha256: str
+    """Hexadecimal SHA-256 of the stage-one weights file."""
+
+
+@dataclass(frozen=True)
+class CodeFile:
+    """Codes of one split with their labels."""
+
+    codes: np.ndarray
+    """Integer [N, G, *grid]; int64 when loaded."""
+    labels: np.ndarray
+    """Integer [N]; int64 when loaded."""
+    header: CodeHeader
+
+
+class _Refused(Exception):
+    """Why bytes are no valid code file: a clause, finished by the caller."""
+
+
+def save_codes(path: Path, file: CodeFile) -> None:
+    """Write a code file, whole or not at all.
+
+    Raises:
+        RunError: the disk refused; a previous file is untouched.
+        ValueError: codes, labels and header do not fit together.
+    """
+    try:
+        _check(file.codes, file.labels, file.header)
+    except _Refused as reason:
+        raise ValueError(f"expected codes that fit their header, but {reason}") from reason
+    header = file.header
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset": header.dataset,
+        "split": header.split,
+        "model": header.model,
+        "codebook_size": str(header.codebook_size),
+        "codebooks": str(header.codebooks),
+        "grid": "x".join(map(str, header.grid)),
+        "classes": str(header.classes),
+        "stage1_sha256": header.stage1_sha256,
+        "sha256": _BLANK,
+    }
+    # safetensors writes the memory behind an array as it lies: a transposed view would be saved in the wrong order.
+    tensors = {
+        "codes": np.ascontiguousarray(file.codes, dtype=_disk_dtype(header.codebook_size)),
+        "labels": np.ascontiguousarray(file.labels, dtype=np.int32),
+    }
+    data = _sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
+    start = _digest_position(data, _BLANK)
+    write_atomic(path, b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
+
+
+def load_codes(path: Path, *, expect_stage1_sha256: str | None = None) -> CodeFile:
+    """Read and validate a code file.
+
+    Args:
+        path: the file.
+        expect_stage1_sha256: digest of the stage-one weights that the codes must come from.
+
+    Raises:
+        RunError: the file is missing, damaged, inconsistent, of another format version or of another codebook.
+    """
+    try:
+        if not path.is_file():  # a pipe or a device would be read for ever
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        file = _parse(path.read_bytes())
+    except OSError as error:
+        raise RunError(
+            f"expected codes in {path}, but it could not be read ({error.strerror}): run train-prior to extract them"
+        ) from error
+    except _Refused as reason:
+        raise RunError(f"expected a whole code file in {path}, but {reason}: run train-prior again") from reason
+    made_by = file.header.stage1_sha256
+    if expect_stage1_sha256 is not None and made_by != expect_stage1_sha256:
+        raise RunError(
+            f"expected codes of the codebook {expect_stage1_sha256[:12]}, but {path} was made by the codebook "
+            f"{made_by[:12]}: run train-prior again, which extracts them anew"
+        )
+    return file
+
+
+def _parse(data: bytes) -> CodeFile:
+    metadata = _metadata(data)
+    if metadata.get("format") != FORMAT:
+        raise _Refused("it is some other safetensors file")
+    # The version comes before the digest: a later version may compute it differently.
+    if metadata.get("version") != VERSION:
+        raise _Refused(f"its version is {metadata.get('version')!r:.40} and this twostage reads {VERSION}")
+    claimed = metadata.get("sha256", "")
+    if not _DIGEST.fullmatch(claimed) or claimed != _digest(data, _digest_position(data, claimed)):
+        raise _Refused("it does not match its own SHA-256")
+    try:
+        tensors = safetensors.numpy.load(data)
+        codes, labels = tensors["codes"], tensors["labels"]
+        header = CodeHeader(
+            dataset=metadata["dataset"],
+            split=metadata["split"],
+            model=metadata["model"],
+            codebook_size=int(metadata["codebook_size"]),
+            codebooks=int(metadata["codebooks"]),
+            grid=tuple(int(length) for length in metadata["grid"].split("x")),
+            classes=int(metadata["classes"]),
+            stage1_sha256=metadata["stage1_sha256"],
+        )
+    except Exception as error:  # the parser raises half a dozen types on bytes that carry a valid digest
+        raise _Refused("it lacks a tensor or a header field, or has one of the wrong kind") from error
+    _check(codes, labels, header)
+    return CodeFile(codes=codes.astype(np.int64), labels=labels.astype(np.int64), header=header)
+
+
+def _check(codes: np.ndarray, labels: np.ndarray, header: CodeHeader) -> None:
+    """Shapes and ranges; written and read files pass the same check."""
+    if header.codebook_size < 1 or header.codebook_size > 1 << 31 or header.codebooks < 1 or header.classes < 1:
+        raise _Refused("codebook size, codebooks and classes must be at least 1 and K at most 2^31")
+    for name, array in (("codes", codes), ("labels", labels)):
+        if not np.issubdtype(array.dtype, np.integer):
+            raise _Refused(f"its {name} are {array.dtype} and not integers")
+    expected = (len(labels), header.codebooks, *header.grid)
+    if labels.ndim != 1 or codes.shape != expected:
+        raise _Refused(f"its codes have the shape {codes.shape} where labels and header say {expected}")
+    for name, array, size in (("codes", codes, header.codebook_size), ("labels", labels, header.classes)):
+        if array.size and (array.min() < 0 or array.max() >= size):
+            raise _Refused(f"its {name} reach from {array.min()} to {array.max()} where 0 to {size - 1} are allowed")
+
+
+def _disk_dtype(codebook_size: int) -> type[np.integer]:
+    if codebook_size <= 1 << 8:
+        return np.uint8
+    return np.uint16 if codebook_size <= 1 << 16 else np.int32
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with its metadata in sorted order: safetensors shuffles it, and equal codes must be equal bytes."""
+    end = _header_end(data)
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
+    return b"".join((struct.pack("<Q", len(text)), text, data[end:]))
+
+
+def _header_end(data: bytes) -> int:
+    """Where safetensors' JSON header ends: eight bytes hold its length."""
+    (length,) = struct.unpack("<Q", data[:8]) if len(data) >= 8 else (0,)
+    if not 0 < length <= min(_LARGEST_HEADER_BYTES, len(data) - 8):
+        raise _Refused("it is no safetensors file with codes, or is cut short")
+    return 8 + int(length)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    try:
+        metadata = json.loads(data[8 : _header_end(data)]).get("__metadata__")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _Refused("its header is not valid JSON") from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _Refused("it has no header of this project")
+    return metadata
+
+
+def _digest_position(data: bytes, digest: str) -> int:
+    """Where the file's own digest stands in its header."""
+    key = f'"sha256":"{digest}"'.encode()
+    found = data.find(key, 8, _header_end(data))
+    if found < 0:
+        raise _Refused("it does not match its own SHA-256")
+    return found + len(b'"sha256":"')
+
+
+def _digest(data: bytes, start: int) -> str:
+    """SHA-256 of the file with the 64 characters at `start` taken as zeros, without copying it."""
+    view = memoryview(data)
+    state = hashlib.sha256(view[:start])
+    state.update(_BLANK.encode())
+    state.update(view[start + len(_BLANK) :])
+    return state.hexdigest()
