@@ -1,0 +1,61 @@
+"""What a running job shows: a tqdm bar on a terminal, plain lines at a modest rate anywhere else."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def say(line: str) -> None:
+    """One line on stderr, without tearing a bar that is being drawn."""
+    tqdm.write(line, file=sys.stderr)
+
+
+class Progress:
+    """Counts `total` units from `done`; use as a context manager.
+
+    On a terminal: bar, rate, remaining time and the latest numbers. Into a file or pipe: a line at most every
+    `PLAIN_LINE_SECONDS` and one at the end.
+    """
+
+    def __init__(self, label: str, *, total: int, done: int = 0, unit: str = "step") -> None:
+        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self._numbers: dict[str, str] = {}
+        self._started = self._last_line = time.monotonic()
+        self._first = done
+        self._bar = (
+            tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._line()
+
+    def advance(self, count: int = 1, numbers: Mapping[str, str] | None = None) -> None:
+        """`count` more units are done; `numbers` replace what is shown behind the bar."""
+        self.done += count
+        if numbers:
+            self._numbers |= numbers
+        if self._bar is not None:
+            if numbers:
+                self._bar.set_postfix(self._numbers, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        elapsed = self._last_line - self._started
+        rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
+        numbers = "".join(f", {name} {value}" for name, value in self._numbers.items())
+        say(f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f} {self.unit}s/s{numbers}")
