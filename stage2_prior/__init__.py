@@ -1,0 +1,22 @@
+"""Stage two: autoregressive priors over integer codes, and sampling from them.
+
+Names are imported when first used, so that `import stage2_prior` does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stage2_prior.pixelcnn import PixelCNN
+    from stage2_prior.prior import Prior
+    from stage2_prior.sampling import sample
+
+__all__ = ["PixelCNN", "Prior", "sample"]
+
+_MODULES = {"PixelCNN": "pixelcnn", "Prior": "prior", "sample": "sampling"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

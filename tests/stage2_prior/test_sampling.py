@@ -1,0 +1,230 @@
+"""Sampling: the distribution it draws from, its noise, and that any prior that keeps the contract can be sampled."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stage2_prior import PixelCNN, Prior, sample
+from stage2_prior.sampling import draw, item_noise
+from twostage.errors import RunError, UsageError
+
+
+def build(**changes: Any) -> PixelCNN:
+    """A small prior far from uniform."""
+    arguments: dict[str, Any] = {"codebook_size": 5, "grid": (4, 5), "channels": 8, "layers": 3, "first_kernel": 3}
+    torch.manual_seed(0)
+    prior = PixelCNN(**(arguments | changes))
+    torch.nn.init.normal_(prior.head.hidden.weight, std=1.0)
+    torch.nn.init.normal_(prior.head.output_weight_GSK, std=1.0)
+    return prior.eval()
+
+
+class GruPrior(nn.Module):
+    """The smallest prior over audio codes [B, G, T]: a GRU over the symbols in order."""
+
+    def __init__(self, *, codebook_size: int, codebooks: int, frames: int, classes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.code_shape = (codebooks, frames)
+        self.classes = classes
+        self.embedding = nn.Embedding(codebook_size + 1, 8)  # the last row stands for "nothing yet"
+        self.condition = nn.ModuleList(nn.Embedding(size, 8) for size in classes)
+        self.gru = nn.GRU(8, 8, batch_first=True)
+        self.logits = nn.Linear(8, codebook_size)
+
+    def log_prob(self, codes_BGT: Tensor, condition_BA: Tensor | None = None) -> Tensor:
+        symbols_BN = codes_BGT.transpose(1, 2).flatten(1)
+        start_B1 = torch.full_like(symbols_BN[:, :1], self.codebook_size)
+        hidden_BNC, _ = self.gru(
+            self.embedding(torch.cat([start_B1, symbols_BN[:, :-1]], 1)), self._start(len(symbols_BN), condition_BA)
+        )
+        log_prob_BNK = self.logits(hidden_BNC).log_softmax(-1)
+        return log_prob_BNK.gather(2, symbols_BN[..., None]).sum(dim=(1, 2))
+
+    def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> Tensor:
+        return self._start(batch_size, condition_BA)
+
+    def step(self, state: Tensor, symbol_B: Tensor | None, condition_BA: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if symbol_B is None:
+            symbol_B = torch.full((state.shape[1],), self.codebook_size)
+        hidden_B1C, state = self.gru(self.embedding(symbol_B)[:, None], state)
+        return self.logits(hidden_B1C[:, 0]), state
+
+    def _start(self, batch_size: int, condition_BA: Tensor | None) -> Tensor:
+        start_BC = torch.zeros(batch_size, 8)
+        for attribute, table in enumerate(self.condition):
+            assert condition_BA is not None
+            start_BC = start_BC + table(condition_BA[:, attribute])
+        return start_BC[None]
+
+
+def slow_sample(prior: PixelCNN, noise_BN: Tensor, condition: Tensor | None, **options: Any) -> Tensor:
+    """Reference: one full forward per code, the code read off at its place."""
+    codebooks, height, width = prior.code_shape
+    codes_BGHW = torch.zeros(len(noise_BN), *prior.code_shape, dtype=torch.int64)
+    n = 0
+    with torch.no_grad():
+        for h, w, g in itertools.product(range(height), range(width), range(codebooks)):
+            logits_BK = prior(codes_BGHW, condition)[:, g, h, w]
+            codes_BGHW[:, g, h, w] = draw(logits_BK, noise_BN[:, n], **options)
+            n += 1
+    return codes_BGHW
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_k": 3}, {"temperature": 1.3, "top_p": 0.8}],
+    ids=str,
+)
+@pytest.mark.parametrize(("codebooks", "classes"), [(1, ()), (3, (3, 2))])
+def test_cached_sampling_equals_a_full_forward_per_code(
+    codebooks: int, classes: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    prior = build(codebooks=codebooks, classes=classes)
+    condition = torch.tensor([[0, 0], [2, 1], [1, 1], [0, 1]]) if classes else None
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
+    fast = sample(prior, count=4, condition=condition, seed=3, **settings)
+    noise_BN = item_noise(seed=3, first_item=0, count=4, symbols=20 * codebooks)
+    assert torch.equal(fast, slow_sample(prior, noise_BN, condition, **settings))
+    assert len(fast.unique()) > 1
+
+
+def test_codes_depend_on_seed_and_item_number_alone() -> None:
+    prior = build(codebooks=2, classes=(4,))
+    condition = torch.arange(7)[:, None] % 4
+    whole = sample(prior, count=7, condition=condition, seed=11)
+    assert torch.equal(whole, sample(prior, count=7, condition=condition, seed=11))
+    assert torch.equal(whole, sample(prior, count=7, condition=condition, seed=11, batch_size=3))
+    tail = sample(prior, count=4, condition=condition[3:], seed=11, first_item=3)
+    assert torch.equal(whole[3:], tail)
+    assert not torch.equal(whole, sample(prior, count=7, condition=condition, seed=12))
+    assert len({tuple(item.flatten().tolist()) for item in whole}) == 7
+    assert sample(prior, count=0, condition=condition[:0]).shape == (0, 2, 4, 5)
+
+
+def test_noise_is_a_fixed_stream() -> None:
+    noise = item_noise(seed=7, first_item=2, count=2, symbols=3)
+    # Numbers of Philox-4x64-10 under the keys (7, 2) and (7, 3): changing them changes everybody's samples.
+    expected = [[np.random.Philox(key=[7, item]).random_raw() for _ in range(1)] for item in (2, 3)]
+    assert noise[:, 0].tolist() == [(word >> 11) / 2**53 for (word,) in expected]
+    many = item_noise(seed=0, first_item=0, count=1, symbols=20_000)[0]
+    assert many.min() >= 0
+    assert many.max() < 1
+    assert torch.histc(many, 10, 0, 1).sub(2000).abs().max() < 200
+
+
+def truncated(logits: np.ndarray, *, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+    """Reference: the distribution of one row of logits after temperature, top-k and top-p, by sorting a list."""
+    weights = np.exp((logits - logits.max()) / temperature)
+    ranked = sorted(range(len(logits)), key=lambda code: (-weights[code], code))[: top_k or len(logits)]
+    total, kept, reached = sum(weights[code] for code in ranked), [], 0.0
+    for code in ranked:
+        kept.append(code)
+        reached += weights[code]
+        if reached >= top_p * total:
+            break
+    result = np.zeros(len(logits))
+    result[kept] = weights[kept] / weights[kept].sum()
+    return result
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (1, 1.0), (4, 1.0), (0, 0.6), (0, 1e-6), (5, 0.7), (9, 0.999)])
+def test_draw_follows_the_truncated_distribution(temperature: float, top_k: int, top_p: float) -> None:
+    rng = np.random.default_rng(5)
+    logits_BK = rng.normal(size=(4, 9)) * 2
+    logits_BK[2] = np.round(logits_BK[2] / 2)  # equal logits
+    logits_BK[3, 4] = -np.inf  # a code ruled out
+    noise = torch.linspace(0, 1 - 2**-53, 2001, dtype=torch.float64)
+    for logits_K in logits_BK:
+        expected_K = truncated(logits_K, temperature=temperature, top_k=top_k, top_p=top_p)
+        logits = torch.from_numpy(logits_K).expand(len(noise), -1)
+        codes = draw(logits, noise, temperature=temperature, top_k=top_k, top_p=top_p).numpy()
+        assert (np.diff(codes) >= 0).all()  # the inverse of a cumulative distribution
+        shares = np.bincount(codes, minlength=9) / len(noise)
+        assert set(codes) <= set(np.flatnonzero(expected_K))
+        np.testing.assert_allclose(shares, expected_K, atol=1.5 / len(noise))
+
+
+def test_tiny_temperatures_become_the_most_probable_code() -> None:
+    logits = torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for temperature in (0.0, 1e-320, 1e-9):
+        assert torch.equal(draw(logits, noise, temperature=temperature, top_k=0, top_p=1.0), logits.argmax(dim=1))
+
+
+def test_samples_have_the_frequencies_the_prior_states() -> None:
+    prior = build(codebook_size=3, codebooks=2, grid=(1, 2), classes=(2,))
+    grids = torch.tensor(list(itertools.product(range(3), repeat=4))).view(-1, 2, 1, 2)
+    for label in range(2):
+        condition = torch.full((20_000, 1), label)
+        with torch.no_grad():
+            expected = prior.log_prob(grids, condition[: len(grids)]).exp()
+        codes = sample(prior, count=20_000, condition=condition, batch_size=20_000)
+        index = (codes.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(dim=1)
+        shares = torch.bincount(index, minlength=81) / 20_000
+        # 81 shares of 20 000 draws: an exact sampler has an expected distance of 0.03 at most.
+        assert (shares - expected).abs().sum() / 2 < 0.04
+    assert expected.max() > 0.03  # far from 1/81
+
+
+def test_audio_codes_take_the_same_road() -> None:
+    torch.manual_seed(0)
+    prior = GruPrior(codebook_size=3, codebooks=2, frames=2, classes=(2, 3))
+    contract: Prior = prior
+    grids = torch.tensor(list(itertools.product(range(3), repeat=4))).view(-1, 2, 2)
+    condition = torch.tensor([[1, 2]])
+    with torch.no_grad():
+        expected = contract.log_prob(grids, condition.expand(81, -1)).exp()
+    assert expected.sum().item() == pytest.approx(1, abs=1e-6)
+    codes = sample(contract, count=20_000, condition=condition.expand(20_000, -1), seed=1, batch_size=10_000)
+    assert codes.shape == (20_000, 2, 2)
+    index = (codes.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(dim=1)
+    assert (torch.bincount(index, minlength=81) / 20_000 - expected).abs().sum() / 2 < 0.04
+    few = sample(contract, count=3, condition=condition.expand(3, -1), seed=1, batch_size=1)
+    assert torch.equal(few, codes[:3])
+
+
+def test_progress_counts_every_code_once() -> None:
+    seen: list[tuple[int, int]] = []
+    sample(build(grid=(2, 2)), count=5, batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == [2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 19, 20]
+    assert {total for _, total in seen} == {20}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"temperature": -0.1}, "temperature 0 .*got -0.1"),
+        ({"temperature": float("nan")}, "temperature .*got nan"),
+        ({"temperature": float("inf")}, "temperature .*got inf"),
+        ({"top_k": -1}, r"top_k 0 \(all codes\) to 5, got -1"),
+        ({"top_k": 6}, r"top_k 0 \(all codes\) to 5, got 6"),
+        ({"top_p": 0.0}, "top_p above 0 and at most 1.*got 0.0"),
+        ({"top_p": 1.1}, "top_p above 0 and at most 1.*got 1.1"),
+        ({"count": -1}, "count 0 or more, got -1"),
+        ({"batch_size": 0}, "batch_size 1 or more, got 0"),
+        ({"seed": -1}, r"seed 0 to 2\^64 - 1, got -1"),
+        ({"first_item": -1}, "first_item 0 or more, got -1"),
+        ({"condition": None}, r"condition of shape \[2, 1\].*got none"),
+        ({"condition": torch.tensor([[0]])}, r"condition of shape \[2, 1\].*got \[1, 1\]"),
+        ({"condition": torch.tensor([[0], [3]])}, "classes 0 to 2 for attribute 0.*got 3"),
+        ({"condition": torch.tensor([[0.0], [1.0]])}, "type int64, got .*float32"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+    prior = build(classes=(3,))
+    with pytest.raises(UsageError, match=message):
+        sample(prior, **({"count": 2, "condition": torch.tensor([[0], [1]])} | arguments))
+
+
+def test_a_diverged_prior_is_named() -> None:
+    prior = build()
+    with torch.no_grad():
+        prior.head.output_bias_GK[0, 2] = float("nan")
+    with pytest.raises(RunError, match="finite logits"):
+        sample(prior, count=1)
