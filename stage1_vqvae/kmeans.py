@@ -1,0 +1,105 @@
+"""k-means for the codebook's first vectors: k-means++ seeding [1], Lloyd iterations, empty clusters repaired.
+
+Departures from the textbook: a cluster that loses all its vectors moves onto the vector farthest from its own centre
+(Lloyd's rule leaves it undefined); and when the data holds fewer distinct vectors than clusters, the clusters left over
+become jittered copies of data vectors with a count of zero, so that every codebook row is finite and near the data.
+
+[1] Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
+
+Shape letters: N vectors, K clusters, D channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stage1_vqvae.nearest import nearest_codes, sum_by_code
+from twostage.errors import UsageError
+
+# Relative to the root-mean-square spread of the data: far below any quantisation error, far above rounding.
+_JITTER = 1e-3
+
+
+@dataclass(frozen=True)
+class KMeansResult:
+    """Clusters of one data set."""
+
+    centres_KD: Tensor
+    counts_K: Tensor
+    """Vectors nearest to each *final* centre, int64; zero for a leftover cluster."""
+
+
+@torch.no_grad()
+def kmeans(vectors_ND: Tensor, *, clusters: int, generator: torch.Generator, iterations: int = 10) -> KMeansResult:
+    """Cluster the rows of `vectors_ND` (fp32 or fp64, any device) around `clusters` centres.
+
+    All random choices are drawn on the CPU from `generator`. Cost: `clusters` passes over the data to seed, then one
+    nearest-vector search per iteration. Raises UsageError when there is no vector or one is not finite.
+    """
+    if vectors_ND.ndim != 2 or len(vectors_ND) == 0:
+        raise UsageError(
+            f"k-means expects at least one vector, [N, D], got shape {tuple(vectors_ND.shape)}; encode some data first."
+        )
+    if not bool(torch.isfinite(vectors_ND).all()):
+        raise UsageError("k-means expects finite vectors, got NaN or infinity; check the encoder's input and weights.")
+    centres_KD = _seed(vectors_ND, clusters, generator)
+    for _ in range(iterations):
+        codes_N = nearest_codes(vectors_ND, centres_KD)
+        counts_K = torch.bincount(codes_N, minlength=clusters)
+        means_KD = sum_by_code(vectors_ND, codes_N, clusters) / counts_K.clamp(min=1)[:, None]
+        moved_KD = torch.where(counts_K[:, None] > 0, means_KD, centres_KD)
+        _repair_empty(moved_KD, counts_K, vectors_ND, codes_N)
+        if torch.equal(moved_KD, centres_KD):
+            break
+        centres_KD = moved_KD
+    counts_K = torch.bincount(nearest_codes(vectors_ND, centres_KD), minlength=clusters)
+    return KMeansResult(centres_KD, counts_K)
+
+
+def _seed(vectors_ND: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """k-means++: each next centre is a vector drawn with probability proportional to its squared distance so far."""
+    centres_KD = torch.empty(clusters, vectors_ND.shape[1], dtype=vectors_ND.dtype, device=vectors_ND.device)
+    first = int(torch.randint(len(vectors_ND), (1,), generator=generator))
+    centres_KD[0] = vectors_ND[first]
+    squared_N = _squared_distances(vectors_ND, centres_KD[0])
+    for k in range(1, clusters):
+        cumulative_N = squared_N.double().cumsum(dim=0)
+        if float(cumulative_N[-1]) == 0.0:  # every distinct vector is already a centre
+            centres_KD[k:] = _jittered_copies(vectors_ND, clusters - k, generator)
+            break
+        drawn = torch.rand(1, dtype=torch.float64, generator=generator).to(vectors_ND.device) * cumulative_N[-1]
+        # right=True: never a vector at distance zero, whose interval is empty
+        chosen = torch.searchsorted(cumulative_N, drawn, right=True).clamp(max=len(vectors_ND) - 1)
+        centres_KD[k] = vectors_ND[chosen[0]]
+        squared_N = torch.minimum(squared_N, _squared_distances(vectors_ND, centres_KD[k]))
+    return centres_KD
+
+
+def _squared_distances(vectors_ND: Tensor, centre_D: Tensor) -> Tensor:
+    """Direct differences rather than expanded squares: a copy of the centre is at exactly zero."""
+    mode = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(vectors_ND, centre_D[None], compute_mode=mode)[:, 0].square()
+
+
+def _jittered_copies(vectors_ND: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random data vectors, moved by a thousandth of the data's spread (of its size where there is no spread)."""
+    rows = torch.randint(len(vectors_ND), (count,), generator=generator).to(vectors_ND.device)
+    noise = torch.randn(count, vectors_ND.shape[1], dtype=vectors_ND.dtype, generator=generator)
+    spread = float((vectors_ND - vectors_ND.mean(dim=0)).square().mean().sqrt())
+    scale = spread or float(vectors_ND.square().mean().sqrt()) or 1.0
+    return vectors_ND[rows] + _JITTER * scale * noise.to(vectors_ND.device)
+
+
+def _repair_empty(centres_KD: Tensor, counts_K: Tensor, vectors_ND: Tensor, codes_N: Tensor) -> None:
+    """Move empty clusters, in place, onto the vectors farthest from their centres; none moves onto a centre."""
+    empty = torch.nonzero(counts_K == 0)[:, 0]
+    if len(empty) == 0:
+        return
+    squared_N = (vectors_ND - centres_KD[codes_N]).square().sum(dim=1)
+    for k in empty.tolist():
+        farthest = int(squared_N.argmax())
+        if float(squared_N[farthest]) == 0.0:
+            return
+        centres_KD[k] = vectors_ND[farthest]
+        squared_N = torch.minimum(squared_N, _squared_distances(vectors_ND, centres_KD[k]))

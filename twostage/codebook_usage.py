@@ -1,0 +1,96 @@
+"""How much of a codebook a whole data set uses: counts, dead codes, entropy and perplexity.
+
+Everything follows from the counts of all codes of the data set, so no figure depends on a batch size (the mean of batch
+perplexities, which training logs often show, is lower the smaller the batch). Entropies are those of the empirical
+frequencies (maximum likelihood, no smoothing): they say what is used, and are no code length for other data.
+
+Shape letters: N items, G codebooks, S any grid axes, K codes per codebook.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from twostage.errors import DataError
+
+
+@dataclass(frozen=True)
+class SingleCodebookUsage:
+    """Usage of one codebook; every entropy is per code, so the number of positions does not enter."""
+
+    counts_K: np.ndarray
+    """Occurrences of each code, int64."""
+    used: int
+    """Codes that occur at least once."""
+    dead: int
+    """Codes that never occur."""
+    entropy_bits: float
+    """Unigram entropy per code, from 0 to log2 K; 0 for no codes at all."""
+    perplexity: float
+    """2 ** entropy_bits, from 1 to K: the number of equally used codes with this entropy."""
+
+
+@dataclass(frozen=True)
+class CodebookUsage:
+    """Usage of all codebooks of a model over one data set."""
+
+    codebooks: tuple[SingleCodebookUsage, ...]
+    """One entry per codebook, in order."""
+    codebook_size: int
+    """K."""
+    used: int
+    """Codes that occur at least once, all codebooks together: out of G * K."""
+    dead: int
+    """Codes that never occur, all codebooks together."""
+    entropy_bits: float
+    """Unigram entropy per code, the mean over codebooks."""
+    perplexity: float
+    """2 ** entropy_bits, from 1 to K: the geometric mean of the codebooks' perplexities."""
+    entropy_bits_per_item: float
+    """Unigram entropy of all G * prod(S) codes of an item, each codebook with its own frequencies."""
+
+
+def codebook_usage(codes_NGS: np.ndarray, *, codebook_size: int) -> CodebookUsage:
+    """Count integer codes `[N, G, *S]` of a whole data set; N may be zero.
+
+    Raises DataError when the array is not integer, has no codebook axis, or holds codes outside 0..codebook_size - 1.
+    """
+    if codes_NGS.ndim < 2 or codes_NGS.shape[1] == 0 or not np.issubdtype(codes_NGS.dtype, np.integer):
+        raise DataError(
+            f"Codebook usage expects integer codes [items, codebooks, ...], got {codes_NGS.dtype} "
+            f"{codes_NGS.shape}; pass the codes of a whole data set."
+        )
+    if codes_NGS.size and not 0 <= codes_NGS.min() <= codes_NGS.max() < codebook_size:
+        raise DataError(
+            f"Codes run from 0 to {codebook_size - 1} in this codebook, got {codes_NGS.min()} to {codes_NGS.max()}; "
+            "they belong to another one."
+        )
+    codebooks = tuple(
+        _single(np.bincount(codes_NGS[:, g].ravel().astype(np.int64), minlength=codebook_size))
+        for g in range(codes_NGS.shape[1])
+    )
+    total_bits = sum(single.entropy_bits for single in codebooks)
+    entropy_bits = total_bits / len(codebooks)
+    return CodebookUsage(
+        codebooks=codebooks,
+        codebook_size=codebook_size,
+        used=sum(single.used for single in codebooks),
+        dead=sum(single.dead for single in codebooks),
+        entropy_bits=entropy_bits,
+        perplexity=2.0**entropy_bits,
+        entropy_bits_per_item=total_bits * math.prod(codes_NGS.shape[2:]),
+    )
+
+
+def _single(counts_K: np.ndarray) -> SingleCodebookUsage:
+    positive = counts_K[counts_K > 0]
+    share = positive / positive.sum() if len(positive) else positive.astype(float)
+    entropy_bits = max(0.0, float(-(share * np.log2(share)).sum()))  # max: -0.0 for a single code
+    return SingleCodebookUsage(
+        counts_K=counts_K,
+        used=len(positive),
+        dead=len(counts_K) - len(positive),
+        entropy_bits=entropy_bits,
+        perplexity=2.0**entropy_bits,
+    )
