@@ -1,0 +1,113 @@
+"""Convolutional encoder and decoder of stage one (van den Oord et al. 2017, arXiv 1711.00937, section 4.1).
+
+Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and a
+1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions. No normalisation layers, as in the
+paper. The decoder ends in features; the likelihood owns the last layer.
+
+Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck channels, F features for the likelihood.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twostage.errors import UsageError
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))); spatial size and width are kept."""
+
+    def __init__(self, *, channels: int, residual_channels: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, residual_channels, 3, padding=1)
+        self.pointwise = nn.Conv2d(residual_channels, channels, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.pointwise(F.relu(self.spatial(F.relu(x_BCHW))))
+
+
+def _residual_stack(*, blocks: int, channels: int, residual_channels: int) -> nn.Sequential:
+    stack = [ResidualBlock(channels=channels, residual_channels=residual_channels) for _ in range(blocks)]
+    return nn.Sequential(*stack, nn.ReLU())
+
+
+def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int, int]:
+    """(h, w) of the code grid.
+
+    Raises:
+        UsageError: downsampling is not 2, 4 or 8, or does not divide the image side.
+    """
+    _, height, width = image_shape
+    if downsampling not in (2, 4, 8):
+        raise UsageError(f"downsampling must be 2, 4 or 8, not {downsampling}")
+    if height % downsampling or width % downsampling:
+        raise UsageError(
+            f"downsampling {downsampling} does not divide the {height}x{width} images; choose one of "
+            f"{', '.join(str(d) for d in (2, 4, 8) if height % d == 0 and width % d == 0) or 'no size (crop the images)'}"
+        )
+    return height // downsampling, width // downsampling
+
+
+class Encoder(nn.Module):
+    """`[B, C, H, W]` floats in [-1, 1] to `[B, D, h, w]`."""
+
+    def __init__(
+        self,
+        *,
+        image_channels: int,
+        channels: int,
+        residual_blocks: int,
+        residual_channels: int,
+        downsampling: int,
+        out_channels: int,
+    ) -> None:
+        super().__init__()
+        halvings = int(math.log2(downsampling))
+        widths = [image_channels, *([channels // 2] * (halvings - 1)), channels]
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Conv2d(channels, channels, 3, padding=1),
+            _residual_stack(blocks=residual_blocks, channels=channels, residual_channels=residual_channels),
+            nn.Conv2d(channels, out_channels, 1),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.layers(x_BCHW)
+
+
+class Decoder(nn.Module):
+    """`[B, D, h, w]` to features `[B, F, H, W]`, ReLU applied."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        residual_blocks: int,
+        residual_channels: int,
+        downsampling: int,
+        features: int,
+    ) -> None:
+        super().__init__()
+        halvings = int(math.log2(downsampling))
+        widths = [channels, *([channels // 2] * (halvings - 1)), features]
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1),
+            _residual_stack(blocks=residual_blocks, channels=channels, residual_channels=residual_channels),
+            *layers,
+        )
+
+    def forward(self, z_BDHW: Tensor) -> Tensor:
+        return self.layers(z_BDHW)
+
+
+def normalise(x_BCHW: Tensor, levels: int) -> Tensor:
+    """Integer levels 0..levels-1 to floats in [-1, 1]."""
+    return x_BCHW.float() * (2.0 / (levels - 1)) - 1.0

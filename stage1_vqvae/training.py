@@ -1,0 +1,145 @@
+"""Stage-one tasks for the training loop: the VQ-VAE with its codebook update, and the Gaussian baseline.
+
+Shapes: N items, B items of a batch, C x H x W image, G codebooks, K codes per codebook.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae.vae import VAE
+from stage1_vqvae.vqvae import VQVAE, VQVAEOutput
+from twostage.codebook_usage import codebook_usage
+from twostage.training import StepResult
+
+KMEANS_VECTORS_PER_CODE = 64
+"""Encoded vectors shown to k-means per code; more changes nothing visible and costs time."""
+
+
+def batches(images_NCHW: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """All items in order, the last batch as small as it falls."""
+    for start in range(0, len(images_NCHW), batch_size):
+        yield images_NCHW[start : start + batch_size]
+
+
+class CodebookTask:
+    """Train a VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/dim.
+
+    That total is what eq. 3 minimises: the paper's KL term is the constant N log K. The unigram rate is recorded beside it
+    but picks nothing: it prefers an early, little used codebook whose codes a learned prior would not find cheaper.
+
+    Args:
+        model: on the device where it trains.
+        train, validation: integer images `[N, C, H, W]` on the same device.
+        kmeans: initialise the codebook by k-means before step 0.
+        evaluation_batch_size: items per validation pass.
+        seed: of the k-means start.
+    """
+
+    objective = "bits_per_dim"
+
+    def __init__(
+        self, model: VQVAE, *, train: Tensor, validation: Tensor, kmeans: bool, evaluation_batch_size: int, seed: int
+    ) -> None:
+        self.model, self.train, self.validation = model, train, validation
+        self.kmeans, self.evaluation_batch_size, self.seed = kmeans, evaluation_batch_size, seed
+        self.items = len(train)
+
+    def start(self) -> None:
+        """k-means on as many training images as give `KMEANS_VECTORS_PER_CODE` vectors per code."""
+        if not self.kmeans:
+            return
+        positions = math.prod(self.model.code_shape[1:])
+        count = min(self.items, math.ceil(KMEANS_VECTORS_PER_CODE * self.model.codebook_size / positions))
+        order = np.random.default_rng(self.seed).permutation(self.items)[:count]
+        self.model.initialise_codebook(self.train[torch.from_numpy(order)], seed=self.seed)
+
+    def loss(self, indices: np.ndarray) -> StepResult:
+        """Loss of eq. 3 on the training items at `indices`."""
+        output = self.model(self.train[torch.from_numpy(indices)])
+        distortion = -output.log_likelihood_nats.detach().mean() / (math.log(2) * self.model.dims)
+        metrics = {
+            "distortion_bits_per_dim": distortion,
+            "commitment_loss": output.quantised.commitment_loss.detach(),
+            "codebook_loss": output.quantised.codebook_loss.detach(),
+        }
+        return StepResult(loss=output.loss, metrics=metrics, output=output)
+
+    def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
+        """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
+        assert isinstance(result.output, VQVAEOutput)
+        update = self.model.update_codebook(result.output)
+        codebook = self.model.quantiser.codebook
+        revived = int(update.revived.sum())
+        if revived and codebook in optimiser.state:
+            for name in ("exp_avg", "exp_avg_sq"):
+                optimiser.state[codebook][name][update.revived] = 0.0
+        return {"running_perplexity": float(update.perplexity), "revived": revived}
+
+    def validate(self) -> Mapping[str, float]:
+        """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items."""
+        distortion_nats, codes = 0.0, []
+        for x_BCHW in batches(self.validation, self.evaluation_batch_size):
+            codes_BGHW = self.model.encode(x_BCHW)
+            distortion_nats -= self.model.log_prob(x_BCHW, codes_BGHW).double().sum().item()
+            codes.append(codes_BGHW.cpu().numpy())
+        usage = codebook_usage(np.concatenate(codes), codebook_size=self.model.codebook_size)
+        distortion = distortion_nats / (math.log(2) * self.model.dims * len(self.validation))
+        uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
+        return {
+            "bits_per_dim": distortion + uniform_bits / self.model.dims,
+            "distortion_bits_per_dim": distortion,
+            "unigram_rate_bits_per_dim": usage.entropy_bits_per_item / self.model.dims,
+            "perplexity": usage.perplexity,
+            "used": usage.used,
+        }
+
+
+class GaussianTask:
+    """Train a VAE or beta-VAE; the best model has the lowest validation loss at its own beta.
+
+    Args: as in `CodebookTask`.
+    """
+
+    objective = "loss_bits_per_dim"
+
+    def __init__(self, model: VAE, *, train: Tensor, validation: Tensor, evaluation_batch_size: int) -> None:
+        self.model, self.train, self.validation = model, train, validation
+        self.evaluation_batch_size = evaluation_batch_size
+        self.items = len(train)
+
+    def start(self) -> None:
+        """Nothing to prepare."""
+
+    def loss(self, indices: np.ndarray) -> StepResult:
+        """Distortion + beta * KL on the training items at `indices`."""
+        output = self.model(self.train[torch.from_numpy(indices)])
+        scale = math.log(2) * self.model.dims
+        metrics = {
+            "distortion_bits_per_dim": -output.log_likelihood_nats.detach().mean() / scale,
+            "rate_bits_per_dim": output.kl_nats.detach().mean() / scale,
+        }
+        return StepResult(loss=output.loss, metrics=metrics)
+
+    def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
+        """Nothing to update."""
+        return {}
+
+    def validate(self) -> Mapping[str, float]:
+        """Loss at the training beta, and the negative ELBO at beta = 1, one posterior sample per item."""
+        distortion_nats, rate_nats = 0.0, 0.0
+        for x_BCHW in batches(self.validation, self.evaluation_batch_size):
+            output = self.model(x_BCHW)
+            distortion_nats -= output.log_likelihood_nats.double().sum().item()
+            rate_nats += output.kl_nats.double().sum().item()
+        scale = math.log(2) * self.model.dims * len(self.validation)
+        distortion, rate = distortion_nats / scale, rate_nats / scale
+        return {
+            "loss_bits_per_dim": distortion + self.model.beta * rate,
+            "bits_per_dim": distortion + rate,
+            "distortion_bits_per_dim": distortion,
+            "rate_bits_per_dim": rate,
+        }

@@ -1,0 +1,141 @@
+"""VQ-VAE (van den Oord et al. 2017, arXiv 1711.00937): encoder, vector quantiser, decoder, discrete likelihood.
+
+The loss is eq. 3 of the paper, -log p(x|z_q(x)) + codebook term + beta * commitment term, with the first term per
+dimension and the other two per element, so that the weight of beta does not depend on the image size. Departure: the
+codebook is not touched in `forward`; the caller runs `update_codebook` once after the optimiser step, so that a
+non-finite loss can stop a step before it reaches the codebook.
+
+Shapes: B items, C x H x W image, G codebooks per position, h x w code grid, D bottleneck channels, F features.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from stage1_vqvae.networks import Decoder, Encoder, code_grid, normalise
+from stage1_vqvae.quantiser import CodebookUpdate, Quantised, VectorQuantiser
+from twostage.likelihoods import make_likelihood, mean_image
+
+
+@dataclass(frozen=True)
+class VQVAEOutput:
+    """One pass over a batch."""
+
+    loss: Tensor
+    """Scalar to minimise: nats/dim plus the quantiser's terms."""
+    log_likelihood_nats: Tensor
+    """`[B]`, log p(x|z(x)), fp32."""
+    quantised: Quantised
+    """Codes, vectors and statistics; hand it to `update_codebook`."""
+
+
+class VQVAE(nn.Module):
+    """Discrete autoencoder of integer images.
+
+    Args:
+        image_shape: (C, H, W); H and W must be multiples of `downsampling`.
+        levels: size L of the alphabet; images hold integers 0..L-1.
+        likelihood: `categorical` or `hurdle`.
+        downsampling: 2, 4 or 8; the code grid is (H, W) / downsampling.
+        channels, residual_blocks, residual_channels: widths and depth of encoder and decoder.
+        head_channels: F, features per pixel handed to the likelihood.
+        embedding_dim, codebook_size, codebooks, update, commitment_beta, decay, revival_threshold: see `VectorQuantiser`.
+
+    Raises:
+        UsageError: the sizes do not fit one another.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        levels: int = 256,
+        likelihood: str = "categorical",
+        downsampling: int = 4,
+        channels: int = 256,
+        residual_blocks: int = 2,
+        residual_channels: int = 128,
+        head_channels: int = 64,
+        embedding_dim: int = 64,
+        codebook_size: int = 512,
+        codebooks: int = 1,
+        update: Literal["ema", "loss"] = "ema",
+        commitment_beta: float = 0.25,
+        decay: float = 0.99,
+        revival_threshold: float = 0.03,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.levels = image_shape, levels
+        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
+        self.code_shape = (codebooks, *code_grid(image_shape, downsampling))
+        self.codebook_size = codebook_size
+        self.encoder = Encoder(
+            image_channels=image_shape[0],
+            channels=channels,
+            residual_blocks=residual_blocks,
+            residual_channels=residual_channels,
+            downsampling=downsampling,
+            out_channels=embedding_dim,
+        )
+        self.quantiser = VectorQuantiser(
+            codebook_size=codebook_size,
+            embedding_dim=embedding_dim,
+            codebooks=codebooks,
+            update=update,
+            commitment_beta=commitment_beta,
+            decay=decay,
+            revival_threshold=revival_threshold,
+        )
+        self.decoder = Decoder(
+            in_channels=embedding_dim,
+            channels=channels,
+            residual_blocks=residual_blocks,
+            residual_channels=residual_channels,
+            downsampling=downsampling,
+            features=head_channels,
+        )
+        self.likelihood = make_likelihood(likelihood, features=head_channels, channels=image_shape[0], levels=levels)
+
+    def forward(self, x_BCHW: Tensor) -> VQVAEOutput:
+        """Loss and statistics of a batch of integer images; the codebook is left as it is."""
+        quantised = self.quantiser(self.encoder(normalise(x_BCHW, self.levels)))
+        log_prob_BCHW = self.likelihood.log_prob(self.decoder(quantised.vectors), x_BCHW)
+        log_likelihood_nats_B = log_prob_BCHW.flatten(1).sum(1)
+        loss = -log_likelihood_nats_B.mean() / self.dims + self.quantiser.loss(quantised)
+        return VQVAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, quantised=quantised)
+
+    def update_codebook(self, output: VQVAEOutput) -> CodebookUpdate:
+        """Move the codebook by the statistics of a training batch; call once after `optimizer.step()`."""
+        if output.quantised.statistics is None:
+            raise RuntimeError("update_codebook needs the output of a forward pass in training mode, not in eval mode")
+        return self.quantiser.update(output.quantised.statistics)
+
+    @torch.no_grad()
+    def initialise_codebook(self, x_BCHW: Tensor, *, seed: int) -> None:
+        """Set the codebook by k-means on the encoded images; call once before training."""
+        vectors_BDHW = self.encoder(normalise(x_BCHW, self.levels))
+        self.quantiser.initialise_kmeans(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
+
+    @torch.no_grad()
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """Integer images `[B, C, H, W]` to codes `[B, G, h, w]`, int64."""
+        return self.quantiser(self.encoder(normalise(x_BCHW, self.levels))).codes
+
+    @torch.no_grad()
+    def probabilities(self, codes_BGHW: Tensor) -> Tensor:
+        """p(x|z) for all levels, `[B, C, H, W, L]`, fp32."""
+        return self.likelihood.probabilities(self.decoder(self.quantiser.lookup(codes_BGHW)))
+
+    @torch.no_grad()
+    def decode(self, codes_BGHW: Tensor) -> Tensor:
+        """Codes `[B, G, h, w]` to the mean image `[B, C, H, W]` in levels, fp32."""
+        return mean_image(self.probabilities(codes_BGHW))
+
+    @torch.no_grad()
+    def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
+        """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
+        features_BFHW = self.decoder(self.quantiser.lookup(codes_BGHW))
+        return self.likelihood.log_prob(features_BFHW, x_BCHW).flatten(1).sum(1)
