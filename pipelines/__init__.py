@@ -1,0 +1,18 @@
+"""Everything that sees both stages; installed as `twostage_pipelines`. Nothing inside the project imports it."""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {"load_run": "run", "main": "cli"}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,7 @@
+"""`python -m twostage_pipelines`: the form that torchrun needs, which takes a bare command name for a script path."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

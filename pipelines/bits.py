@@ -1,0 +1,150 @@
+"""Bits/dim of trained models, per item, in fp32.
+
+Discrete models are scored as an exact two-part code, bits(x) = -log2 p(x|z(x)) - log2 p(z(x)), under three priors over
+the codes: uniform (log2 K each), unigram (smoothed frequencies of the training codes, one table per codebook) and
+learned. A label-conditional prior is scored without the label, p(z) = sum_y p(y) p(z|y) with the training frequencies
+of the labels. Continuous models are scored by the ELBO and by the importance-weighted bound, both at beta = 1.
+
+Shapes: N items, C x H x W image, G codebooks of K codes, h x w grid.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae import VAE, VQVAE
+from stage2_prior import PixelCNN
+from twostage.progress import Progress
+from twostage.training import seed_step
+
+
+@dataclass(frozen=True)
+class ItemBits:
+    """One way of scoring one model on every item of a split."""
+
+    total: np.ndarray
+    """`[N]` bits/dim, float64."""
+    distortion: np.ndarray | None
+    """`[N]` bits/dim; None where the bound does not split (IWAE)."""
+    rate: np.ndarray | None
+    """`[N]` bits/dim; None where the bound does not split."""
+
+    @classmethod
+    def two_part(cls, distortion: np.ndarray, rate: np.ndarray) -> "ItemBits":
+        return cls(total=distortion + rate, distortion=distortion, rate=rate)
+
+    @property
+    def mean(self) -> float:
+        return float(self.total.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over items."""
+        return float(self.total.std(ddof=1) / math.sqrt(len(self.total)))
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """-log2 p(x|z) of every item and the squared error of the mean image."""
+
+    bits_per_dim: np.ndarray
+    """`[N]`, float64."""
+    psnr_db: float | None
+    """10 log10((L-1)^2 / mean squared error over all items), of the mean of p(x|z); None if there is no error."""
+
+
+def _psnr_db(squared_error: float, count: int, levels: int) -> float | None:
+    return 10.0 * math.log10((levels - 1) ** 2 * count / squared_error) if squared_error > 0 else None
+
+
+@torch.no_grad()
+def codebook_distortion(
+    model: VQVAE, images: np.ndarray, codes: np.ndarray, *, device: torch.device, batch_size: int
+) -> Distortion:
+    """Distortion of a VQ-VAE given the codes `[N, G, h, w]` of the images `[N, C, H, W]`."""
+    bits, squared_error = [], 0.0
+    with Progress("distortion", total=len(images), unit="image") as progress:
+        for start in range(0, len(images), batch_size):
+            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
+            codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
+            bits.append((-model.log_prob(x_BCHW, codes_BGHW).double() / (math.log(2) * model.dims)).cpu().numpy())
+            squared_error += (model.decode(codes_BGHW) - x_BCHW).double().pow(2).sum().item()
+            progress.advance(len(x_BCHW))
+    return Distortion(bits_per_dim=np.concatenate(bits), psnr_db=_psnr_db(squared_error, images.size, model.levels))
+
+
+def uniform_rate_bits(codes: np.ndarray, codebook_size: int) -> np.ndarray:
+    """`[N]` bits of codes `[N, G, ...]` at log2 K each."""
+    return np.full(len(codes), math.prod(codes.shape[1:]) * math.log2(codebook_size))
+
+
+def unigram_rate_bits(codes: np.ndarray, train_codes: np.ndarray, codebook_size: int) -> np.ndarray:
+    """`[N]` bits of codes `[N, G, ...]` under add-one-smoothed training frequencies, one table per codebook."""
+    bits = np.zeros(len(codes))
+    for group in range(codes.shape[1]):
+        counts_K = np.bincount(train_codes[:, group].ravel(), minlength=codebook_size) + 1.0
+        bits_K = -np.log2(counts_K / counts_K.sum())
+        bits += bits_K[codes[:, group]].reshape(len(codes), -1).sum(1)
+    return bits
+
+
+@torch.no_grad()
+def learned_rate_bits(
+    prior: PixelCNN, codes: np.ndarray, train_labels: np.ndarray, *, device: torch.device, batch_size: int
+) -> np.ndarray:
+    """`[N]` bits of codes `[N, G, h, w]` under the prior, labels marginalised with their training frequencies."""
+    classes = prior.classes[0] if prior.classes else 0
+    frequency_Y = np.bincount(train_labels, minlength=classes) / len(train_labels) if classes else np.ones(1)
+    bits = []
+    with Progress("learned rate", total=len(codes), unit="item") as progress:
+        for start in range(0, len(codes), batch_size):
+            codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
+            per_label = []
+            for label in range(max(classes, 1)):
+                condition = torch.full((len(codes_BGHW), 1), label, device=device) if classes else None
+                log_prob_B = prior.log_prob(codes_BGHW, condition).double()
+                per_label.append(log_prob_B + math.log(max(frequency_Y[label], 1e-300)))
+            bits.append((-torch.stack(per_label).logsumexp(0) / math.log(2)).cpu().numpy())
+            progress.advance(len(codes_BGHW))
+    return np.concatenate(bits)
+
+
+@dataclass(frozen=True)
+class GaussianBits:
+    """Both bounds of a VAE on every item."""
+
+    elbo: ItemBits
+    importance_weighted: ItemBits
+    psnr_db: float | None
+
+
+@torch.no_grad()
+def gaussian_bits(
+    model: VAE, images: np.ndarray, *, samples: int, seed: int, device: torch.device, batch_size: int
+) -> GaussianBits:
+    """ELBO and IWAE bound at beta = 1 from the same `samples` posterior draws per item; PSNR at the posterior mean."""
+    scale = math.log(2) * model.dims
+    elbo, weighted, distortion, rate, squared_error = [], [], [], [], 0.0
+
+    def bits(nats_B: Tensor) -> np.ndarray:
+        return (-nats_B.double() / scale).cpu().numpy()
+
+    with Progress(f"ELBO and IWAE-{samples}", total=len(images), unit="image") as progress:
+        for batch, start in enumerate(range(0, len(images), batch_size)):
+            seed_step(seed, batch)
+            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
+            bounds = model.bounds(x_BCHW, samples=samples)
+            elbo.append(bits(bounds.elbo))
+            weighted.append(bits(bounds.importance_weighted))
+            distortion.append(bits(bounds.log_likelihood))
+            rate.append(-bits(bounds.kl))
+            squared_error += (model.reconstruct(x_BCHW) - x_BCHW).double().pow(2).sum().item()
+            progress.advance(len(x_BCHW))
+    return GaussianBits(
+        elbo=ItemBits(total=np.concatenate(elbo), distortion=np.concatenate(distortion), rate=np.concatenate(rate)),
+        importance_weighted=ItemBits(total=np.concatenate(weighted), distortion=None, rate=None),
+        psnr_db=_psnr_db(squared_error, images.size, model.levels),
+    )

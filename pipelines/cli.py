@@ -1,0 +1,177 @@
+"""Command line: `twostage VERB ...`, also `python -m twostage_pipelines VERB ...` under torchrun.
+
+The list of verbs is plain text here, so that `twostage --help` imports nothing; a verb imports its flags (tyro on the
+dataclasses of `commands`) and, only once they are parsed, the module that runs it. A RECIPE or RUN comes first because
+its values are the defaults that the flags show and change.
+
+Exit codes: 0 done, 1 the run failed, 2 wrong use, 130 after Ctrl-C. What a user can cause is one sentence on stderr;
+anything else is a defect and keeps its traceback.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twostage.errors import TwoStageError, UsageError
+
+if TYPE_CHECKING:
+    from .commands import Command
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb lives: class in `commands`, module and function that run it, and its line in the help."""
+
+    command: str
+    module: str
+    function: str
+    summary: str
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb("Train", ".train", "run_train", "everything below in order, for every model of a recipe"),
+    "train-codebook": Verb("TrainCodebook", ".train", "run_train_codebook", "stage one: encoder, codebook, decoder"),
+    "train-prior": Verb("TrainPrior", ".train", "run_train_prior", "stage two: extract codes, fit the prior over them"),
+    "train-baseline": Verb("TrainBaseline", ".train", "run_train_baseline", "the VAE or beta-VAE beside it"),
+    "evaluate": Verb("Evaluate", ".evaluate", "run_evaluate", "bits/dim of all models of a run"),
+    "report": Verb("Report", ".report", "run_report", "one self-contained report.html of a run"),
+    "generate": Verb("Generate", ".generate", "run_generate", "new images from a run"),
+    "reconstruct": Verb("Reconstruct", ".generate", "run_reconstruct", "image files through encoder and decoder"),
+    "recipes": Verb("Recipes", ".recipes", "run_recipes", "list the shipped recipes, or print one"),
+    "doctor": Verb("Doctor", ".doctor", "run_doctor", "versions, devices, and what does not fit"),
+    "demo": Verb("Demo", ".demo", "run_demo", "the whole pipeline on small real digits, offline"),
+}
+
+_OURS = ("twostage", "stage1_vqvae", "stage2_prior", "twostage_pipelines", "pipelines")
+_HELP = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `argv` without the program name, `sys.argv` unless given."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command: Command | None = None
+    try:
+        if not arguments or arguments[0] in (*_HELP, "help"):
+            print(_top_help(), file=sys.stdout if arguments else sys.stderr)
+            return 0 if arguments else 2
+        if arguments[0] == "--version":
+            print(f"twostage {import_module('twostage').__version__}")
+            return 0
+        verb = _verb(arguments[0])
+        command = parse(arguments[0], arguments[1:])
+        getattr(import_module(verb.module, __package__), verb.function)(command)
+        sys.stdout.flush()
+        return 0
+    except TwoStageError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        again = " Run the same command again to continue." if hasattr(command, "resume") else ""
+        return _fail(f"Interrupted.{again}", 130)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in _OURS:
+            raise
+        return _fail(f"The package {error.name} is not installed; `twostage doctor` lists what is missing.", 1)
+    except BrokenPipeError:
+        # `twostage recipes | head`: the reader left, which is no failure to speak of; silence the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(_explain(error, command), 1)
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return _fail(f"Out of memory ({_first_line(error)}): a smaller batch size or model needs less.", 1)
+        raise
+
+
+def parse(name: str, arguments: Sequence[str]) -> "Command":
+    """The command of verb `name` with checked values; prints help or a usage error and exits where tyro does."""
+    import tyro
+
+    from . import commands
+
+    cls = getattr(commands, VERBS[name].command)
+    default = cls(**_defaults(name, {field.name for field in fields(cls)}, arguments))
+    command: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}").resolved()
+    return command
+
+
+def _defaults(name: str, known: set[str], arguments: Sequence[str]) -> dict[str, Any]:
+    """Values that the flags of verb `name` start from, read from the RECIPE or RUN that comes first."""
+    import tyro
+
+    from twostage.config.load import load_recipe, load_run_recipe
+    from twostage.config.schema import Recipe
+
+    what = "RECIPE" if "source" in known else "RUN"
+    values = dict.fromkeys(known & {"source", "run", "files"}, tyro.MISSING)
+    if not known & {"recipe", "stored"}:
+        return values
+    helping = any(argument in _HELP for argument in arguments)
+    first = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if first is None and not helping:
+        raise UsageError(f"{what} comes first: twostage {name} {what} [options]; see `twostage {name} --help`.")
+    try:
+        recipe = Recipe() if first is None else load_recipe(first) if what == "RECIPE" else load_run_recipe(Path(first))
+    except TwoStageError:
+        if not helping:
+            raise
+        recipe = Recipe()
+    if what == "RECIPE":
+        return values | {"recipe": recipe}
+    sections = {key: getattr(recipe, key) for key in known & set(Recipe.__dataclass_fields__)}
+    return values | sections | {"stored": recipe}
+
+
+def _verb(name: str) -> Verb:
+    if name in VERBS:
+        return VERBS[name]
+    from twostage.config.check import near_matches
+
+    raise UsageError(f"No verb {name!r}: expected one of {', '.join(VERBS)}.{near_matches(name, VERBS)}")
+
+
+def _top_help() -> str:
+    width = max(map(len, VERBS))
+    return "\n".join(
+        [
+            "usage: twostage VERB [options]",
+            "",
+            "Two-stage VQ-VAE: a learned codebook, a learned prior over its codes, and honest bits/dim beside a VAE.",
+            "",
+            *(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()),
+            "",
+            "twostage VERB --help shows every setting, twostage train RECIPE --help that recipe's values.",
+        ]
+    )
+
+
+def _explain(error: OSError, command: "Command | None") -> str:
+    """One sentence: the path, the system's reason, and what helps. A failed write knows no path, the command does."""
+    path = error.filename or getattr(command, "run", None) or getattr(command, "out", None)
+    advice = {
+        errno.ENOSPC: "free some space or choose another place with --out",
+        errno.EDQUOT: "free some of your quota or choose another place with --out",
+        errno.EROFS: "choose another place with --out",
+        errno.EACCES: "change its permissions or choose another place",
+        errno.ENOENT: "check the path",
+    }.get(error.errno or 0)
+    reason = error.strerror or _first_line(error)
+    return (f"{path}: {reason}" if path else reason) + (f"; {advice}." if advice else ".")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"twostage: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Which device and how many threads a command computes with."""
+
+import torch
+
+from twostage.errors import UsageError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` to a device.
+
+    Raises:
+        UsageError: CUDA was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda was asked for, but torch finds no CUDA device; use --device cpu (see twostage doctor)"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def use_threads(threads: int) -> None:
+    """Set torch's CPU threads; 0 leaves torch's own choice."""
+    if threads:
+        torch.set_num_threads(threads)

@@ -1,0 +1,56 @@
+"""Codes of a trained codebook, written to disk: the only thing stage two sees of stage one."""
+
+import numpy as np
+import torch
+
+from stage1_vqvae import VQVAE
+from stage1_vqvae.training import batches
+from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
+from twostage.data import ImageDataset
+from twostage.errors import RunError
+from twostage.progress import Progress
+
+from .models import LoadedStage1
+from .run import Run
+
+SPLITS = ("train", "validation", "test")
+
+
+def extract_codes(
+    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, device: torch.device, *, batch_size: int
+) -> dict[str, CodeFile]:
+    """Codes and labels of every split, in fp32; files of this very codebook are read back instead of made again."""
+    model = stage1.model
+    assert isinstance(model, VQVAE)
+    files: dict[str, CodeFile] = {}
+    for split in SPLITS:
+        path = run.codes_file(name, split)
+        images = torch.from_numpy(dataset.split(split).images)
+        if path.is_file():
+            try:
+                existing = load_codes(path, expect_stage1_sha256=stage1.sha256)
+            except RunError:
+                path.unlink()  # damaged, or of an earlier codebook: made again below
+            else:
+                if len(existing.codes) == len(images):
+                    files[split] = existing
+                    continue
+        parts = []
+        with Progress(f"{name} codes, {split}", total=len(images), unit="image") as progress:
+            for x_BCHW in batches(images, batch_size):
+                parts.append(model.encode(x_BCHW.to(device)).cpu().numpy())
+                progress.advance(len(x_BCHW))
+        header = CodeHeader(
+            dataset=dataset.name,
+            split=split,
+            model=name,
+            codebook_size=model.codebook_size,
+            codebooks=model.code_shape[0],
+            grid=tuple(model.code_shape[1:]),
+            classes=len(dataset.classes),
+            stage1_sha256=stage1.sha256,
+        )
+        files[split] = CodeFile(codes=np.concatenate(parts), labels=dataset.split(split).labels, header=header)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_codes(path, files[split])
+    return files

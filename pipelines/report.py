@@ -1,0 +1,251 @@
+"""`twostage report`: results, pictures and training record of a run in one self-contained HTML file."""
+
+import base64
+import html
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stage1_vqvae import VAE, VQVAE
+from twostage.atomic import write_atomic
+from twostage.codebook_usage import codebook_usage
+from twostage.codes import load_codes
+from twostage.data import ImageDataset, load_dataset
+from twostage.errors import RunError
+from twostage.progress import say
+
+from . import figures
+from .commands import Report
+from .device import pick_device, use_threads
+from .evaluate import Evaluation, evaluation_from_json, row_name
+from .generate import sample_vae
+from .models import LoadedStage1
+from .pictures import display_scale, grid, png, to_bytes
+from .run import Run, is_finished, load_run
+
+SAMPLES_PER_CLASS = 10
+RECONSTRUCTIONS = 16
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; font-size: 13px; } td, th { padding: 3px 9px; text-align: right; }
+td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { background: #f4f4f4; }
+img { max-width: 100%; image-rendering: pixelated; } figure { margin: 1rem 0; } figcaption { color: #555; }
+pre { background: #f4f4f4; padding: 1rem; overflow-x: auto; font-size: 12px; }
+"""
+
+
+def _image(data: bytes, caption: str) -> str:
+    encoded = base64.b64encode(data).decode()
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}"><figcaption>{text}</figcaption></figure>'
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def results_section(evaluation: Evaluation) -> str:
+    """The table of evaluation.json, what it means, and the paired differences."""
+    headings = [
+        "model",
+        "total",
+        "± s.e.",
+        "distortion",
+        "rate",
+        "PSNR dB",
+        "codes used",
+        "perplexity",
+        "parameters",
+        "steps",
+        "seconds",
+        "labels",
+    ]
+    rows = [
+        [
+            row_name(row),
+            _number(row.bits_per_dim, 4),
+            _number(row.standard_error, 4),
+            _number(row.distortion_bits_per_dim, 4),
+            _number(row.rate_bits_per_dim, 4),
+            _number(row.psnr_db, 2),
+            "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
+            _number(row.codebook_perplexity, 1),
+            f"{row.parameters:,}",
+            f"{row.steps:,}",
+            f"{row.train_seconds:.0f}",
+            row.labels,
+        ]
+        for row in evaluation.rows
+    ]
+    first = evaluation.rows[0]
+    intro = (
+        f"{evaluation.dataset}, {evaluation.split} set, {evaluation.items} items of {evaluation.dims} dimensions, "
+        f"alphabet of {first.alphabet} levels, {first.likelihood} likelihood. All totals are bits/dim, lower is better. "
+        "A VQ-VAE row is an exact two-part code length, the VAE rows are bounds at beta = 1. PSNR is of the mean of "
+        "p(x|z)."
+    )
+    differences = "".join(
+        f"<li>{html.escape(d.other)}: {d.bits_per_dim:+.4f} ± {d.standard_error:.4f}</li>"
+        for d in evaluation.paired_differences
+    )
+    paired = (
+        f"<p>Bits/dim more than <b>{html.escape(evaluation.paired_differences[0].reference)}</b>, mean over the same items "
+        f"± paired standard error:</p><ul>{differences}</ul>"
+        if differences
+        else ""
+    )
+    bars = [
+        (row_name(row), row.distortion_bits_per_dim, row.rate_bits_per_dim)
+        for row in evaluation.rows
+        if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None
+    ]
+    picture = _image(figures.stacked_bits(bars, unit="bits/dim"), "Distortion and rate of every row that splits.")
+    return f"<h2>Bits/dim</h2><p>{html.escape(intro)}</p>{_table(headings, rows)}{paired}{picture}"
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Pictures of one model, uint8 `[C, H', W']`."""
+
+    samples: np.ndarray
+    samples_caption: str
+    reconstructions: np.ndarray
+
+
+def _evenly(count: int, wanted: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(wanted, count)).astype(int)
+
+
+@torch.no_grad()
+def model_sheets(
+    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
+) -> Sheets:
+    """Samples (by class where the prior knows classes) and test images beside their reconstructions."""
+    model = stage1.model
+    originals = dataset.test.images[_evenly(len(dataset.test.images), RECONSTRUCTIONS)]
+    x_BCHW = torch.from_numpy(originals).to(device)
+    if isinstance(model, VAE):
+        means = model.reconstruct(x_BCHW)
+        images = sample_vae(model, SAMPLES_PER_CLASS**2, temperature=1.0, seed=seed, device=device)
+        caption, columns = f"{name}: decoded draws from the Gaussian prior, temperature 1.", SAMPLES_PER_CLASS
+    else:
+        means = model.decode(model.encode(x_BCHW))
+        two_stage = load_run(run.path, model=name, device=device)
+        classes = len(two_stage.classes) if two_stage.pixelcnn.classes else 0
+        columns = classes or SAMPLES_PER_CLASS
+        labels = torch.arange(columns * SAMPLES_PER_CLASS) % columns if classes else None
+        images = two_stage.generate(columns * SAMPLES_PER_CLASS, labels=labels, seed=seed)
+        by_class = "one class a column, " if classes else ""
+        caption = f"{name}: prior sample -> decoder, {by_class}temperature 1."
+    pairs = np.stack([to_bytes(originals, model.levels), to_bytes(means.cpu().numpy(), model.levels)], 1)
+    return Sheets(
+        samples=grid(to_bytes(images.cpu().numpy(), model.levels), columns=columns),
+        samples_caption=caption,
+        reconstructions=grid(pairs.reshape(-1, *originals.shape[1:]), columns=8),
+    )
+
+
+def model_section(
+    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
+) -> str:
+    """Samples, reconstructions and code usage of one model; the sheets are also written as PNG files."""
+    parts = [f"<h2>{html.escape(name)}</h2>"]
+    discrete = isinstance(stage1.model, VQVAE)
+    scale = display_scale(dataset.shape[-1])
+    if discrete and not is_finished(run.prior_folder(name)):
+        parts.append("<p>No finished prior: train-prior brings its samples.</p>")
+    else:
+        sheets = model_sheets(run, name, stage1, dataset, device=device, seed=seed)
+        for kind, sheet, caption in (
+            ("samples", sheets.samples, sheets.samples_caption),
+            (
+                "reconstructions",
+                sheets.reconstructions,
+                f"{name}: test images (left of each pair) and reconstructions.",
+            ),
+        ):
+            data = png(sheet, scale=scale)
+            target = run.path / "samples" / f"{name}-{kind}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(target, data)
+            parts.append(_image(data, caption))
+    codes_file = run.codes_file(name, "validation")
+    if isinstance(stage1.model, VQVAE) and codes_file.is_file():
+        codes = load_codes(codes_file, expect_stage1_sha256=stage1.sha256).codes
+        usage = codebook_usage(codes, codebook_size=stage1.model.codebook_size)
+        for index, single in enumerate(usage.codebooks):
+            title = f"codebook {index}: {single.used} of {usage.codebook_size} used, perplexity {single.perplexity:.1f}"
+            parts.append(_image(figures.code_histogram(single.counts_K, title=title), "Usage on the validation set."))
+    return "".join(parts)
+
+
+def training_section(run: Run, names: list[str]) -> str:
+    """Curves of every training."""
+    stage1 = {name: figures.read_metrics(run.stage1_folder(name) / "metrics.jsonl") for name in names}
+    priors = {
+        name: figures.read_metrics(run.prior_folder(name) / "metrics.jsonl")
+        for name in names
+        if is_finished(run.prior_folder(name))
+    }
+    curves = figures.curves(stage1, key="distortion_bits_per_dim", title="Stage one: distortion", unit="bits/dim")
+    parts = ["<h2>Training</h2>", _image(curves, "Thin: training batches; dots: validation set.")]
+    if priors:
+        curves = figures.curves(
+            priors, key="bits_per_code", title="Prior: code length given the label", unit="bits/code"
+        )
+        parts.append(
+            _image(curves, "Validation rising while training falls means overfitting; the best model is kept.")
+        )
+    return "".join(parts)
+
+
+def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed: int) -> Path:
+    """Write RUN/report.html.
+
+    Raises:
+        RunError: the run has not been evaluated or holds no finished model.
+    """
+    source = run.path / "evaluation.json"
+    if not source.is_file():
+        raise RunError(f"{run.path} has no evaluation.json; run evaluate {run.path} first")
+    evaluation = evaluation_from_json(json.loads(source.read_text()))
+    names = run.trained_models()
+    sections = [results_section(evaluation)]
+    for name in names:
+        sections.append(model_section(run, name, run.stage1(name, device), dataset, device=device, seed=seed))
+    sections.append(training_section(run, names))
+    config = html.escape((run.path / "config.toml").read_text())
+    sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")
+    title = html.escape(f"twostage: {run.recipe.name}")
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
+        f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
+    )
+    path = run.path / "report.html"
+    write_atomic(path, page.encode())
+    say(f"written: {path}")
+    return path
+
+
+def run_report(command: Report) -> None:
+    """`twostage report`."""
+    run = Run.open(command.run)
+    dataset = load_dataset(run.recipe.data)
+    if command.dry_run:
+        say(
+            f"would write {run.path / 'report.html'} on {', '.join(run.trained_models()) or 'no model'}; nothing was done"
+        )
+        return
+    use_threads(run.recipe.threads)
+    write_report(run, dataset, device=pick_device(command.device), seed=command.seed)

@@ -1,0 +1,250 @@
+"""The run folder: one data set and recipe, its models, codes, samples and results.
+
+RUN/config.toml                    complete, resolved recipe
+RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
+RUN/models/NAME/prior/             the same, discrete models only
+RUN/codes/NAME/SPLIT.safetensors
+RUN/samples/, RUN/evaluation.json, RUN/report.html
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stage1_vqvae import VQVAE
+from stage2_prior import PixelCNN, sample
+from twostage.atomic import write_atomic
+from twostage.checkpoint import load_newest
+from twostage.config.load import dump_recipe, load_run_recipe
+from twostage.config.schema import Recipe
+from twostage.errors import RunError, UsageError
+from twostage.progress import say
+
+from .models import MAIN_MODEL, LoadedPrior, LoadedStage1, load_prior, load_stage1
+
+Resume = Literal["auto", "never", "must"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder and the recipe written in it."""
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """An existing run.
+
+        Raises:
+            UsageError: the folder is no run folder.
+            RunError: its config.toml is damaged.
+        """
+        return cls(path=path, recipe=load_run_recipe(path))
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> "Run":
+        """Write the resolved recipe into a new or continued run folder."""
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / "config.toml", dump_recipe(recipe).encode())
+        return cls(path=path, recipe=recipe)
+
+    def stage1_folder(self, model: str) -> Path:
+        return self.path / "models" / model / "stage1"
+
+    def prior_folder(self, model: str) -> Path:
+        return self.path / "models" / model / "prior"
+
+    def codes_file(self, model: str, split: str) -> Path:
+        return self.path / "codes" / model / f"{split}.safetensors"
+
+    def trained_models(self) -> list[str]:
+        """Names of the models whose stage one is finished: the recipe's order, then any others by name."""
+        folder = self.path / "models"
+        names = [p.name for p in sorted(folder.iterdir()) if p.is_dir()] if folder.is_dir() else []
+        order = {name: index for index, name in enumerate(self.recipe.models)}
+        names.sort(key=lambda name: (order.get(name, len(order)), name))
+        return [name for name in names if is_finished(self.stage1_folder(name))]
+
+    def stage1(self, model: str, device: torch.device) -> LoadedStage1:
+        """The trained stage one of a model.
+
+        Raises:
+            RunError: it is missing, unfinished or damaged.
+        """
+        folder = self.stage1_folder(model)
+        if not is_finished(folder):
+            verb = "train-codebook" if model.startswith("vq-vae") else "train-baseline"
+            trained = ", ".join(self.trained_models()) or "none"
+            raise RunError(
+                f"{self.path} holds no finished stage one of model {model} (finished: {trained}); run {verb} first"
+            )
+        return load_stage1(folder, device)
+
+    def prior(self, model: str, stage1: LoadedStage1, device: torch.device) -> LoadedPrior:
+        """The trained prior of a model.
+
+        Raises:
+            RunError: it is missing, unfinished, damaged, or belongs to another codebook.
+        """
+        folder = self.prior_folder(model)
+        if not is_finished(folder):
+            raise RunError(f"{self.path} holds no finished prior of model {model}; run train-prior {self.path} first")
+        return load_prior(folder, stage1, device)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a training folder reached the end of its budget."""
+    if not (folder / "metrics.jsonl").is_file():
+        return False
+    newest = load_newest(folder, warn=say)
+    return newest is not None and newest.state["step"] >= newest.state["record"]["config"]["training"]["steps"]
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a finished training took."""
+
+    steps: int
+    seconds: float
+    """Wall-clock seconds of steps and validations, over all sittings."""
+
+
+def training_cost(folder: Path) -> TrainingCost:
+    """Steps and seconds of a training folder.
+
+    Raises:
+        RunError: it holds no checkpoint.
+    """
+    newest = load_newest(folder, warn=say)
+    if newest is None:
+        raise RunError(f"{folder} holds no checkpoint; train this model first")
+    return TrainingCost(steps=newest.state["step"], seconds=newest.state["seconds"])
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    rows: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows |= flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return rows
+
+
+def check_resume(folder: Path, config: Mapping[str, Any], resume: Resume) -> bool:
+    """Whether a training folder may be continued (True) or is fresh (False), under `--resume`.
+
+    Raises:
+        UsageError: the folder is not in the state `resume` asks for, or was trained with another configuration.
+    """
+    newest = load_newest(folder, warn=say) if folder.is_dir() else None
+    if newest is None:
+        if resume == "must":
+            raise UsageError(f"--resume must: {folder} holds no saved training to continue")
+        return False
+    if resume == "never":
+        raise UsageError(f"--resume never: {folder} already holds a training; remove it or choose another --out")
+    old, new = flat(newest.state["record"]["config"]), flat(config)
+    changes = [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+    if changes:
+        raise UsageError(
+            f"{folder} was trained with other settings ({'; '.join(changes)}): use the old ones, or choose another --out"
+        )
+    return True
+
+
+@dataclass(frozen=True)
+class TwoStageModel:
+    """A trained codebook with its prior, ready to use; what `load_run` returns."""
+
+    run: Run
+    stage1: LoadedStage1
+    prior: LoadedPrior
+    device: torch.device
+
+    @property
+    def vqvae(self) -> VQVAE:
+        assert isinstance(self.stage1.model, VQVAE)
+        return self.stage1.model
+
+    @property
+    def pixelcnn(self) -> PixelCNN:
+        return self.prior.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, by index."""
+        return tuple(self.stage1.record["classes"])
+
+    def generate(
+        self,
+        count: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Prior sample -> decoder: mean images `[count, C, H, W]` in levels, fp32.
+
+        Args:
+            labels: `[count]` int64; needed where the prior is conditional.
+            temperature, top_k, top_p, seed: see `stage2_prior.sample`.
+        """
+        codes = self.sample_codes(count, labels=labels, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        return self.vqvae.decode(codes)
+
+    def sample_codes(
+        self,
+        count: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Codes `[count, G, h, w]` from the prior; arguments as in `generate` and `stage2_prior.sample`."""
+        condition = None if labels is None or not self.pixelcnn.classes else labels.to(self.device)[:, None]
+        return sample(
+            self.pixelcnn,
+            count=count,
+            condition=condition,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            progress=progress,
+            device=self.device,
+        )
+
+
+def load_run(path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu") -> TwoStageModel:
+    """Load a trained codebook and its prior from a run folder.
+
+    Args:
+        path: the run folder.
+        model: name of a discrete model of the run; the main one by default.
+        device: where the networks live.
+
+    Raises:
+        UsageError: the model is continuous.
+        RunError: something is missing, unfinished, damaged or does not belong together.
+    """
+    run, where, name = Run.open(Path(path)), torch.device(device), model or MAIN_MODEL
+    stage1 = run.stage1(name, where)
+    if not isinstance(stage1.model, VQVAE):
+        raise UsageError(f"model {name} has no codes and no learned prior; choose a vq-vae")
+    return TwoStageModel(run=run, stage1=stage1, prior=run.prior(name, stage1, where), device=where)

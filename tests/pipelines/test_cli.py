@@ -1,0 +1,351 @@
+"""The command line without any training: flags and defaults, refusals, exit codes, and what help costs to import."""
+
+import ast
+import errno
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+
+from twostage.config.load import dump_recipe, load_recipe
+from twostage.config.schema import Recipe
+from twostage.errors import DataError, RunError, UsageError
+from twostage_pipelines import cli, commands, doctor
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOW_MODULES = {"torch", "numpy", "pydantic", "matplotlib", "sklearn", "PIL", "rich", "safetensors"}
+
+
+def twostage(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "twostage_pipelines", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=60)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said on stderr when `arguments` are wrong use; nothing goes to stdout."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stopped:  # tyro's way
+        code = stopped.code if isinstance(stopped.code, int) else -1
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    return re.sub(r"[│\s]+", " ", err)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run folder as far as the command line looks: its config.toml, here of the digits with another prior."""
+    text = dump_recipe(load_recipe("digits")).replace("[prior]\n", "[prior]\n#\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.toml").write_text(re.sub(r"(\[prior\]\n#\nlayers = )\d+", r"\g<1>9", text), encoding="utf-8")
+    return run
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[Any], None]], None]:
+    """Puts a function in the place of a verb's runner."""
+
+    def replace(verb: str, function: Callable[[Any], None]) -> None:
+        fake = cli.Verb(cli.VERBS[verb].command, ".fake_runner", "run", "")
+        monkeypatch.setitem(cli.VERBS, verb, fake)
+        monkeypatch.setitem(sys.modules, "twostage_pipelines.fake_runner", SimpleNamespace(run=function))
+
+    return replace
+
+
+# --- Help ---
+
+
+@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+def test_help_imports_nothing_slow(verb: str) -> None:
+    arguments = [verb, "--help"] if verb else ["--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "twostage_pipelines", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "twostage_pipelines" in imported
+    assert not imported & SLOW_MODULES
+    assert done.stdout.startswith(f"usage: twostage {verb}".rstrip())
+    if not verb:
+        assert "tyro" not in imported
+        assert all(name in done.stdout for name in cli.VERBS)
+
+
+def test_every_setting_of_a_recipe_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train-codebook", "digits", "--help"])
+    assert stopped.value.code == 0
+    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+
+    def walk(config: Any, prefix: str) -> int:
+        count = 0
+        for item in fields(config):
+            value = getattr(config, item.name)
+            if is_dataclass(value):
+                count += walk(value, f"{prefix}{item.name}.")
+                continue
+            flag = f"--{prefix}{item.name}".replace("_", "-")
+            found = re.search(rf"{re.escape(flag)}[ ,][^(]*?[A-Z{{\[].*?\(default: (.*?)\)", shown)
+            assert found, flag
+            expected = " ".join(value) if isinstance(value, tuple) else str(value)
+            assert found[1] == expected, flag
+            count += 1
+        return count
+
+    assert walk(load_recipe("digits"), "") > 50
+
+
+def test_every_flag_of_every_verb_has_help() -> None:
+    for verb in cli.VERBS:
+        shown = twostage(verb, "--help").stdout
+        lines = [line.strip("│ \n") for line in shown.splitlines() if line.startswith("│")]
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            if line.startswith("--"):
+                text = re.split(r"\s{2,}", line, maxsplit=1)[1:] or [following]
+                assert re.match(r"\w.*\w", text[0]), f"{verb}: {line}"
+                assert not text[0].startswith("(default"), f"{verb}: {line}"
+
+
+def test_verbs_commands_and_runners_agree() -> None:
+    """Read with `ast`, so that no runner's torch is imported: each verb's function exists and takes its command."""
+    assert {verb.command for verb in cli.VERBS.values()} == {cls.__name__ for cls in get_args(commands.Command)}
+    for name, verb in cli.VERBS.items():
+        tree = ast.parse((ROOT / "pipelines" / f"{verb.module[1:]}.py").read_text(encoding="utf-8"))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert verb.function in functions, name
+        arguments = functions[verb.function].args
+        assert [ast.unparse(argument.annotation) for argument in arguments.args if argument.annotation] == [
+            verb.command
+        ]
+
+
+# --- Commands ---
+
+
+def test_recipe_gives_defaults_and_flags_change_them() -> None:
+    command = cli.parse("train-codebook", ["digits", "--quantiser.codebook-size", "17", "--seed", "5"])
+    assert isinstance(command, commands.TrainCodebook)
+    digits = load_recipe("digits")
+    assert command.recipe.quantiser.codebook_size == 17
+    assert command.recipe.seed == 5
+    assert command.recipe.stage1 == digits.stage1
+    assert command.recipe.codebook_training == digits.codebook_training
+    assert command.run == Path("runs/digits")
+
+
+def test_data_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = cli.parse("train", ["mnist", "--data.path", "files", "--out", "here"])
+    assert isinstance(command, commands.Train)
+    assert command.recipe.data.path == str(tmp_path / "files")
+    assert command.run == Path("here")
+
+
+def test_run_gives_defaults_and_flags_change_them(run_folder: Path) -> None:
+    prior = cli.parse("train-prior", [str(run_folder), "--prior.channels", "8", "--seed", "3"])
+    assert isinstance(prior, commands.TrainPrior)
+    assert (prior.recipe.prior.layers, prior.recipe.prior.channels, prior.recipe.seed) == (9, 8, 3)
+    assert prior.recipe.stage1 == load_recipe("digits").stage1
+    evaluation = cli.parse("evaluate", [str(run_folder), "--evaluation.iwae-samples", "2"])
+    assert isinstance(evaluation, commands.Evaluate)
+    assert (evaluation.recipe.evaluation.iwae_samples, evaluation.recipe.prior.layers) == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "beta"),
+    [
+        ("", "vae", 1.0),
+        ("--model vae --beta 1", "vae", 1.0),
+        ("--beta 4", "beta-vae-4", 4.0),
+        ("--model beta-vae --beta 0.5", "beta-vae-0.5", 0.5),
+        ("--model beta-vae-4", "beta-vae-4", 4.0),
+    ],
+)
+def test_baseline_has_one_name_per_beta(run_folder: Path, flags: str, model: str, beta: float) -> None:
+    command = cli.parse("train-baseline", [str(run_folder), *flags.split()])
+    assert isinstance(command, commands.TrainBaseline)
+    assert (command.model, command.beta) == (model, beta)
+
+
+# --- Wrong use: exit code 2 and a sentence ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("trian digits", ["No verb 'trian'", "Did you mean train"]),
+        ("train dgits", ["No recipe 'dgits'", "Did you mean digits?"]),
+        ("train", ["RECIPE comes first"]),
+        ("train --seed 1 digits", ["RECIPE comes first"]),
+        ("train digits --seed -1", ["seed must be at least 0", "-1"]),
+        ("train digits --codebook-training.steps 0", ["codebook_training.steps must be at least 1"]),
+        ("train digits --models vqvae", ["'vqvae'", "Did you mean vq-vae"]),
+        ("train digits --quantiser.codeboks 2", ["--quantiser.codeboks", "--quantiser.codebooks INT"]),
+        ("train digits --prior.layers x", ["--prior.layers", "'x'"]),
+        ("train digits --device tpu", ["--device", "tpu"]),
+        ("train-codebook digits --model vae", ["--model", "vq-vae-loss"]),
+        ("train-prior nowhere", ["nowhere is not a run folder (does not exist)", "twostage train-codebook"]),
+        ("train-baseline RUN --model vq-vae", ["vq-vae is not a baseline"]),
+        ("train-baseline RUN --model beta-vae", ["needs --beta"]),
+        ("train-baseline RUN --model beta-vae-4 --beta 3", ["disagree"]),
+        ("train-baseline RUN --beta nan", ["--beta must be more than 0"]),
+        ("generate RUN --count 0", ["--count must be at least 1, but is 0."]),
+        ("generate RUN --temperature nan", ["--temperature must be more than 0"]),
+        ("generate RUN --top-p 1.5", ["--top-p must be more than 0 and at most 1, but is 1.5."]),
+        ("generate RUN --top-k -1", ["--top-k must be at least 0"]),
+        ("generate RUN --label -2", ["--label must be at least 0"]),
+        ("generate RUN --model vqvae", ["'vqvae'", "Did you mean vq-vae"]),
+        ("generate RUN --cuont 3", ["--cuont", "--count INT"]),
+        ("generate", ["RUN"]),
+        ("reconstruct RUN", ["at least one image file"]),
+        ("recipes mnits", ["'mnits'", "Did you mean mnist?"]),
+        ("doctor --deep", ["--deep"]),
+    ],
+)
+def test_wrong_use(capsys: pytest.CaptureFixture[str], run_folder: Path, arguments: str, parts: list[str]) -> None:
+    said = refused(capsys, *arguments.replace("RUN", str(run_folder)).split())
+    for part in parts:
+        assert part in said
+    assert "Traceback" not in said
+
+
+def test_no_arguments_show_the_verbs_and_count_as_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "train-codebook" in refused(capsys)
+
+
+def test_damaged_run_is_a_failed_run(capsys: pytest.CaptureFixture[str], run_folder: Path) -> None:
+    (run_folder / "config.toml").write_text("[prior]\nlayers = 0\n", encoding="utf-8")
+    assert cli.main(["train-prior", str(run_folder)]) == 1
+    assert "prior.layers must be at least 1" in capsys.readouterr().err
+
+
+# --- Exit codes ---
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("use it so."), 2, "twostage: use it so.\n"),
+        (DataError("no data."), 1, "twostage: no data.\n"),
+        (RunError("no run."), 1, "twostage: no run.\n"),
+        (KeyboardInterrupt(), 130, "twostage: Interrupted. Run the same command again to continue.\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "twostage: a/b: Permission denied; change its "),
+        # A write or fsync fails without naming its file: the run folder stands in.
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "twostage: runs/digits: No space left on device; free some space ",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 1, "twostage: x: Read-only file system; choose another "),
+        (ModuleNotFoundError("No module", name="torch._C"), 1, "twostage: The package torch._C is not installed; "),
+        (MemoryError(), 1, "twostage: Out of memory"),
+    ],
+)
+def test_what_a_user_can_cause_is_a_sentence_and_an_exit_code(
+    runner: Callable[[str, Callable[[Any], None]], None],
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    def fail(command: commands.Train) -> None:
+        assert isinstance(command, commands.Train)
+        raise error
+
+    runner("train", fail)
+    assert cli.main(["train", "digits"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("defect", [ValueError("a defect"), ModuleNotFoundError("a defect", name="twostage.gone")])
+def test_a_defect_keeps_its_traceback(runner: Callable[[str, Callable[[Any], None]], None], defect: Exception) -> None:
+    def fail(command: commands.Doctor) -> None:
+        raise defect
+
+    runner("doctor", fail)
+    with pytest.raises(type(defect), match="a defect"):
+        cli.main(["doctor"])
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = [sys.executable, "-m", "twostage_pipelines", "recipes", "mnist"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+# --- recipes and doctor ---
+
+
+def test_recipes_lists_headers_and_prints_a_file_to_start_from(tmp_path: Path) -> None:
+    listed = twostage("recipes", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert "digits\n    twostage train digits\n" in listed.stdout
+    assert "mnist\n" in listed.stdout
+    shown = twostage("recipes", "digits", cwd=tmp_path)
+    (tmp_path / "digits2.toml").write_text(shown.stdout, encoding="utf-8")
+    assert load_recipe(tmp_path / "digits2.toml") == load_recipe("digits")
+
+
+def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"twostage \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_doctor_finds_this_installation_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for what in ("python", "torch", "torchaudio", "numpy", "device", "CPU", "free disk"):
+        assert what in shown
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no module"), OSError("libcudart.so.13"), RuntimeError("CUDA 13.2\nmore")]
+)
+def test_doctor_says_which_torchaudio_fits(error: Exception) -> None:
+    def load(name: str) -> Any:
+        raise error
+
+    finding = doctor.torchaudio_finding(load)
+    assert finding.state == "warning"
+    assert str(error).splitlines()[0] in finding.found
+    assert "torch 2.11 to 2.14" in finding.found
+    assert "\n" not in finding.found
+
+
+def test_doctor_fails_when_something_required_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=2", "no-such-package>=3", "pytest; extra == 'dev'"])
+    assert cli.main(["doctor"]) == 1
+    shown = capsys.readouterr()
+    assert "broken" in shown.out
+    assert "no-such-package cannot be used" in shown.err
+    assert "pip install --force-reinstall 'no-such-package>=3'" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [({"amx_bf16", "avx2"}, "AMX"), ({"avx2", "sse"}, "not in hardware"), (set(), "unknown")]
+)
+def test_doctor_reads_bf16_from_the_cpu_flags(flags: set[str], said: str) -> None:
+    assert said in doctor.bf16_support(frozenset(flags))
+
+
+def test_recipe_sections_used_as_flags_are_the_schemas_own() -> None:
+    """`parse` fills a command's fields from the recipe's of the same name; a renamed section would go unfilled."""
+    sections = {item.name for item in fields(Recipe)}
+    for cls in (commands.TrainPrior, commands.TrainBaseline, commands.Evaluate):
+        free = {item.name for item in fields(cls)} - sections
+        assert free <= {"run", "stored", "model", "beta", "split", "device", "resume", "dry_run"}
