@@ -91,7 +91,7 @@ def results_section(evaluation: Evaluation) -> str:
     first = evaluation.rows[0]
     intro = (
         f"{evaluation.dataset}, {evaluation.split} set, {evaluation.items} items of {evaluation.dims} dimensions, "
-        f"alphabet of {first.alphabet} levels, {first.likelihood} likelihood. All totals are bits/dim, lower is better. "
+        f"alphabet of {first.alphabet} levels, {first.likelihood} likelihood. Totals are in bits/dim, lower is better. "
         "A VQ-VAE row is an exact two-part code length, the VAE rows are bounds at beta = 1. PSNR is of the mean of "
         "p(x|z)."
     )
@@ -100,8 +100,8 @@ def results_section(evaluation: Evaluation) -> str:
         for d in evaluation.paired_differences
     )
     paired = (
-        f"<p>Bits/dim more than <b>{html.escape(evaluation.paired_differences[0].reference)}</b>, mean over the same items "
-        f"± paired standard error:</p><ul>{differences}</ul>"
+        f"<p>Bits/dim more than <b>{html.escape(evaluation.paired_differences[0].reference)}</b>, mean over the same "
+        f"items ± paired standard error:</p><ul>{differences}</ul>"
         if differences
         else ""
     )
@@ -229,7 +229,8 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")
     title = html.escape(f"twostage: {run.recipe.name}")
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head>"
         f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
     )
     path = run.path / "report.html"
@@ -244,7 +245,8 @@ def run_report(command: Report) -> None:
     dataset = load_dataset(run.recipe.data)
     if command.dry_run:
         say(
-            f"would write {run.path / 'report.html'} on {', '.join(run.trained_models()) or 'no model'}; nothing was done"
+            f"would write {run.path / 'report.html'} on {', '.join(run.trained_models()) or 'no model'}; "
+            "nothing was done"
         )
         return
     use_threads(run.recipe.threads)

@@ -158,7 +158,7 @@ def check_resume(folder: Path, config: Mapping[str, Any], resume: Resume) -> boo
     ]
     if changes:
         raise UsageError(
-            f"{folder} was trained with other settings ({'; '.join(changes)}): use the old ones, or choose another --out"
+            f"{folder} was trained with other settings ({'; '.join(changes)}): use the old ones, or another --out"
         )
     return True
 

@@ -188,9 +188,7 @@ def _plan(recipe: Recipe, dataset: ImageDataset, path: Path, names: tuple[str, .
         model = build_stage1(spec.kind, stage1_architecture(spec, recipe, dataset))
         training = recipe.codebook_training if spec.kind == "vq-vae" else recipe.baseline_training
         parameters = sum(p.numel() for p in model.parameters())
-        say(
-            f"  {name}: {parameters:,} parameters, {training.steps} steps of {training.batch_size}, {training.precision}"
-        )
+        say(f"  {name}: {parameters:,} parameters, {training.steps} steps of {training.batch_size} items")
     epochs = recipe.codebook_training.steps * recipe.codebook_training.batch_size / len(dataset.train.images)
     say(f"  a codebook sees the training data {math.ceil(epochs)} times; would write {path}; nothing was done")
 
@@ -234,7 +232,7 @@ def run_train_prior(command: TrainPrior) -> None:
         run.stage1(name, torch.device("cpu"))
         training = recipe.prior_training
         say(
-            f"would extract the codes of {name} and fit a {recipe.prior.layers}-layer prior for {training.steps} steps of "
+            f"would extract the codes of {name} and fit {recipe.prior.layers} layers for {training.steps} steps of "
             f"{training.batch_size}; would write {run.prior_folder(name)}; nothing was done"
         )
         return

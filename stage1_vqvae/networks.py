@@ -1,13 +1,14 @@
 """Convolutional encoder and decoder of stage one (van den Oord et al. 2017, arXiv 1711.00937, section 4.1).
 
-Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and a
-1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions. No normalisation layers, as in the
-paper. The decoder ends in features; the likelihood owns the last layer.
+Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and
+a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions. No normalisation layers, as in
+the paper. The decoder ends in features; the likelihood owns the last layer.
 
 Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck channels, F features for the likelihood.
 """
 
 import math
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,10 +43,9 @@ def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int
     if downsampling not in (2, 4, 8):
         raise UsageError(f"downsampling must be 2, 4 or 8, not {downsampling}")
     if height % downsampling or width % downsampling:
-        raise UsageError(
-            f"downsampling {downsampling} does not divide the {height}x{width} images; choose one of "
-            f"{', '.join(str(d) for d in (2, 4, 8) if height % d == 0 and width % d == 0) or 'no size (crop the images)'}"
-        )
+        fitting = [str(factor) for factor in (2, 4, 8) if height % factor == 0 and width % factor == 0]
+        advice = f"choose one of {', '.join(fitting)}" if fitting else "crop or pad the images to an even size"
+        raise UsageError(f"downsampling {downsampling} does not divide the {height}x{width} images; {advice}")
     return height // downsampling, width // downsampling
 
 
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         halvings = int(math.log2(downsampling))
         widths = [image_channels, *([channels // 2] * (halvings - 1)), channels]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(
             *layers,
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         halvings = int(math.log2(downsampling))
         widths = [channels, *([channels // 2] * (halvings - 1)), features]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1),

@@ -28,8 +28,8 @@ def batches(images_NCHW: Tensor, batch_size: int) -> Iterator[Tensor]:
 class CodebookTask:
     """Train a VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/dim.
 
-    That total is what eq. 3 minimises: the paper's KL term is the constant N log K. The unigram rate is recorded beside it
-    but picks nothing: it prefers an early, little used codebook whose codes a learned prior would not find cheaper.
+    That total is what eq. 3 minimises: the paper's KL term is the constant N log K. The unigram rate is recorded beside
+    it but picks nothing: it prefers an early, little used codebook, whose codes a learned prior does not find cheaper.
 
     Args:
         model: on the device where it trains.

@@ -42,7 +42,8 @@ class VQVAE(nn.Module):
         downsampling: 2, 4 or 8; the code grid is (H, W) / downsampling.
         channels, residual_blocks, residual_channels: widths and depth of encoder and decoder.
         head_channels: F, features per pixel handed to the likelihood.
-        embedding_dim, codebook_size, codebooks, update, commitment_beta, decay, revival_threshold: see `VectorQuantiser`.
+        embedding_dim, codebook_size, codebooks, update, commitment_beta, decay, revival_threshold: see
+            `VectorQuantiser`.
 
     Raises:
         UsageError: the sizes do not fit one another.

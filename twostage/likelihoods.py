@@ -1,8 +1,8 @@
 """Discrete likelihoods p(x|z): probability mass functions over the integer levels 0..L-1 of every sub-pixel.
 
 Each likelihood owns the last linear layer (a 1x1 convolution written as a matrix product), takes the decoder's features
-and the integer image, and answers with exact log-masses in nats. Nothing is dequantised or rounded, so the masses of all
-L levels sum to one and -log2 p is the length of a code that could be written.
+and the integer image, and answers with exact log-masses in nats. Nothing is dequantised or rounded, so the masses of
+all L levels sum to one and -log2 p is the length of a code that could be written.
 
 Shapes: B items, F features, C image channels, H x W pixels, L levels, M pixels above zero.
 """
@@ -63,7 +63,7 @@ class CategoricalLikelihood(nn.Module):
 class HurdleLikelihood(nn.Module):
     """P(x = 0) by a logit, then a softmax over the L-1 other levels: exact, and cheap where most pixels are background.
 
-    The softmax is evaluated only at pixels above zero, which the log-mass alone needs; on MNIST that is one pixel in five.
+    The softmax is evaluated only at pixels above zero, which is all the log-mass needs; on MNIST one pixel in five.
 
     Args:
         features: F, channels of the decoder's output.

@@ -214,7 +214,8 @@ def test_generate_refuses_values_out_of_range(
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("text.png", b"not a picture"), ("empty.png", b""), ("missing.png", None), ("big.png", b"big")]
+    ("name", "content"),
+    [("text.png", b"not a picture"), ("empty.png", b""), ("missing.png", None), ("big.png", b"big")],
 )
 def test_reconstruct_names_the_file_it_cannot_use(
     trained: Path, tmp_path: Path, name: str, content: bytes | None, capsys: pytest.CaptureFixture[str]

@@ -173,7 +173,7 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
 
 
 def test_clip_norm_zero_turns_clipping_off(tmp_path: Path) -> None:
-    """The recorded norm is that before clipping; only the clipped run's first update is a small one under SGD-like Adam."""
+    """After a step the gradients left behind have at most the norm asked for, or whatever norm they had."""
     norms = {}
     for clip in (0.0, 1e-3):
         task = _new_task()
