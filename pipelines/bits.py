@@ -18,7 +18,6 @@ from torch import Tensor
 from stage1_vqvae import VAE, VQVAE
 from stage2_prior import PixelCNN
 from twostage.progress import Progress
-from twostage.training import seed_step
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,9 @@ def gaussian_bits(
         return (-nats_B.double() / scale).cpu().numpy()
 
     with Progress(f"ELBO and IWAE-{samples}", total=len(images), unit="image") as progress:
-        for batch, start in enumerate(range(0, len(images), batch_size)):
-            seed_step(seed, batch)
+        for start in range(0, len(images), batch_size):
             x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-            bounds = model.bounds(x_BCHW, samples=samples)
+            bounds = model.bounds(x_BCHW, samples=samples, seed=seed, first_item=start)
             elbo.append(bits(bounds.elbo))
             weighted.append(bits(bounds.importance_weighted))
             distortion.append(bits(bounds.log_likelihood))

@@ -12,12 +12,11 @@ from twostage.data import ImageDataset, load_dataset
 from twostage.progress import say
 
 from .commands import Demo
-from .device import pick_device, use_threads
 from .evaluate import evaluate_run
 from .pictures import display_scale, grid, to_bytes, write_png
 from .report import write_report
 from .run import Run, load_run
-from .train import Sitting, train_all
+from .train import all_jobs, sit_down, train_all
 
 SAMPLES_PER_CLASS = 20
 TEMPERATURE = 0.8
@@ -64,18 +63,13 @@ def run_demo(command: Demo) -> None:
     """`twostage demo`."""
     recipe = replace(load_recipe("digits"), seed=command.seed)
     dataset = load_dataset(recipe.data)
-    if command.dry_run:
-        say(f"would train {', '.join(recipe.models)} on {dataset.name} and write {command.out}; nothing was done")
+    run = Run(path=command.out, recipe=recipe)
+    jobs = all_jobs(run, dataset)
+    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    if sitting is None:
         return
-    use_threads(recipe.threads)
-    sitting = Sitting(
-        run=Run.create(command.out, recipe),
-        dataset=dataset,
-        device=pick_device(command.device),
-        resume=command.resume,
-    )
     train_all(sitting)
-    evaluate_run(sitting.run, dataset, device=sitting.device, split="test")
-    write_samples(sitting.run, dataset, device=sitting.device, seed=command.seed)
-    report = write_report(sitting.run, dataset, device=sitting.device, seed=command.seed)
+    evaluate_run(run, dataset, device=sitting.device, split="test")
+    write_samples(run, dataset, device=sitting.device, seed=command.seed)
+    report = write_report(run, dataset, device=sitting.device, seed=command.seed)
     say(f"pictures in {command.out / 'samples'}, everything on one page in {report}")

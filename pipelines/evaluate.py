@@ -256,6 +256,7 @@ def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split
     scored: list[_Scored] = []
     for name in run.trained_models():
         stage1 = run.stage1(name, device)
+        run.check_data(stage1, dataset)
         score = _score_codebook if isinstance(stage1.model, VQVAE) else _score_gaussian
         scored += score(run, name, stage1, dataset, split, device)
     channels, height, width = dataset.shape

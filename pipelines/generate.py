@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.vae import item_noise
 from twostage.errors import UsageError
 from twostage.progress import Progress, say
 
@@ -34,12 +35,7 @@ def labels_of(count: int, *, label: int | None, classes: tuple[str, ...]) -> lis
 @torch.no_grad()
 def sample_vae(model: VAE, count: int, *, temperature: float, seed: int, device: torch.device) -> Tensor:
     """Mean images `[count, C, H, W]` in levels from z ~ N(0, temperature^2); item i depends on (seed, i) only."""
-    latents = []
-    for item in range(count):
-        word = np.random.SeedSequence([seed, item]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(word >> np.uint64(1)))
-        latents.append(torch.randn(model.latent_shape, generator=generator))
-    return model.decode(temperature * torch.stack(latents).to(device))
+    return model.decode(temperature * item_noise(seed, 0, count, model.latent_shape).to(device))
 
 
 def _generate_images(command: Generate, run: Run, device: torch.device) -> tuple[np.ndarray, list[int], int]:
@@ -110,7 +106,7 @@ def run_reconstruct(command: Reconstruct) -> None:
         bits_B = -model.log_prob(x_BCHW, codes) / (math.log(2) * model.dims)
         means, measure = model.decode(codes), "distortion, bits/dim given the codes"
     else:
-        bits_B = -model.bounds(x_BCHW, samples=16).elbo / (math.log(2) * model.dims)
+        bits_B = -model.bounds(x_BCHW, samples=16, seed=run.recipe.seed).elbo / (math.log(2) * model.dims)
         means, measure = model.reconstruct(x_BCHW), "negative ELBO in bits/dim"
     originals, reconstructions = to_bytes(images, model.levels), to_bytes(means.cpu().numpy(), model.levels)
     scale = display_scale(images.shape[-1])

@@ -221,6 +221,8 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
         raise RunError(f"{run.path} has no evaluation.json; run evaluate {run.path} first")
     evaluation = evaluation_from_json(json.loads(source.read_text()))
     names = run.trained_models()
+    for name in names:
+        run.check_data(run.stage1(name, device), dataset)
     sections = [results_section(evaluation)]
     for name in names:
         sections.append(model_section(run, name, run.stage1(name, device), dataset, device=device, seed=seed))

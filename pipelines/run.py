@@ -7,10 +7,9 @@ RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/evaluation.json, RUN/report.html
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,12 +20,11 @@ from twostage.atomic import write_atomic
 from twostage.checkpoint import load_newest
 from twostage.config.load import dump_recipe, load_run_recipe
 from twostage.config.schema import Recipe
+from twostage.data import ImageDataset
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 
 from .models import MAIN_MODEL, LoadedPrior, LoadedStage1, load_prior, load_stage1
-
-Resume = Literal["auto", "never", "must"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,10 @@ class Run:
         """
         return cls(path=path, recipe=load_run_recipe(path))
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> "Run":
-        """Write the resolved recipe into a new or continued run folder."""
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomic(path / "config.toml", dump_recipe(recipe).encode())
-        return cls(path=path, recipe=recipe)
+    def write(self) -> None:
+        """Write the resolved recipe into the run folder, made if need be; callers check first (`jobs.check_jobs`)."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path / "config.toml", dump_recipe(self.recipe).encode())
 
     def stage1_folder(self, model: str) -> Path:
         return self.path / "models" / model / "stage1"
@@ -69,6 +65,15 @@ class Run:
         order = {name: index for index, name in enumerate(self.recipe.models)}
         names.sort(key=lambda name: (order.get(name, len(order)), name))
         return [name for name in names if is_finished(self.stage1_folder(name))]
+
+    def check_data(self, stage1: LoadedStage1, dataset: ImageDataset) -> None:
+        """Raise RunError unless the data set is the one that the model was trained on."""
+        trained_on = stage1.record["config"]["data"]
+        if trained_on["sha256"] != dataset.sha256:
+            raise RunError(
+                f"{self.path} was trained on {trained_on['name']} data with digest {trained_on['sha256'][:12]}, but "
+                f"data.path now holds data with digest {dataset.sha256[:12]}: put the old files back"
+            )
 
     def stage1(self, model: str, device: torch.device) -> LoadedStage1:
         """The trained stage one of a model.
@@ -99,8 +104,6 @@ class Run:
 
 def is_finished(folder: Path) -> bool:
     """Whether a training folder reached the end of its budget."""
-    if not (folder / "metrics.jsonl").is_file():
-        return False
     newest = load_newest(folder, warn=say)
     return newest is not None and newest.state["step"] >= newest.state["record"]["config"]["training"]["steps"]
 
@@ -124,43 +127,6 @@ def training_cost(folder: Path) -> TrainingCost:
     if newest is None:
         raise RunError(f"{folder} holds no checkpoint; train this model first")
     return TrainingCost(steps=newest.state["step"], seconds=newest.state["seconds"])
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
-    rows: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            rows |= flat(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return rows
-
-
-def check_resume(folder: Path, config: Mapping[str, Any], resume: Resume) -> bool:
-    """Whether a training folder may be continued (True) or is fresh (False), under `--resume`.
-
-    Raises:
-        UsageError: the folder is not in the state `resume` asks for, or was trained with another configuration.
-    """
-    newest = load_newest(folder, warn=say) if folder.is_dir() else None
-    if newest is None:
-        if resume == "must":
-            raise UsageError(f"--resume must: {folder} holds no saved training to continue")
-        return False
-    if resume == "never":
-        raise UsageError(f"--resume never: {folder} already holds a training; remove it or choose another --out")
-    old, new = flat(newest.state["record"]["config"]), flat(config)
-    changes = [
-        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, "absent") != new.get(key, "absent")
-    ]
-    if changes:
-        raise UsageError(
-            f"{folder} was trained with other settings ({'; '.join(changes)}): use the old ones, or another --out"
-        )
-    return True
 
 
 @dataclass(frozen=True)

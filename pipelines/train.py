@@ -1,9 +1,7 @@
 """The training verbs: codebook, prior, baseline, and all of them in order."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,82 +11,117 @@ from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.training import CodebookTask, GaussianTask
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
+from twostage.checkpoint import verify_checkpoint
 from twostage.codes import CodeFile
-from twostage.config.schema import Recipe, TrainingConfig
+from twostage.config.schema import Recipe
 from twostage.data import ImageDataset, load_dataset
-from twostage.errors import UsageError
+from twostage.errors import RunError, UsageError
 from twostage.progress import say
-from twostage.training import Budget, Fit, FitResult, Task, seed_step
+from twostage.training import Budget, Fit, Task, seed_step
 
 from .commands import Train, TrainBaseline, TrainCodebook, TrainPrior
 from .device import pick_device, use_threads
+from .evaluate import evaluate_run
 from .extract import extract_codes
+from .jobs import Job, Resume, check_jobs, make_job, record_of
 from .models import build_stage1, model_spec, prior_architecture, stage1_architecture
-from .run import Resume, Run, check_resume, is_finished
+from .report import write_report
+from .run import Run, is_finished
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sitting:
-    """What every training of one command shares."""
+    """What every training of one command shares; made by `sit_down`, which has checked it."""
 
     run: Run
     dataset: ImageDataset
     device: torch.device
-    resume: Resume
 
     @property
     def recipe(self) -> Recipe:
         return self.run.recipe
 
 
+def all_jobs(run: Run, dataset: ImageDataset) -> list[Job]:
+    """Every training of the recipe in order, discrete models with their priors."""
+    jobs = []
+    for name in run.recipe.models:
+        jobs.append(make_job(run, name, "stage1", dataset))
+        if model_spec(name, run.recipe).kind == "vq-vae":
+            jobs.append(make_job(run, name, "prior", dataset))
+    return jobs
+
+
+def sit_down(
+    run: Run, dataset: ImageDataset, jobs: list[Job], *, device: str, resume: Resume, dry_run: bool
+) -> Sitting | None:
+    """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
+
+    Raises:
+        UsageError: settings, data, device or run folder do not fit together.
+    """
+    check_jobs(run, jobs, dataset, resume)
+    where = pick_device(device)
+    use_threads(run.recipe.threads)
+    plan = [_plan(run, job, dataset) for job in jobs]
+    if dry_run:
+        counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
+        say(f"{dataset.name}: {counts} images of shape {dataset.shape}, {dataset.levels} levels; device {where}")
+        say("\n".join([*plan, f"would write {run.path}; nothing was done"]))
+        return None
+    run.write()
+    return Sitting(run=run, dataset=dataset, device=where)
+
+
+def _plan(run: Run, job: Job, dataset: ImageDataset) -> str:
+    """One line on a job; building its model refuses sizes that do not fit."""
+    spec, training = model_spec(job.model, run.recipe), job.training
+    size = ""
+    if job.stage == "stage1":
+        model = build_stage1(spec.kind, stage1_architecture(spec, run.recipe, dataset))
+        size = f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+    state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
+    return f"  {job.label}: {size}{state}"
+
+
 def _fit(
     sitting: Sitting,
-    folder: Path,
-    *,
-    label: str,
-    training: TrainingConfig,
+    job: Job,
     record: dict[str, Any],
+    *,
     make_model: Callable[[], nn.Module],
     make_task: Callable[[Any], Task],
-) -> FitResult | None:
-    """Train into `folder`, or continue, or return None where it is finished."""
-    record["config"]["training"] = asdict(training)
-    continued = check_resume(folder, record["config"], sitting.resume)
-    if continued and is_finished(folder):
-        say(f"{label}: already trained in {folder}")
-        return None
+) -> None:
+    """Train into the job's folder, or continue, or return where it is finished."""
+    if is_finished(job.folder):
+        if verify_checkpoint(job.folder / "best") is None:
+            raise RunError(
+                f"{job.label} is trained, but its best model {job.folder / 'best'} is damaged or missing: restore it "
+                f"or remove {job.folder}, and run the same command again"
+            )
+        say(f"{job.label}: already trained in {job.folder}")
+        return
     # The weights are drawn on the CPU, so that every device starts from the same ones.
     seed_step(sitting.recipe.seed, 0)
     model = make_model().to(sitting.device)
     fit = Fit(
         make_task(model),
-        folder=folder,
-        budget=Budget(**asdict(training)),
+        folder=job.folder,
+        budget=Budget(**asdict(job.training)),
         seed=sitting.recipe.seed,
-        record=record,
+        record={**record, "model": job.model, "config": job.config},
         device=sitting.device,
     )
-    result = fit.run(label=label)
+    result = fit.run(label=job.label)
     say(
-        f"{label}: {result.steps} steps in {result.seconds:.0f} s; best validation "
-        f"{fit.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}, saved in {folder}"
+        f"{job.label}: {result.steps} steps in {result.seconds:.0f} s; best validation "
+        f"{fit.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}; "
+        f"saved in {job.folder}"
     )
-    return result
 
 
 def _tensor(array: Any, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(array).to(device)
-
-
-def _stage1_config(name: str, recipe: Recipe) -> dict[str, Any]:
-    """Settings that decide the weights of a stage-one model; a resumed training must have the same."""
-    spec = model_spec(name, recipe)
-    bottleneck = (
-        {"quantiser": {**asdict(recipe.quantiser), "update": spec.codebook_update}}
-        if spec.kind == "vq-vae"
-        else {"gaussian": {**asdict(recipe.gaussian), "beta": spec.beta}}
-    )
-    return {"seed": recipe.seed, "data": {"name": recipe.data.name}, "stage1": asdict(recipe.stage1), **bottleneck}
 
 
 def train_stage1(sitting: Sitting, name: str) -> None:
@@ -98,11 +131,9 @@ def train_stage1(sitting: Sitting, name: str) -> None:
     architecture = stage1_architecture(spec, recipe, dataset)
     record = {
         "kind": spec.kind,
-        "model": name,
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "architecture": architecture,
-        "config": _stage1_config(name, recipe),
     }
     train, validation = _tensor(dataset.train.images, device), _tensor(dataset.validation.images, device)
     batch_size = recipe.evaluation.batch_size
@@ -121,156 +152,105 @@ def train_stage1(sitting: Sitting, name: str) -> None:
 
     _fit(
         sitting,
-        sitting.run.stage1_folder(name),
-        label=f"{name} stage one",
-        training=recipe.codebook_training if spec.kind == "vq-vae" else recipe.baseline_training,
-        record=record,
+        make_job(sitting.run, name, "stage1", dataset),
+        record,
         make_model=lambda: build_stage1(spec.kind, architecture),
         make_task=make_task,
     )
 
 
 def train_prior(sitting: Sitting, name: str) -> None:
-    """Extract the codes of a trained codebook and fit the prior over them."""
+    """Extract the codes of a trained codebook and fit the prior over them.
+
+    Raises:
+        UsageError: a prior is there that was fitted to another codebook.
+        RunError: the codebook is missing, unfinished or damaged.
+    """
     recipe, dataset, device = sitting.recipe, sitting.dataset, sitting.device
     stage1 = sitting.run.stage1(name, device)
-    if not isinstance(stage1.model, VQVAE):
+    model = stage1.model
+    if not isinstance(model, VQVAE):
         raise UsageError(f"model {name} has no codes, so no prior; choose a vq-vae")
+    job = make_job(sitting.run, name, "prior", dataset)
+    earlier = record_of(job.folder)
+    if earlier is not None and earlier["stage1_sha256"] != stage1.sha256:
+        raise UsageError(
+            f"{job.folder} holds a prior of codebook {earlier['stage1_sha256'][:12]}, but {name} was trained "
+            f"again since ({stage1.sha256[:12]}): remove that folder, then run train-prior"
+        )
     codes = extract_codes(sitting.run, name, stage1, dataset, device, batch_size=recipe.evaluation.batch_size)
-    architecture = prior_architecture(recipe, stage1.model, len(dataset.classes))
+    architecture = prior_architecture(recipe, model, len(dataset.classes))
     record = {
         "kind": "pixelcnn",
-        "model": name,
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "stage1_sha256": stage1.sha256,
         "architecture": architecture,
-        "config": {"seed": recipe.seed, "codebook": stage1.sha256, "prior": asdict(recipe.prior)},
     }
 
     def condition(file: CodeFile) -> torch.Tensor | None:
         return _tensor(file.labels, device)[:, None] if architecture["classes"] else None
 
-    def make_task(model: PixelCNN) -> Task:
+    def make_task(prior: PixelCNN) -> Task:
         train, validation = codes["train"], codes["validation"]
         return PriorTask(
-            model,
-            train=_tensor(train.codes, device).long(),
+            prior,
+            train=_tensor(train.codes, device),
             train_condition=condition(train),
-            validation=_tensor(validation.codes, device).long(),
+            validation=_tensor(validation.codes, device),
             validation_condition=condition(validation),
             evaluation_batch_size=recipe.evaluation.batch_size,
         )
 
-    _fit(
-        sitting,
-        sitting.run.prior_folder(name),
-        label=f"{name} prior",
-        training=recipe.prior_training,
-        record=record,
-        make_model=lambda: PixelCNN(**architecture),
-        make_task=make_task,
-    )
-
-
-def _continue_run(path: Path, recipe: Recipe) -> Run:
-    """Adopt the command's settings into an existing run; trainings that are already there check theirs themselves."""
-    run = Run.open(path)
-    return run if run.recipe == recipe else Run.create(path, recipe)
-
-
-def _plan(recipe: Recipe, dataset: ImageDataset, path: Path, names: tuple[str, ...], what: str) -> None:
-    """Answer --dry-run: what would be done, and where."""
-    counts = ", ".join(f"{len(dataset.split(s).images)} {s}" for s in ("train", "validation", "test"))
-    say(f"{what} of {', '.join(names)} on {dataset.name} ({counts} images of shape {dataset.shape})")
-    for name in names:
-        spec = model_spec(name, recipe)
-        model = build_stage1(spec.kind, stage1_architecture(spec, recipe, dataset))
-        training = recipe.codebook_training if spec.kind == "vq-vae" else recipe.baseline_training
-        parameters = sum(p.numel() for p in model.parameters())
-        say(f"  {name}: {parameters:,} parameters, {training.steps} steps of {training.batch_size} items")
-    epochs = recipe.codebook_training.steps * recipe.codebook_training.batch_size / len(dataset.train.images)
-    say(f"  a codebook sees the training data {math.ceil(epochs)} times; would write {path}; nothing was done")
-
-
-def _open_sitting(run: Run, dataset: ImageDataset, device: str, resume: Resume) -> Sitting:
-    use_threads(run.recipe.threads)
-    return Sitting(run=run, dataset=dataset, device=pick_device(device), resume=resume)
-
-
-def run_train_codebook(command: TrainCodebook) -> None:
-    """`twostage train-codebook`."""
-    recipe, name = command.recipe, command.model
-    dataset = load_dataset(recipe.data)
-    check_resume(_stage1_folder(command.run, name), _full_stage1_config(name, recipe), command.resume)
-    if command.dry_run:
-        return _plan(recipe, dataset, command.run, (name,), "would train stage one")
-    sitting = _open_sitting(Run.create(command.run, recipe), dataset, command.device, command.resume)
-    train_stage1(sitting, name)
-    say(f"next: twostage train-prior {command.run}" + ("" if name == "vq-vae" else f" --model {name}"))
-
-
-def run_train_baseline(command: TrainBaseline) -> None:
-    """`twostage train-baseline`."""
-    recipe, name = command.recipe, command.model
-    dataset = load_dataset(recipe.data)
-    Run.open(command.run)
-    check_resume(_stage1_folder(command.run, name), _full_stage1_config(name, recipe), command.resume)
-    if command.dry_run:
-        return _plan(recipe, dataset, command.run, (name,), "would train")
-    sitting = _open_sitting(_continue_run(command.run, recipe), dataset, command.device, command.resume)
-    train_stage1(sitting, name)
-    say(f"next: twostage evaluate {command.run}")
-
-
-def run_train_prior(command: TrainPrior) -> None:
-    """`twostage train-prior`."""
-    recipe, name = command.recipe, command.model
-    dataset = load_dataset(recipe.data)
-    run = Run.open(command.run)
-    if command.dry_run:
-        run.stage1(name, torch.device("cpu"))
-        training = recipe.prior_training
-        say(
-            f"would extract the codes of {name} and fit {recipe.prior.layers} layers for {training.steps} steps of "
-            f"{training.batch_size}; would write {run.prior_folder(name)}; nothing was done"
-        )
-        return
-    sitting = _open_sitting(_continue_run(command.run, recipe), dataset, command.device, command.resume)
-    train_prior(sitting, name)
-    say(f"next: twostage generate {command.run} or twostage evaluate {command.run}")
+    _fit(sitting, job, record, make_model=lambda: PixelCNN(**architecture), make_task=make_task)
 
 
 def train_all(sitting: Sitting) -> None:
     """Every model of the recipe in order, discrete ones with their priors; finished ones are skipped."""
-    for name in sitting.recipe.models:
-        train_stage1(sitting, name)
-        if model_spec(name, sitting.recipe).kind == "vq-vae":
-            train_prior(sitting, name)
+    for job in all_jobs(sitting.run, sitting.dataset):
+        (train_stage1 if job.stage == "stage1" else train_prior)(sitting, job.model)
+
+
+def run_train_codebook(command: TrainCodebook) -> None:
+    """`twostage train-codebook`."""
+    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
+    jobs = [make_job(run, command.model, "stage1", dataset)]
+    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    if sitting is not None:
+        train_stage1(sitting, command.model)
+        say(
+            f"next: twostage train-prior {run.path}"
+            + ("" if command.model == "vq-vae" else f" --model {command.model}")
+        )
+
+
+def run_train_baseline(command: TrainBaseline) -> None:
+    """`twostage train-baseline`."""
+    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
+    jobs = [make_job(run, command.model, "stage1", dataset)]
+    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    if sitting is not None:
+        train_stage1(sitting, command.model)
+        say(f"next: twostage evaluate {run.path}")
+
+
+def run_train_prior(command: TrainPrior) -> None:
+    """`twostage train-prior`."""
+    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
+    run.stage1(command.model, torch.device("cpu"))
+    jobs = [make_job(run, command.model, "prior", dataset)]
+    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    if sitting is not None:
+        train_prior(sitting, command.model)
+        say(f"next: twostage generate {run.path}, or twostage evaluate {run.path}")
 
 
 def run_train(command: Train) -> None:
     """`twostage train`: all models, then evaluation and report."""
-    from .evaluate import evaluate_run
-    from .report import write_report
-
-    recipe = command.recipe
-    dataset = load_dataset(recipe.data)
-    for name in recipe.models:
-        check_resume(_stage1_folder(command.run, name), _full_stage1_config(name, recipe), command.resume)
-    if command.dry_run:
-        return _plan(recipe, dataset, command.run, recipe.models, "would train")
-    sitting = _open_sitting(Run.create(command.run, recipe), dataset, command.device, command.resume)
-    train_all(sitting)
-    evaluate_run(sitting.run, dataset, device=sitting.device, split="test")
-    write_report(sitting.run, dataset, device=sitting.device, seed=recipe.seed)
-
-
-def _stage1_folder(path: Path, name: str) -> Path:
-    return path / "models" / name / "stage1"
-
-
-def _full_stage1_config(name: str, recipe: Recipe) -> dict[str, Any]:
-    spec = model_spec(name, recipe)
-    training = recipe.codebook_training if spec.kind == "vq-vae" else recipe.baseline_training
-    return {**_stage1_config(name, recipe), "training": asdict(training)}
+    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
+    jobs = all_jobs(run, dataset)
+    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    if sitting is not None:
+        train_all(sitting)
+        evaluate_run(run, dataset, device=sitting.device, split="test")
+        write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

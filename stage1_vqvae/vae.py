@@ -1,8 +1,7 @@
 """Continuous VAE / beta-VAE baseline (Kingma and Welling 2014, arXiv 1312.6114; Higgins et al. 2017).
 
 Encoder, decoder and likelihood are those of the VQ-VAE; only the bottleneck differs: a diagonal Gaussian q(z|x) on the
-same grid against a standard normal prior. Training minimises distortion + beta * KL; `elbo` and `importance_bound` are
-always at beta = 1.
+same grid against a standard normal prior. Training minimises distortion + beta * KL; `bounds` is always at beta = 1.
 
 Shapes: B items, C x H x W image, Z latent channels on an h x w grid, S importance samples.
 """
@@ -10,6 +9,7 @@ Shapes: B items, C x H x W image, Z latent channels on an h x w grid, S importan
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +25,10 @@ class GaussianPosterior:
     mean: Tensor
     log_variance: Tensor
 
-    def sample(self) -> Tensor:
-        """z = mean + sigma * eps (reparameterised), with torch's global generator."""
-        return self.mean + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mean)
+    def sample(self, noise: Tensor | None = None) -> Tensor:
+        """z = mean + sigma * eps (reparameterised); eps is drawn from torch's global generator unless given."""
+        noise = torch.randn_like(self.mean) if noise is None else noise
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
     def kl_nats(self) -> Tensor:
         """KL(q(z|x) || N(0, I)) per latent in nats, `[B, Z, h, w]`, closed form (Kingma and Welling, appendix B)."""
@@ -62,6 +63,15 @@ class VAEBounds:
     """The ELBO's first term, averaged over the samples; its negative is the distortion."""
     kl: Tensor
     """The ELBO's second term, closed form: the rate."""
+
+
+def item_noise(seed: int, first_item: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise `[count, *shape]`, fp32 on the CPU; that of item i is a pure function of (seed, i)."""
+    noise = torch.empty(count, *shape)
+    for row in range(count):
+        word = np.random.SeedSequence([seed, first_item + row]).generate_state(1, np.uint64)[0]
+        noise[row].normal_(generator=torch.Generator().manual_seed(int(word >> np.uint64(1))))
+    return noise
 
 
 class VAE(nn.Module):
@@ -132,13 +142,21 @@ class VAE(nn.Module):
         return VAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, kl_nats=kl_nats_B)
 
     @torch.no_grad()
-    def bounds(self, x_BCHW: Tensor, *, samples: int) -> VAEBounds:
-        """ELBO and importance-weighted bound at beta = 1 from `samples` posterior draws (torch's global generator)."""
+    def bounds(self, x_BCHW: Tensor, *, samples: int, seed: int, first_item: int = 0) -> VAEBounds:
+        """ELBO and importance-weighted bound at beta = 1 from `samples` posterior draws per item.
+
+        Args:
+            x_BCHW: integer images, items `first_item` .. `first_item + B - 1` of a data set.
+            samples: k of the importance-weighted bound.
+            seed: item i draws from (seed, i) alone, so that the batch size changes nothing.
+            first_item: number of the first image.
+        """
         posterior = self.posterior(x_BCHW)
         kl_B = posterior.kl_nats().flatten(1).sum(1)
+        noise_BSZHW = item_noise(seed, first_item, len(x_BCHW), (samples, *self.latent_shape)).to(kl_B.device)
         log_likelihoods, log_weights = [], []
-        for _ in range(samples):
-            z = posterior.sample()
+        for sample in range(samples):
+            z = posterior.sample(noise_BSZHW[:, sample])
             log_likelihood_B = self._log_likelihood_nats(x_BCHW, z)
             log_prior_B = (-0.5 * (z**2 + math.log(2 * math.pi))).flatten(1).sum(1)
             log_likelihoods.append(log_likelihood_B)

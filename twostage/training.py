@@ -2,7 +2,8 @@
 
 A step is a pure function of (weights, optimiser, seed, step): the batch comes from (seed, step), and torch's generators
 are re-seeded from (seed, step) before every step, so dropout and posterior noise need no saved generator state and a
-resumed run is the uninterrupted one, bit for bit, on the same machine, device and number of threads.
+resumed run is the uninterrupted one, bit for bit, on the same machine and number of threads. That is tested on the CPU;
+CUDA adds some sums in no fixed order.
 """
 
 import json
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from twostage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint
+from twostage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint, step_name
 from twostage.data import batch_indices
 from twostage.errors import RunError
 from twostage.progress import Progress, say
@@ -109,13 +110,21 @@ def seed_step(seed: int, step: int) -> None:
 
 
 def make_optimiser(model: nn.Module, budget: Budget) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices and kernels only, not on biases."""
+    """AdamW; weight decay on the weights of linear and convolutional layers only.
+
+    Biases, embeddings and a codebook are not decayed: pulling them to zero says nothing about smoothness.
+    """
+    decayed = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)  # all convolutions, transposed ones too
+    }
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": budget.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": budget.weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=budget.learning_rate)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=budget.learning_rate)
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -178,11 +187,12 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> int:
         """Continue from a checkpoint; returns the length that metrics.jsonl is cut back to."""
         state = checkpoint.state
-        if state["record"]["threads"] != self.record["threads"]:
-            say(
-                f"warning: {self.folder} was trained on {state['record']['threads']} threads and goes on with "
-                f"{self.record['threads']}; the result will differ in the last bits"
-            )
+        for what in ("threads", "device"):
+            if state["record"][what] != self.record[what]:
+                say(
+                    f"warning: {self.folder} was trained with {what} {state['record'][what]} and goes on with "
+                    f"{self.record[what]}; the result will differ in the last bits"
+                )
         self.task.model.load_state_dict(checkpoint.tensors["model"])
         _load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
@@ -193,7 +203,7 @@ class Fit:
     def save(self, metrics: Metrics) -> None:
         """Write the complete training state as `step-XXXXXXXX/`."""
         save_checkpoint(
-            self.folder / f"step-{self.step:08d}",
+            self.folder / step_name(self.step),
             tensors={"model": self.task.model.state_dict(), "optimiser": _optimiser_tensors(self.optimiser)},
             state=self._state(metrics.sync()),
         )
@@ -235,8 +245,8 @@ class Fit:
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             what = "loss" if not math.isfinite(loss) else "gradient"
             raise RunError(
-                f"the {what} is not finite at step {self.step} (loss {loss}, gradient norm {gradient_norm}); the last "
-                f"checkpoint in {self.folder} is good: lower the learning rate or the clip norm and start a new run"
+                f"the {what} is not finite at step {self.step} (loss {loss}, gradient norm {gradient_norm}) and went "
+                f"no further; what {self.folder} holds is good: lower the learning rate or the clip norm in a new run"
             )
         self.optimiser.step()
         extra = self.task.after_step(result, self.optimiser)

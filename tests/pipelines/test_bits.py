@@ -98,8 +98,8 @@ def test_gaussian_bits_split_into_distortion_and_rate_and_iwae_is_no_longer() ->
     assert (bits.elbo.rate > 0).all()
     assert bits.importance_weighted.mean < bits.elbo.mean
     assert bits.importance_weighted.rate is None
-    again = gaussian_bits(model, images, samples=16, seed=0, device=CPU, batch_size=4)
-    assert np.array_equal(bits.importance_weighted.total, again.importance_weighted.total)
+    again = gaussian_bits(model, images, samples=16, seed=0, device=CPU, batch_size=9)
+    np.testing.assert_allclose(bits.importance_weighted.total, again.importance_weighted.total, rtol=1e-5)
 
 
 def test_standard_error_is_that_of_the_mean() -> None:

@@ -7,7 +7,9 @@ step, codebook size, temperature) is chosen on validation data.
 Shape suffixes: N items, C channels, H rows, W columns.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +54,16 @@ class ImageDataset:
         """Sub-pixels per image, C*H*W: the D of bits/dim."""
         channels, height, width = self.shape
         return channels * height * width
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of alphabet, classes, images and labels of all splits: what a trained model is tied to."""
+        digest = hashlib.sha256(repr((self.levels, self.classes)).encode())
+        for part in (self.train, self.validation, self.test):
+            digest.update(repr((part.images.shape, part.images.dtype.str, part.labels.shape)).encode())
+            digest.update(part.images.tobytes())
+            digest.update(part.labels.tobytes())
+        return digest.hexdigest()
 
     def split(self, name: str) -> Split:
         """The split called `train`, `validation` or `test`; any other name is a UsageError."""

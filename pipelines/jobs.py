@@ -1,0 +1,128 @@
+"""Which trainings a run consists of, and whether a command may begin or continue them.
+
+A training's record (in every checkpoint) holds the settings that decided its weights and the digest of its data. A
+command must agree with the records of *all* trainings of the run, not only of its own: one run is one data set and one
+recipe. Everything is checked before anything is written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from twostage.checkpoint import load_newest
+from twostage.config.schema import TrainingConfig
+from twostage.data import ImageDataset
+from twostage.errors import UsageError
+from twostage.progress import say
+
+from .models import model_spec
+from .run import Run
+
+Resume = Literal["auto", "never", "must"]
+Stage = Literal["stage1", "prior"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a run."""
+
+    model: str
+    stage: Stage
+    folder: Path
+    training: TrainingConfig
+    config: dict[str, Any]
+    """Settings that decide the weights; a training is only ever continued with the same."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} {'stage one' if self.stage == 'stage1' else 'prior'}"
+
+
+def make_job(run: Run, model: str, stage: Stage, dataset: ImageDataset) -> Job:
+    """The job of that stage of a model under the run's recipe."""
+    recipe, spec = run.recipe, model_spec(model, run.recipe)
+    settings: dict[str, Any] = {"seed": recipe.seed, "data": {"name": dataset.name, "sha256": dataset.sha256}}
+    if stage == "prior":
+        training, folder = recipe.prior_training, run.prior_folder(model)
+        settings["prior"] = asdict(recipe.prior)
+    else:
+        folder = run.stage1_folder(model)
+        settings["stage1"] = asdict(recipe.stage1)
+        if spec.kind == "vq-vae":
+            training = recipe.codebook_training
+            settings["quantiser"] = {**asdict(recipe.quantiser), "update": spec.codebook_update}
+        else:
+            training = recipe.baseline_training
+            settings["gaussian"] = {**asdict(recipe.gaussian), "beta": spec.beta}
+    return Job(
+        model=model,
+        stage=stage,
+        folder=folder,
+        training=training,
+        config={**settings, "training": asdict(training)},
+    )
+
+
+def check_jobs(run: Run, jobs: Sequence[Job], dataset: ImageDataset, resume: Resume) -> None:
+    """Whether the jobs may begin or go on in the run folder under `--resume`.
+
+    Raises:
+        UsageError: a training of the run was made with other settings or data (the difference is listed), or the run
+            is not in the state that `resume` asks for.
+        RunError: a training folder holds only damaged checkpoints.
+    """
+    records = {job.folder: record_of(job.folder) for job in [*jobs, *_existing(run, dataset)]}
+    begun = [job for job in jobs if records[job.folder] is not None]
+    if resume == "must" and not begun:
+        raise UsageError(f"--resume must, but {run.path} holds no saved training of {_names(jobs)} to go on with")
+    if resume == "never" and begun:
+        raise UsageError(
+            f"--resume never, but {run.path} already holds a training of {_names(begun)}: remove it, or choose another "
+            "run folder"
+        )
+    for job in [*jobs, *_existing(run, dataset)]:
+        record = records[job.folder]
+        changes = differences(record["config"], job.config) if record is not None else []
+        if changes:
+            raise UsageError(
+                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): use those, or "
+                "choose another run folder"
+            )
+
+
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """Record of the newest checkpoint of a training folder, None where no training has begun."""
+    newest = load_newest(folder, warn=say)
+    return None if newest is None else newest.state["record"]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `training.steps: 120 -> 500` for every setting that differs; digests are shortened."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
+    return lines
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def _names(jobs: Sequence[Job]) -> str:
+    return ", ".join(job.label for job in jobs)
+
+
+def _existing(run: Run, dataset: ImageDataset) -> list[Job]:
+    """Jobs of every training folder in the run, whoever made it."""
+    models = run.path / "models"
+    names = sorted(entry.name for entry in models.iterdir() if entry.is_dir()) if models.is_dir() else []
+    stages: tuple[Stage, ...] = ("stage1", "prior")
+    return [
+        make_job(run, name, stage, dataset) for name in names for stage in stages if (models / name / stage).is_dir()
+    ]
