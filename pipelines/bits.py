@@ -20,6 +20,11 @@ from stage2_prior import PixelCNN
 from twostage.progress import Progress
 
 
+def standard_error(values_N: np.ndarray) -> float | None:
+    """Standard error of the mean over items; None for fewer than two."""
+    return float(values_N.std(ddof=1) / math.sqrt(len(values_N))) if len(values_N) > 1 else None
+
+
 @dataclass(frozen=True)
 class ItemBits:
     """One way of scoring one model on every item of a split."""
@@ -40,9 +45,9 @@ class ItemBits:
         return float(self.total.mean())
 
     @property
-    def standard_error(self) -> float:
-        """Of the mean over items."""
-        return float(self.total.std(ddof=1) / math.sqrt(len(self.total)))
+    def standard_error(self) -> float | None:
+        """Of the mean over items; None for a single item."""
+        return standard_error(self.total)
 
 
 @dataclass(frozen=True)

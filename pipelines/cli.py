@@ -1,4 +1,4 @@
-"""Command line: `twostage VERB ...`, also `python -m twostage_pipelines VERB ...` under torchrun.
+"""Command line: `twostage VERB ...`, also `python -m twostage_pipelines VERB ...`.
 
 The list of verbs is plain text here, so that `twostage --help` imports nothing; a verb imports its flags (tyro on the
 dataclasses of `commands`) and, only once they are parsed, the module that runs it. A RECIPE or RUN comes first because
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"twostage {import_module('twostage').__version__}")
             return 0
         verb = _verb(arguments[0])
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise UsageError("Several processes (torchrun) are not supported by this version: start one process.")
         command = parse(arguments[0], arguments[1:])
         getattr(import_module(verb.module, __package__), verb.function)(command)
         sys.stdout.flush()
@@ -83,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(_explain(error, command), 1)
     except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        # torch's CPU allocator raises a plain RuntimeError.
+        if out_of_memory or "can't allocate memory" in str(error):
             return _fail(f"Out of memory ({_first_line(error)}): a smaller batch size or model needs less.", 1)
         raise
 
@@ -154,9 +158,9 @@ def _explain(error: OSError, command: "Command | None") -> str:
     """One sentence: the path, the system's reason, and what helps. A failed write knows no path, the command does."""
     path = error.filename or getattr(command, "run", None) or getattr(command, "out", None)
     advice = {
-        errno.ENOSPC: "free some space or choose another place with --out",
-        errno.EDQUOT: "free some of your quota or choose another place with --out",
-        errno.EROFS: "choose another place with --out",
+        errno.ENOSPC: "free some space or choose another place",
+        errno.EDQUOT: "free some of your quota or choose another place",
+        errno.EROFS: "choose another place",
         errno.EACCES: "change its permissions or choose another place",
         errno.ENOENT: "check the path",
     }.get(error.errno or 0)

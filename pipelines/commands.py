@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from twostage.config.check import baseline_beta, baseline_name, check_model, check_recipe
+from twostage.config.load import user_path
 from twostage.config.schema import EvaluationConfig, GaussianConfig, PriorConfig, Recipe, TrainingConfig
 from twostage.errors import UsageError
 
@@ -323,7 +324,7 @@ def _resolved_recipe(recipe: Recipe) -> Recipe:
     check_recipe(recipe, source=_SOURCE)
     if recipe.data.path is None:
         return recipe
-    return replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).expanduser().resolve())))
+    return replace(recipe, data=replace(recipe.data, path=str(user_path(recipe.data.path).resolve())))
 
 
 def _check_named(model: str, *, kind: Literal["any", "baseline"] = "any") -> None:

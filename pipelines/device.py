@@ -6,7 +6,7 @@ from twostage.errors import UsageError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` to a device.
+    """`auto`, `cpu` or `cuda` to a device; on CUDA, fp32 means fp32, not TF32.
 
     Raises:
         UsageError: CUDA was asked for and there is none.
@@ -15,7 +15,10 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(
             "--device cuda was asked for, but torch finds no CUDA device; use --device cpu (see twostage doctor)"
         )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
 
 
 def use_threads(threads: int) -> None:

@@ -1,18 +1,13 @@
 """`twostage evaluate`: one table and one JSON file with the bits/dim of every model of a run."""
 
-import json
-import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from stage1_vqvae import VAE, VQVAE
-from twostage.atomic import write_atomic
 from twostage.codebook_usage import codebook_usage
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
@@ -23,6 +18,7 @@ from .bits import (
     codebook_distortion,
     gaussian_bits,
     learned_rate_bits,
+    standard_error,
     uniform_rate_bits,
     unigram_rate_bits,
 )
@@ -30,79 +26,8 @@ from .commands import Evaluate
 from .device import pick_device, use_threads
 from .extract import extract_codes
 from .models import LoadedStage1
+from .results import Evaluation, PairedDifference, Row, print_evaluation
 from .run import Run, is_finished, training_cost
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; the fields are the row keys of evaluation.json."""
-
-    model: str
-    kind: str
-    codebook_update: str | None
-    bound: str
-    prior: str
-    likelihood: str
-    alphabet: int
-    beta: float | None
-    samples_k: int | None
-    labels: str
-    bits_per_dim: float
-    standard_error: float
-    distortion_bits_per_dim: float | None
-    rate_bits_per_dim: float | None
-    psnr_db: float | None
-    codebook_perplexity: float | None
-    codebook_used: int | None
-    codebook_size: int | None
-    parameters: int
-    steps: int
-    train_seconds: float
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean over items of bits(other) - bits(reference); positive means that the reference is shorter."""
-
-    reference: str
-    other: str
-    bits_per_dim: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything `evaluate` found; `to_json` is evaluation.json."""
-
-    recipe: str
-    dataset: str
-    split: str
-    items: int
-    dims: int
-    rows: tuple[Row, ...]
-    paired_differences: tuple[PairedDifference, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, "unit": "bits/dim", **asdict(self)}
-
-
-def evaluation_from_json(data: dict[str, Any]) -> Evaluation:
-    """The inverse of `Evaluation.to_json`.
-
-    Raises:
-        RunError: the file is of another schema version.
-    """
-    if data.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"evaluation.json has schema version {data.get('schema_version')}, expected {SCHEMA_VERSION}; "
-            "run evaluate again"
-        )
-    fields = {key: value for key, value in data.items() if key not in ("schema_version", "unit")}
-    fields["rows"] = tuple(Row(**row) for row in data["rows"])
-    fields["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
-    return Evaluation(**fields)
 
 
 @dataclass(frozen=True)
@@ -231,119 +156,60 @@ def _paired(scored: list[_Scored]) -> tuple[PairedDifference, ...]:
             delta_N = other.bits.total - reference.bits.total
             differences.append(
                 PairedDifference(
-                    reference=row_name(reference.row),
-                    other=row_name(other.row),
+                    reference=reference.row.name,
+                    other=other.row.name,
                     bits_per_dim=float(delta_N.mean()),
-                    standard_error=float(delta_N.std(ddof=1) / math.sqrt(len(delta_N))),
+                    standard_error=standard_error(delta_N),
                 )
             )
     return tuple(differences)
-
-
-def row_name(row: Row) -> str:
-    """Short name of a row, unique within a run."""
-    if row.kind == "vq-vae":
-        return f"{row.model} ({row.codebook_update}), {row.prior} prior"
-    return f"{row.model}, " + ("ELBO" if row.bound == "elbo" else f"IWAE-{row.samples_k}")
 
 
 def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split: str) -> Evaluation:
     """Score every finished model of a run, print the table, write evaluation.json.
 
     Raises:
-        RunError: a model is damaged or its prior belongs to another codebook.
+        RunError: no model is finished, one is damaged, was trained on other data, or its prior belongs to another
+            codebook.
     """
+    names = run.trained_models()
+    if not names:
+        raise RunError(f"{run.path} holds no finished model; run train-codebook or train first")
+    for name in sorted(set(run.begun_models()) - set(names)):
+        say(f"{name} is not finished and is left out")
     scored: list[_Scored] = []
-    for name in run.trained_models():
+    for name in names:
         stage1 = run.stage1(name, device)
         run.check_data(stage1, dataset)
         score = _score_codebook if isinstance(stage1.model, VQVAE) else _score_gaussian
         scored += score(run, name, stage1, dataset, split, device)
-    channels, height, width = dataset.shape
     evaluation = Evaluation(
         recipe=run.recipe.name,
         dataset=dataset.name,
         split=split,
-        items=len(dataset.split(split).images),
-        dims=channels * height * width,
+        items=len(dataset.split(split)),
+        dims=dataset.dims,
+        seed=run.recipe.seed,
         rows=tuple(s.row for s in scored),
         paired_differences=_paired(scored),
     )
-    name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
-    write_atomic(run.path / name, json.dumps(evaluation.to_json(), indent=2).encode() + b"\n")
+    path = run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+    evaluation.write(path)
     print_evaluation(evaluation)
-    say(f"written: {run.path / name}")
+    say(f"written: {path}")
     return evaluation
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def print_evaluation(evaluation: Evaluation) -> None:
-    """The table on stdout, the paired differences below it."""
-    first = evaluation.rows[0]
-    table = Table(
-        title=f"{evaluation.dataset}, {evaluation.split} set: {evaluation.items} items x {evaluation.dims} dims, "
-        f"{first.alphabet} levels, {first.likelihood} likelihood, bits/dim",
-        title_justify="left",
-    )
-    table.add_column("model")
-    for heading in (
-        "total",
-        "± s.e.",
-        "distortion",
-        "rate",
-        "PSNR dB",
-        "codes used",
-        "perplexity",
-        "parameters",
-        "steps",
-        "seconds",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("labels")
-    for row in evaluation.rows:
-        used = "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}"
-        table.add_row(
-            row_name(row),
-            _number(row.bits_per_dim, 4),
-            _number(row.standard_error, 4),
-            _number(row.distortion_bits_per_dim, 4),
-            _number(row.rate_bits_per_dim, 4),
-            _number(row.psnr_db, 2),
-            used,
-            _number(row.codebook_perplexity, 1),
-            f"{row.parameters:,}",
-            f"{row.steps:,}",
-            f"{row.train_seconds:.0f}",
-            row.labels,
-        )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
-    if evaluation.paired_differences:
-        console.print(
-            f"Against {evaluation.paired_differences[0].reference} (positive: the other needs more bits/dim):"
-        )
-        for difference in evaluation.paired_differences:
-            console.print(
-                f"  {difference.other}: {difference.bits_per_dim:+.4f} ± {difference.standard_error:.4f} (paired s.e.)"
-            )
 
 
 def run_evaluate(command: Evaluate) -> None:
     """`twostage evaluate`."""
-    recipe = command.recipe
-    run = Run(path=command.run, recipe=recipe)
-    dataset = load_dataset(recipe.data)
-    names = run.trained_models()
-    if not names:
-        raise RunError(f"{command.run} holds no finished model; run train-codebook or train first")
+    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
+    device = pick_device(command.device)
+    use_threads(run.recipe.threads)
     if command.dry_run:
-        items = len(dataset.split(command.split).images)
-        say(f"would score {', '.join(names)} on {items} {command.split} items of {dataset.name}; nothing was done")
+        names = run.trained_models()
+        for name in names:
+            run.check_data(run.stage1(name, device), dataset)
+        items = len(dataset.split(command.split))
+        say(f"would score {', '.join(names) or 'no model'} on {items} {command.split} items; nothing was done")
         return
-    use_threads(recipe.threads)
-    evaluate_run(run, dataset, device=pick_device(command.device), split=command.split)
+    evaluate_run(run, dataset, device=device, split=command.split)

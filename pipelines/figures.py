@@ -6,6 +6,7 @@ Shapes: N items, K codes.
 import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ def _png(figure: Figure) -> bytes:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Rows of a metrics.jsonl; a line that is damaged, or a missing file, costs its rows and no more."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, unit: str) -> bytes:

@@ -1,6 +1,7 @@
 """`twostage generate` and `twostage reconstruct`: prior sample -> decoder, and file -> codes -> decoder."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from .commands import Generate, Reconstruct
 from .device import pick_device, use_threads
 from .models import MAIN_MODEL
 from .pictures import display_scale, grid, read_image, to_bytes, write_png
-from .run import Run, load_run
+from .run import Run, TwoStageModel, load_run
+
+DECODE_BATCH = 256
+"""Images decoded side by side: the table of 256 masses per sub-pixel is what needs memory."""
 
 
 def labels_of(count: int, *, label: int | None, classes: tuple[str, ...]) -> list[int]:
@@ -35,28 +39,49 @@ def labels_of(count: int, *, label: int | None, classes: tuple[str, ...]) -> lis
 @torch.no_grad()
 def sample_vae(model: VAE, count: int, *, temperature: float, seed: int, device: torch.device) -> Tensor:
     """Mean images `[count, C, H, W]` in levels from z ~ N(0, temperature^2); item i depends on (seed, i) only."""
-    return model.decode(temperature * item_noise(seed, 0, count, model.latent_shape).to(device))
+    latents = temperature * item_noise(seed, 0, count, model.latent_shape).to(device)
+    return torch.cat([model.decode(part) for part in latents.split(DECODE_BATCH)])
 
 
-def _generate_images(command: Generate, run: Run, device: torch.device) -> tuple[np.ndarray, list[int], int]:
-    """Mean images in levels, their labels, and the number of levels."""
-    name = command.model or MAIN_MODEL
-    stage1 = run.stage1(name, device)
-    if isinstance(stage1.model, VAE):
-        if command.label is not None:
-            raise UsageError(f"--label needs a prior that knows labels; model {name} generates without")
-        if command.top_k or command.top_p < 1:
-            raise UsageError(f"--top-k and --top-p choose among codes; model {name} has continuous latents")
-        images = sample_vae(
-            stage1.model, command.count, temperature=command.temperature, seed=command.seed, device=device
-        )
-        return images.cpu().numpy(), [], stage1.model.levels
-    two_stage = load_run(run.path, model=name, device=device)
-    conditional = bool(two_stage.pixelcnn.classes)
-    labels = labels_of(command.count, label=command.label, classes=two_stage.classes if conditional else ())
-    symbols = command.count * math.prod(two_stage.pixelcnn.code_shape)
-    with Progress("generate", total=symbols, unit="code") as progress:
-        codes = two_stage.sample_codes(
+@dataclass(frozen=True)
+class Generated:
+    """New images and what they were asked to be."""
+
+    images: np.ndarray
+    """Mean images `[N, C, H, W]` in levels."""
+    labels: list[int]
+    """One per image; empty where the model knows no labels."""
+    levels: int
+
+
+def generate_from_vae(model: VAE, command: Generate, device: torch.device) -> Generated | None:
+    """Decoded draws from the Gaussian prior; None on a dry run.
+
+    Raises:
+        UsageError: a flag was given that only a prior over codes understands.
+    """
+    if command.label is not None or command.top_k or command.top_p < 1:
+        raise UsageError("--label, --top-k and --top-p choose among codes, but a VAE draws continuous latents")
+    if command.dry_run:
+        return None
+    images = sample_vae(model, command.count, temperature=command.temperature, seed=command.seed, device=device)
+    return Generated(images=images.cpu().numpy(), labels=[], levels=model.levels)
+
+
+def generate_from_prior(model: TwoStageModel, command: Generate) -> Generated | None:
+    """Prior sample -> decoder; None on a dry run.
+
+    Raises:
+        UsageError: the label or --top-k is out of range.
+    """
+    prior = model.pixelcnn
+    labels = labels_of(command.count, label=command.label, classes=model.classes if prior.classes else ())
+    if command.top_k > prior.codebook_size:
+        raise UsageError(f"--top-k {command.top_k} is more than the {prior.codebook_size} codes of this codebook")
+    if command.dry_run:
+        return None
+    with Progress("generate", total=command.count * math.prod(prior.code_shape), unit="code") as progress:
+        codes = model.sample_codes(
             command.count,
             labels=torch.tensor(labels) if labels else None,
             temperature=command.temperature,
@@ -65,7 +90,7 @@ def _generate_images(command: Generate, run: Run, device: torch.device) -> tuple
             seed=command.seed,
             progress=lambda done, _total: progress.advance(done - progress.done),
         )
-    return two_stage.vqvae.decode(codes).cpu().numpy(), labels, two_stage.vqvae.levels
+    return Generated(images=model.decode(codes).cpu().numpy(), labels=labels, levels=model.vqvae.levels)
 
 
 def run_generate(command: Generate) -> None:
@@ -73,19 +98,25 @@ def run_generate(command: Generate) -> None:
     run = Run.open(command.run)
     use_threads(run.recipe.threads)
     device = pick_device(command.device)
-    if command.dry_run:
-        run.stage1(command.model or MAIN_MODEL, device)
+    name = command.model or MAIN_MODEL
+    stage1 = run.stage1(name, device).model
+    if isinstance(stage1, VAE):
+        made = generate_from_vae(stage1, command, device)
+    else:
+        made = generate_from_prior(load_run(run.path, model=name, device=device), command)
+    if made is None:
         say(f"would write {command.count} images and grid.png into {command.folder}; nothing was done")
         return
-    images, labels, levels = _generate_images(command, run, device)
-    pixels_NCHW = to_bytes(images, levels)
-    digits = len(str(command.count - 1))
+    pixels_NCHW = to_bytes(made.images, made.levels)
+    digits = max(4, len(str(command.count - 1)))
     for index, picture_CHW in enumerate(pixels_NCHW):
-        suffix = f"-label{labels[index]}" if labels else ""
+        suffix = f"-label{made.labels[index]}" if made.labels else ""
         write_png(command.folder / f"{index:0{digits}d}{suffix}.png", picture_CHW)
-    columns = math.ceil(math.sqrt(command.count)) if command.label is not None or not labels else max(labels) + 1
-    sheet = grid(pixels_NCHW, columns=columns)
-    write_png(command.folder / "grid.png", sheet, scale=display_scale(pixels_NCHW.shape[-1]))
+    by_class = made.labels and command.label is None
+    columns = max(made.labels) + 1 if by_class else math.ceil(math.sqrt(command.count))
+    write_png(
+        command.folder / "grid.png", grid(pixels_NCHW, columns=columns), scale=display_scale(pixels_NCHW.shape[-1])
+    )
     say(f"{command.count} images and grid.png in {command.folder}")
 
 
@@ -96,6 +127,11 @@ def run_reconstruct(command: Reconstruct) -> None:
     device = pick_device(command.device)
     name = command.model or MAIN_MODEL
     model = run.stage1(name, device).model
+    doubled = {path.stem for path in command.files if [p.stem for p in command.files].count(path.stem) > 1}
+    if doubled:
+        raise UsageError(
+            f"several files are named {', '.join(sorted(doubled))}: their pictures would overwrite one another"
+        )
     images = np.stack([read_image(path, image_shape=model.image_shape, levels=model.levels) for path in command.files])
     if command.dry_run:
         say(f"would reconstruct {len(images)} files with {name} into {command.folder}; nothing was done")

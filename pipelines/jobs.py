@@ -120,9 +120,6 @@ def _names(jobs: Sequence[Job]) -> str:
 
 def _existing(run: Run, dataset: ImageDataset) -> list[Job]:
     """Jobs of every training folder in the run, whoever made it."""
-    models = run.path / "models"
-    names = sorted(entry.name for entry in models.iterdir() if entry.is_dir()) if models.is_dir() else []
     stages: tuple[Stage, ...] = ("stage1", "prior")
-    return [
-        make_job(run, name, stage, dataset) for name in names for stage in stages if (models / name / stage).is_dir()
-    ]
+    jobs = [make_job(run, name, stage, dataset) for name in run.begun_models() for stage in stages]
+    return [job for job in jobs if job.folder.is_dir()]

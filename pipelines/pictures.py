@@ -13,6 +13,8 @@ from PIL import Image
 from twostage.atomic import write_atomic
 from twostage.errors import DataError
 
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
 
 def to_bytes(levels_NCHW: np.ndarray, levels: int) -> np.ndarray:
     """Levels 0..L-1, integer or mean, to uint8 0..255, rounded to nearest."""
@@ -65,6 +67,8 @@ def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int) ->
     channels, height, width = image_shape
     try:
         with Image.open(path) as picture:
+            if picture.mode not in _EIGHT_BIT_MODES:
+                raise DataError(f"{path} is an image of mode {picture.mode}; give one with 8 bits per channel")
             picture.load()
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     except FileNotFoundError as error:

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from twostage.progress import say
 from . import figures
 from .commands import Report
 from .device import pick_device, use_threads
-from .evaluate import Evaluation, evaluation_from_json, row_name
 from .generate import sample_vae
 from .models import LoadedStage1
 from .pictures import display_scale, grid, png, to_bytes
+from .results import Evaluation, difference_lines, model_table, score_table
 from .run import Run, is_finished, load_run
 
 SAMPLES_PER_CLASS = 10
@@ -51,67 +50,29 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def results_section(evaluation: Evaluation) -> str:
-    """The table of evaluation.json, what it means, and the paired differences."""
-    headings = [
-        "model",
-        "total",
-        "± s.e.",
-        "distortion",
-        "rate",
-        "PSNR dB",
-        "codes used",
-        "perplexity",
-        "parameters",
-        "steps",
-        "seconds",
-        "labels",
-    ]
-    rows = [
-        [
-            row_name(row),
-            _number(row.bits_per_dim, 4),
-            _number(row.standard_error, 4),
-            _number(row.distortion_bits_per_dim, 4),
-            _number(row.rate_bits_per_dim, 4),
-            _number(row.psnr_db, 2),
-            "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
-            _number(row.codebook_perplexity, 1),
-            f"{row.parameters:,}",
-            f"{row.steps:,}",
-            f"{row.train_seconds:.0f}",
-            row.labels,
-        ]
-        for row in evaluation.rows
-    ]
-    first = evaluation.rows[0]
+    """The tables of evaluation.json, what they mean, and the paired differences."""
     intro = (
-        f"{evaluation.dataset}, {evaluation.split} set, {evaluation.items} items of {evaluation.dims} dimensions, "
-        f"alphabet of {first.alphabet} levels, {first.likelihood} likelihood. Totals are in bits/dim, lower is better. "
-        "A VQ-VAE row is an exact two-part code length, the VAE rows are bounds at beta = 1. PSNR is of the mean of "
-        "p(x|z)."
+        f"{evaluation.title}. Totals are in bits/dim, lower is better. A VQ-VAE row is an exact two-part code length, "
+        "the VAE rows are bounds at beta = 1. PSNR is of the mean of p(x|z)."
     )
-    differences = "".join(
-        f"<li>{html.escape(d.other)}: {d.bits_per_dim:+.4f} ± {d.standard_error:.4f}</li>"
-        for d in evaluation.paired_differences
-    )
-    paired = (
-        f"<p>Bits/dim more than <b>{html.escape(evaluation.paired_differences[0].reference)}</b>, mean over the same "
-        f"items ± paired standard error:</p><ul>{differences}</ul>"
-        if differences
-        else ""
-    )
+    tables = _table(*score_table(evaluation)) + _table(*model_table(evaluation))
+    paired, lines = "", difference_lines(evaluation)
+    if lines:
+        reference = html.escape(evaluation.paired_differences[0].reference)
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        paired = f"<p>Bits/dim more than <b>{reference}</b>, ± paired standard error:</p><ul>{items}</ul>"
     bars = [
-        (row_name(row), row.distortion_bits_per_dim, row.rate_bits_per_dim)
+        (row.name, row.distortion_bits_per_dim, row.rate_bits_per_dim)
         for row in evaluation.rows
         if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None
     ]
     picture = _image(figures.stacked_bits(bars, unit="bits/dim"), "Distortion and rate of every row that splits.")
-    return f"<h2>Bits/dim</h2><p>{html.escape(intro)}</p>{_table(headings, rows)}{paired}{picture}"
+    return f"<h2>Bits/dim</h2><p>{html.escape(intro)}</p>{tables}{paired}{picture}"
 
 
 @dataclass(frozen=True)
@@ -214,13 +175,14 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
     """Write RUN/report.html.
 
     Raises:
-        RunError: the run has not been evaluated or holds no finished model.
+        RunError: the run has not been evaluated since its models were trained.
     """
-    source = run.path / "evaluation.json"
-    if not source.is_file():
-        raise RunError(f"{run.path} has no evaluation.json; run evaluate {run.path} first")
-    evaluation = evaluation_from_json(json.loads(source.read_text()))
-    names = run.trained_models()
+    evaluation, names = Evaluation.read(run.path / "evaluation.json"), run.trained_models()
+    if {row.model for row in evaluation.rows} != set(names):
+        raise RunError(
+            f"evaluation.json speaks of {_listed({row.model for row in evaluation.rows})}, but the finished models of "
+            f"{run.path} are {_listed(set(names))}: run evaluate {run.path} again"
+        )
     for name in names:
         run.check_data(run.stage1(name, device), dataset)
     sections = [results_section(evaluation)]
@@ -245,11 +207,10 @@ def run_report(command: Report) -> None:
     """`twostage report`."""
     run = Run.open(command.run)
     dataset = load_dataset(run.recipe.data)
-    if command.dry_run:
-        say(
-            f"would write {run.path / 'report.html'} on {', '.join(run.trained_models()) or 'no model'}; "
-            "nothing was done"
-        )
-        return
+    device = pick_device(command.device)
     use_threads(run.recipe.threads)
-    write_report(run, dataset, device=pick_device(command.device), seed=command.seed)
+    if command.dry_run:
+        Evaluation.read(run.path / "evaluation.json")
+        say(f"would write {run.path / 'report.html'} on {_listed(set(run.trained_models()))}; nothing was done")
+        return
+    write_report(run, dataset, device=device, seed=command.seed)

@@ -58,13 +58,16 @@ class Run:
     def codes_file(self, model: str, split: str) -> Path:
         return self.path / "codes" / model / f"{split}.safetensors"
 
-    def trained_models(self) -> list[str]:
-        """Names of the models whose stage one is finished: the recipe's order, then any others by name."""
+    def begun_models(self) -> list[str]:
+        """Names of the models that have a stage-one folder: the recipe's order, then any others by name."""
         folder = self.path / "models"
-        names = [p.name for p in sorted(folder.iterdir()) if p.is_dir()] if folder.is_dir() else []
+        names = [p.name for p in folder.iterdir() if self.stage1_folder(p.name).is_dir()] if folder.is_dir() else []
         order = {name: index for index, name in enumerate(self.recipe.models)}
-        names.sort(key=lambda name: (order.get(name, len(order)), name))
-        return [name for name in names if is_finished(self.stage1_folder(name))]
+        return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+    def trained_models(self) -> list[str]:
+        """Those of `begun_models` whose stage one is finished."""
+        return [name for name in self.begun_models() if is_finished(self.stage1_folder(name))]
 
     def check_data(self, stage1: LoadedStage1, dataset: ImageDataset) -> None:
         """Raise RunError unless the data set is the one that the model was trained on."""
@@ -169,7 +172,12 @@ class TwoStageModel:
             temperature, top_k, top_p, seed: see `stage2_prior.sample`.
         """
         codes = self.sample_codes(count, labels=labels, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        return self.vqvae.decode(codes)
+        return self.decode(codes)
+
+    def decode(self, codes_BGHW: Tensor) -> Tensor:
+        """Mean images `[B, C, H, W]` in levels of codes, decoded in batches to bound the memory."""
+        batch_size = self.run.recipe.evaluation.batch_size
+        return torch.cat([self.vqvae.decode(part) for part in codes_BGHW.split(batch_size)])
 
     def sample_codes(
         self,

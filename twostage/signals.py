@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM end a job at its next safe point; a second SIGINT ends it at once."""
 
+import os
 import signal
 from types import FrameType
 
@@ -25,6 +26,8 @@ class SafePoint:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+        # os.write, because a signal may arrive in the middle of a print.
+        os.write(2, b"\nstopping at the next safe point; press Ctrl-C again to stop at once\n")
 
     def __enter__(self) -> "SafePoint":
         try:

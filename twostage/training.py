@@ -6,11 +6,13 @@ resumed run is the uninterrupted one, bit for bit, on the same machine and numbe
 CUDA adds some sums in no fixed order.
 """
 
+import fcntl
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -145,7 +147,9 @@ class Metrics:
 
     def __init__(self, path: Path, *, size: int) -> None:
         path.touch()
-        os.truncate(path, size)
+        if path.stat().st_size < size:
+            say(f"warning: {path} is shorter than its checkpoint says; the record of earlier steps is incomplete")
+        os.truncate(path, min(size, path.stat().st_size))
         self._file = path.open("ab")
 
     def write(self, row: Mapping[str, float | int]) -> None:
@@ -159,6 +163,21 @@ class Metrics:
 
     def close(self) -> None:
         self._file.close()
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a training folder against other processes; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: another process is training there.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is training in {folder}; wait for it or stop it") from error
+        yield
 
 
 class Fit:
@@ -257,6 +276,10 @@ class Fit:
     def run(self, *, label: str) -> FitResult:
         """Train to the end of the budget, from wherever the folder stands."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.folder):
+            return self._run(label)
+
+    def _run(self, label: str) -> FitResult:
         checkpoint = load_newest(self.folder, warn=say)
         size = 0 if checkpoint is None else self.restore(checkpoint)
         self.task.model.train()

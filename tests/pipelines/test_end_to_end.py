@@ -119,7 +119,7 @@ def test_generate_same_seed_same_bytes_and_other_seeds_differ(trained: Path, tmp
     assert a != c
     assert len(a) == 13  # twelve images and the grid
     assert all("label7" in name or name == "grid.png" for name in a)
-    with Image.open(tmp_path / "a" / "00-label7.png") as picture:
+    with Image.open(tmp_path / "a" / "0000-label7.png") as picture:
         assert (picture.size, picture.mode) == ((8, 8), "L")
 
 
@@ -248,3 +248,90 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(trained: 
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     best = "models/vq-vae/stage1/best/model.safetensors"
     assert (tmp_path / "run" / best).read_bytes() == (trained / best).read_bytes()
+
+
+def test_a_refused_command_leaves_the_run_as_it_was(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = (copy / "config.toml").read_bytes()
+    recipe = copy.parent / "small.toml"
+    recipe.write_text(RECIPE)
+    refused = [
+        ["train-prior", copy, "--prior.layers", "4"],
+        ["train-baseline", copy, "--beta", "2", "--baseline-training.steps", "5"],
+        ["train-codebook", recipe, "--out", copy, "--model", "vq-vae-ema", "--stage1.channels", "16"],
+        ["train", recipe, "--out", copy, "--seed", "5"],
+    ]
+    for command in refused:
+        assert _twostage(*command) == 2
+        assert "was trained with other settings" in capsys.readouterr().err
+    assert (copy / "config.toml").read_bytes() == config
+    assert not (copy / "models/beta-vae-2").exists()
+
+
+def test_other_data_in_the_same_place_are_noticed(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from twostage.data import digits
+
+    load = digits.load_digits
+
+    def shifted() -> object:
+        dataset = load()
+        dataset.test.images[0, 0, 0, 0] += 1
+        return dataset
+
+    monkeypatch.setattr(digits, "load_digits", shifted)
+    for command in (["evaluate", copy], ["report", copy], ["train-prior", copy]):
+        assert _twostage(*command) in (1, 2)
+        error = capsys.readouterr().err
+        assert "data with digest" in error or "data.sha256" in error
+
+
+def test_resume_must_goes_on_with_a_run_of_which_only_a_part_was_begun(copy: Path) -> None:
+    recipe = copy.parent / "small.toml"
+    recipe.write_text(RECIPE)
+    shutil.rmtree(copy / "models/vae")
+    assert _twostage("train", recipe, "--out", copy, "--resume", "must") == 0
+    assert (copy / "models/vae/stage1/best").is_dir()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "RUN", "--label", "77"],
+        ["generate", "RUN", "--top-k", "17"],
+        ["evaluate", "RUN", "--device", "cuda"],
+        ["train-prior", "RUN", "--prior.layers", "4"],
+    ],
+)
+def test_dry_run_finds_what_the_run_would_find(trained: Path, arguments: list[str]) -> None:
+    assert _twostage(*[trained if a == "RUN" else a for a in arguments], "--dry-run") == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema_version": 1, "unit": "bits/dim", "rows": []}'])
+def test_a_damaged_evaluation_is_refused(copy: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "evaluation.json").write_bytes(content)
+    assert _twostage("report", copy) == 1
+    assert "run evaluate again" in capsys.readouterr().err
+
+
+def test_files_of_one_name_and_sixteen_bit_images_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    Image.new("L", (8, 8)).save(tmp_path / "a/x.png")
+    assert _twostage("reconstruct", trained, tmp_path / "x.png", tmp_path / "a/x.png", "--out", tmp_path) == 2
+    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    assert _twostage("reconstruct", trained, tmp_path / "deep.png", "--out", tmp_path) == 1
+    assert "8 bits per channel" in capsys.readouterr().err
+
+
+def test_every_number_of_the_table_fits_an_ordinary_terminal(trained: Path) -> None:
+    command = [sys.executable, "-m", "twostage_pipelines", "evaluate", str(trained)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"})
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    for row in evaluation["rows"]:
+        assert f"{row['bits_per_dim']:.4f}" in done.stdout
+    assert "vq-vae-loss (loss), learned prior" in done.stdout
+    assert "…" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100

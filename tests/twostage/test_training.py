@@ -14,7 +14,7 @@ from torch import nn
 from twostage.checkpoint import load_checkpoint, load_newest
 from twostage.errors import RunError
 from twostage.signals import Interrupted
-from twostage.training import Budget, Fit, StepResult
+from twostage.training import Budget, Fit, StepResult, exclusive, make_optimiser
 
 ITEMS = 37
 
@@ -182,3 +182,32 @@ def test_clip_norm_zero_turns_clipping_off(tmp_path: Path) -> None:
         norms[clip] = sum(float(p.grad.norm()) ** 2 for p in task.model.parameters() if p.grad is not None) ** 0.5
     assert norms[1e-3] == pytest.approx(1e-3, rel=1e-3)
     assert norms[0.0] > 1e-1
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(RunError, match="another process is training"):
+        _fit(tmp_path, _new_task(), steps=1).run(label="x")
+    _fit(tmp_path, _new_task(), steps=1).run(label="x")
+
+
+def test_weight_decay_spares_biases_embeddings_and_codebooks() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ConvTranspose2d(1, 1, 2), nn.Embedding(3, 2))
+    model.register_parameter("codebook", nn.Parameter(torch.ones(1, 3, 2)))
+    groups = make_optimiser(model, Budget(steps=1, batch_size=1, learning_rate=1.0, weight_decay=0.1)).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    named = {name: decay[id(p)] for name, p in model.named_parameters()}
+    assert {name for name, value in named.items() if value} == {"0.weight", "1.weight"}
+
+
+def test_a_lost_record_does_not_stop_a_resumed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted):
+        _fit(tmp_path, _new_task(kill_step=9), steps=20).run(label="x")
+    (tmp_path / "metrics.jsonl").unlink()
+    _fit(tmp_path, _new_task(), steps=20).run(label="x")
+    assert "record of earlier steps is incomplete" in capsys.readouterr().err
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        12,
+        16,
+        20,
+        20,
+    ]

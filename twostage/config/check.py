@@ -43,7 +43,8 @@ class Limit:
         """True when `value` is finite and inside; NaN is outside of everything."""
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
-        return math.isfinite(value) and above and below and (not self.odd or value % 2 == 1)
+        # Comparisons first: NaN fails them, and an integer too long for a float never reaches isfinite.
+        return above and below and (isinstance(value, int) or math.isfinite(value)) and (not self.odd or value % 2 == 1)
 
     def __str__(self) -> str:
         parts = [f"{'more than' if self.low_open else 'at least'} {self.low:.12g}"]
@@ -52,7 +53,7 @@ class Limit:
         return ("odd, " if self.odd else "") + " and ".join(parts)
 
 
-_COUNT = Limit(1)
+_COUNT = Limit(1, 2**31 - 1)
 _NOT_NEGATIVE = Limit(0)
 _POSITIVE = Limit(0, low_open=True)
 _SHARE = Limit(0, 1, high_open=True)
@@ -60,7 +61,8 @@ _SHARE = Limit(0, 1, high_open=True)
 LIMITS: dict[type, dict[str, Limit]] = {
     Recipe: {"seed": Limit(0, 2**32 - 1), "threads": _NOT_NEGATIVE},
     Stage1Config: {
-        "channels": _COUNT,
+        # Half as many at twice the grid's side.
+        "channels": Limit(2),
         "residual_blocks": _NOT_NEGATIVE,
         "residual_channels": _COUNT,
         "head_channels": _COUNT,

@@ -35,7 +35,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         text = shipped_text(str(name_or_path))
         path = Path(f"{name_or_path}.toml")
     else:
-        path = Path(name_or_path).expanduser()
+        path = user_path(str(name_or_path))
         text = _read_file(path, str(name_or_path))
     return parse_recipe(text, source=str(path), default_name=path.stem)
 
@@ -102,6 +102,18 @@ def load_run_recipe(run: Path) -> Recipe:
         raise RunError(f"{path} is damaged: byte {error.start} is not UTF-8 text.") from None
     except UsageError as error:
         raise RunError(f"{error} This run's configuration is damaged or was written by another version.") from None
+
+
+def user_path(text: str) -> Path:
+    """A path as a user writes it, `~` and `~name` expanded.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text} names the home of a user that does not exist: write the path out.") from None
 
 
 def _shipped() -> Traversable:
