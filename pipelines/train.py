@@ -1,7 +1,7 @@
 """The training verbs: codebook, prior, baseline, and all of them in order."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from twostage.config.schema import Recipe
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
-from twostage.training import Budget, Fit, Task, seed_step
+from twostage.training import Fit, Task, seed_step
 
 from .commands import Train, TrainBaseline, TrainCodebook, TrainPrior
 from .device import pick_device, use_threads
@@ -107,7 +107,7 @@ def _fit(
     fit = Fit(
         make_task(model),
         folder=job.folder,
-        budget=Budget(**asdict(job.training)),
+        budget=job.training,
         seed=sitting.recipe.seed,
         record={**record, "model": job.model, "config": job.config},
         device=sitting.device,

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from twostage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint, step_name
+from twostage.config.schema import TrainingConfig
 from twostage.data import batch_indices
 from twostage.errors import RunError
 from twostage.progress import Progress, say
@@ -80,29 +81,14 @@ class FitResult:
     """Best validation value of the task's objective; `best/` holds that model."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How to optimise; the fields are those of `twostage.config.schema.TrainingConfig`."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 0
-    schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    validate_every: int = 500
-    checkpoint_every: int = 500
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the update that ends step `step` (0-based)."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        if self.schedule == "constant":
-            return self.learning_rate
-        share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+def learning_rate_at(budget: TrainingConfig, step: int) -> float:
+    """Learning rate of the update that ends step `step` (0-based)."""
+    if step < budget.warmup_steps:
+        return budget.learning_rate * (step + 1) / budget.warmup_steps
+    if budget.schedule == "constant":
+        return budget.learning_rate
+    share = (step - budget.warmup_steps) / max(1, budget.steps - budget.warmup_steps)
+    return budget.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -111,7 +97,7 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(int(word >> np.uint64(1)))
 
 
-def make_optimiser(model: nn.Module, budget: Budget) -> torch.optim.AdamW:
+def make_optimiser(model: nn.Module, budget: TrainingConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on the weights of linear and convolutional layers only.
 
     Biases, embeddings and a codebook are not decayed: pulling them to zero says nothing about smoothness.
@@ -184,7 +170,14 @@ class Fit:
     """State of one training; `run` does the work."""
 
     def __init__(
-        self, task: Task, *, folder: Path, budget: Budget, seed: int, record: Mapping[str, Any], device: torch.device
+        self,
+        task: Task,
+        *,
+        folder: Path,
+        budget: TrainingConfig,
+        seed: int,
+        record: Mapping[str, Any],
+        device: torch.device,
     ) -> None:
         self.task, self.folder, self.budget, self.seed, self.device = task, folder, budget, seed, device
         self.record = {**record, "seed": seed, "threads": torch.get_num_threads(), "device": device.type}
@@ -250,7 +243,7 @@ class Fit:
         indices = batch_indices(
             seed=self.seed, step=self.step, batch_size=self.budget.batch_size, items=self.task.items
         )
-        learning_rate = self.budget.learning_rate_at(self.step)
+        learning_rate = learning_rate_at(self.budget, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.budget.precision == "bf16"):

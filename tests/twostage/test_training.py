@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from twostage.checkpoint import load_checkpoint, load_newest
+from twostage.config.schema import TrainingConfig
 from twostage.errors import RunError
 from twostage.signals import Interrupted
-from twostage.training import Budget, Fit, StepResult, exclusive, make_optimiser
+from twostage.training import Fit, StepResult, exclusive, learning_rate_at, make_optimiser
 
 ITEMS = 37
 
@@ -61,7 +62,12 @@ def _fit(folder: Path, task: _Regression, *, steps: int, **budget: object) -> Fi
     settings = {"batch_size": 8, "learning_rate": 1e-2, "validate_every": 4, "checkpoint_every": 5, **budget}
     record = {"config": {"training": {"steps": steps}}}
     return Fit(
-        task, folder=folder, budget=Budget(steps=steps, **settings), seed=3, record=record, device=torch.device("cpu")
+        task,
+        folder=folder,
+        budget=TrainingConfig(steps=steps, **settings),
+        seed=3,
+        record=record,
+        device=torch.device("cpu"),
     )
 
 
@@ -163,13 +169,13 @@ def test_best_holds_the_lowest_validation_value_and_its_weights(tmp_path: Path) 
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
-    budget = Budget(steps=110, batch_size=1, learning_rate=0.2, warmup_steps=10, schedule="cosine")
-    assert budget.learning_rate_at(0) == pytest.approx(0.02)
-    assert budget.learning_rate_at(9) == pytest.approx(0.2)
-    assert budget.learning_rate_at(60) == pytest.approx(0.1)
-    assert budget.learning_rate_at(109) < 1e-3
-    constant = Budget(steps=110, batch_size=1, learning_rate=0.2)
-    assert constant.learning_rate_at(0) == constant.learning_rate_at(109) == 0.2
+    budget = TrainingConfig(steps=110, batch_size=1, learning_rate=0.2, warmup_steps=10, schedule="cosine")
+    assert learning_rate_at(budget, 0) == pytest.approx(0.02)
+    assert learning_rate_at(budget, 9) == pytest.approx(0.2)
+    assert learning_rate_at(budget, 60) == pytest.approx(0.1)
+    assert learning_rate_at(budget, 109) < 1e-3
+    constant = TrainingConfig(steps=110, batch_size=1, learning_rate=0.2)
+    assert learning_rate_at(constant, 0) == learning_rate_at(constant, 109) == 0.2
 
 
 def test_clip_norm_zero_turns_clipping_off(tmp_path: Path) -> None:
@@ -193,7 +199,9 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> 
 def test_weight_decay_spares_biases_embeddings_and_codebooks() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ConvTranspose2d(1, 1, 2), nn.Embedding(3, 2))
     model.register_parameter("codebook", nn.Parameter(torch.ones(1, 3, 2)))
-    groups = make_optimiser(model, Budget(steps=1, batch_size=1, learning_rate=1.0, weight_decay=0.1)).param_groups
+    groups = make_optimiser(
+        model, TrainingConfig(steps=1, batch_size=1, learning_rate=1.0, weight_decay=0.1)
+    ).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     named = {name: decay[id(p)] for name, p in model.named_parameters()}
     assert {name for name, value in named.items() if value} == {"0.weight", "1.weight"}
