@@ -57,7 +57,7 @@ def _listed(names: set[str]) -> str:
 def results_section(evaluation: Evaluation) -> str:
     """The tables of evaluation.json, what they mean, and the paired differences."""
     intro = (
-        f"{evaluation.title}. Totals are in bits/dim, lower is better. A VQ-VAE row is an exact two-part code length, "
+        f"{evaluation.title}; lower is better. A VQ-VAE row is an exact two-part code length, "
         "the VAE rows are bounds at beta = 1. PSNR is of the mean of p(x|z)."
     )
     tables = _table(*score_table(evaluation)) + _table(*model_table(evaluation))

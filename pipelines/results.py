@@ -83,7 +83,7 @@ class Evaluation:
         first = self.rows[0]
         return (
             f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {first.alphabet} levels, "
-            f"{first.likelihood} likelihood"
+            f"{first.likelihood} likelihood, bits/dim"
         )
 
     def write(self, path: Path) -> None:
@@ -120,7 +120,7 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
 
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the bits/dim of every row."""
-    headings = ["bits/dim", "total", "± s.e.", "distortion", "rate", "PSNR dB", "labels"]
+    headings = ["model, prior or bound", "total", "± s.e.", "distortion", "rate", "PSNR dB", "labels"]
     cells = [
         [
             row.name,
