@@ -81,9 +81,12 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: ImageDataset, resume: Res
             f"--resume never, but {run.path} already holds a training of {_names(begun)}: remove it, or choose another "
             "run folder"
         )
+    own = {job.folder for job in jobs}
     for job in [*jobs, *_existing(run, dataset)]:
         record = records[job.folder]
         changes = differences(record["config"], job.config) if record is not None else []
+        if job.folder not in own:  # trainings of one run may differ in their seeds
+            changes = [line for line in changes if not line.startswith("seed: ")]
         if changes:
             raise UsageError(
                 f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): use those, or "

@@ -8,7 +8,7 @@ RUN/samples/, RUN/evaluation.json, RUN/report.html
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,9 +45,15 @@ class Run:
         return cls(path=path, recipe=load_run_recipe(path))
 
     def write(self) -> None:
-        """Write the resolved recipe into the run folder, made if need be; callers check first (`jobs.check_jobs`)."""
+        """Write the resolved recipe into the run folder, made if need be; callers check first (`jobs.check_jobs`).
+
+        The seed stays that of the run's first command: a training begun with another has it in its own record.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / "config.toml", dump_recipe(self.recipe).encode())
+        path, recipe = self.path / "config.toml", self.recipe
+        if path.is_file():
+            recipe = replace(recipe, seed=load_run_recipe(self.path).seed)
+        write_atomic(path, dump_recipe(recipe).encode())
 
     def stage1_folder(self, model: str) -> Path:
         return self.path / "models" / model / "stage1"

@@ -335,3 +335,15 @@ def test_every_number_of_the_table_fits_an_ordinary_terminal(trained: Path) -> N
     assert "vq-vae-loss (loss), learned prior" in done.stdout
     assert "…" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_one_training_may_have_a_seed_of_its_own(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = (copy / "config.toml").read_bytes()
+    assert _twostage("train-prior", copy, "--seed", "5") == 2
+    assert "seed: 0 -> 5" in capsys.readouterr().err
+    before = (copy / "models/vq-vae/prior/best/model.safetensors").read_bytes()
+    shutil.rmtree(copy / "models/vq-vae/prior")
+    assert _twostage("train-prior", copy, "--seed", "5") == 0
+    assert (copy / "models/vq-vae/prior/best/model.safetensors").read_bytes() != before
+    assert _twostage("evaluate", copy) == 0
+    assert (copy / "config.toml").read_bytes() == config
