@@ -161,7 +161,10 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Sample new images: codes from the prior (or latents from the VAE), then the decoder."""
+    """Sample new images: codes from the prior (or latents from the VAE), then the decoder.
+
+    Images of an earlier call are removed from RUN/samples; a folder named by --out is only added to.
+    """
 
     run: RunArgument
     count: int = 64

@@ -25,7 +25,7 @@ from .bits import (
 from .commands import Evaluate
 from .device import pick_device, use_threads
 from .extract import extract_codes
-from .models import LoadedStage1
+from .models import LoadedStage1, parameter_count
 from .results import Evaluation, PairedDifference, Row, print_evaluation
 from .run import Run, is_finished, training_cost
 
@@ -34,18 +34,6 @@ from .run import Run, is_finished, training_cost
 class _Scored:
     row: Row
     bits: ItemBits
-
-
-def _count(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters()) + _codebook_numbers(model)
-
-
-def _codebook_numbers(model: torch.nn.Module) -> int:
-    """An EMA codebook is a buffer, but the decoder needs its numbers as much as any parameter."""
-    quantiser = getattr(model, "quantiser", None)
-    if quantiser is None or isinstance(quantiser.codebook, torch.nn.Parameter):
-        return 0
-    return int(quantiser.codebook.numel())
 
 
 def _row(bits: ItemBits, **fields: Any) -> _Scored:
@@ -69,7 +57,7 @@ def _score_codebook(
     codes, train = files[split].codes, files["train"]
     distortion = codebook_distortion(model, dataset.split(split).images, codes, device=device, batch_size=batch_size)
     usage = codebook_usage(codes, codebook_size=model.codebook_size)
-    cost, parameters = training_cost(run.stage1_folder(name)), _count(model)
+    cost, parameters = training_cost(run.stage1_folder(name)), parameter_count(model)
     shared: dict[str, Any] = {
         "model": name,
         "kind": "vq-vae",
@@ -102,7 +90,7 @@ def _score_codebook(
         prior="learned",
         **shared,
         labels="marginalised" if prior.model.classes else "none",
-        parameters=parameters + _count(prior.model),
+        parameters=parameters + parameter_count(prior.model),
         steps=cost.steps + prior_cost.steps,
         train_seconds=cost.seconds + prior_cost.seconds,
     )
@@ -137,7 +125,7 @@ def _score_gaussian(
         "codebook_perplexity": None,
         "codebook_used": None,
         "codebook_size": None,
-        "parameters": _count(model),
+        "parameters": parameter_count(model),
         "steps": cost.steps,
         "train_seconds": cost.seconds,
     }

@@ -64,12 +64,12 @@ def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, un
 
 
 def code_histogram(counts_K: np.ndarray, *, title: str) -> bytes:
-    """Usage of every code, most used first, on a logarithmic scale."""
+    """Usage of every code, most used first."""
     share_K = np.sort(counts_K)[::-1] / max(1, counts_K.sum())
     figure, axis = plt.subplots(figsize=(6.0, 2.6))
     axis.bar(np.arange(len(share_K)), share_K, width=1.0, color="C0")
     axis.axhline(1 / len(share_K), color="C3", linewidth=1, label="equal use")
-    axis.set(title=title, xlabel="codes, most used first", ylabel="share of tokens", yscale="log")
+    axis.set(title=title, xlabel="codes, most used first", ylabel="share of tokens")
     axis.legend(fontsize=8)
     return _png(figure)
 

@@ -1,6 +1,7 @@
 """`twostage generate` and `twostage reconstruct`: prior sample -> decoder, and file -> codes -> decoder."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,13 @@ from .commands import Generate, Reconstruct
 from .device import pick_device, use_threads
 from .models import MAIN_MODEL
 from .pictures import display_scale, grid, read_image, to_bytes, write_png
-from .run import Run, TwoStageModel, load_run
+from .run import Run, TwoStageModel, check_folder, load_run
 
 DECODE_BATCH = 256
 """Images decoded side by side: the table of 256 masses per sub-pixel is what needs memory."""
+
+
+_OWN_NAME = re.compile(r"\d{4,}(-label\d+)?\.png")
 
 
 def labels_of(count: int, *, label: int | None, classes: tuple[str, ...]) -> list[int]:
@@ -83,7 +87,7 @@ def generate_from_prior(model: TwoStageModel, command: Generate) -> Generated | 
     with Progress("generate", total=command.count * math.prod(prior.code_shape), unit="code") as progress:
         codes = model.sample_codes(
             command.count,
-            labels=torch.tensor(labels) if labels else None,
+            labels=labels or None,
             temperature=command.temperature,
             top_k=command.top_k,
             top_p=command.top_p,
@@ -96,6 +100,7 @@ def generate_from_prior(model: TwoStageModel, command: Generate) -> Generated | 
 def run_generate(command: Generate) -> None:
     """`twostage generate`."""
     run = Run.open(command.run)
+    check_folder(command.folder)
     use_threads(run.recipe.threads)
     device = pick_device(command.device)
     name = command.model or MAIN_MODEL
@@ -107,6 +112,10 @@ def run_generate(command: Generate) -> None:
     if made is None:
         say(f"would write {command.count} images and grid.png into {command.folder}; nothing was done")
         return
+    if command.out is None:  # the run's own folder: images of an earlier call would look like this one's
+        for path in command.folder.glob("*.png"):
+            if _OWN_NAME.fullmatch(path.name):
+                path.unlink()
     pixels_NCHW = to_bytes(made.images, made.levels)
     digits = max(4, len(str(command.count - 1)))
     for index, picture_CHW in enumerate(pixels_NCHW):
@@ -123,6 +132,7 @@ def run_generate(command: Generate) -> None:
 def run_reconstruct(command: Reconstruct) -> None:
     """`twostage reconstruct`."""
     run = Run.open(command.run)
+    check_folder(command.folder)
     use_threads(run.recipe.threads)
     device = pick_device(command.device)
     name = command.model or MAIN_MODEL

@@ -149,3 +149,10 @@ def load_prior(folder: Path, stage1: LoadedStage1, device: torch.device) -> Load
     model = PixelCNN(**_tuples(record["architecture"]))
     _restore(model, checkpoint, device)
     return LoadedPrior(model=model, checkpoint=checkpoint)
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Numbers a model consists of; an EMA codebook is a buffer, but the decoder needs it as much as any parameter."""
+    codebook = model.quantiser.codebook if isinstance(model, VQVAE) else None
+    buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
+    return sum(parameter.numel() for parameter in model.parameters()) + buffered

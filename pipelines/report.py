@@ -31,17 +31,22 @@ RECONSTRUCTIONS = 16
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; font-size: 13px; } td, th { padding: 3px 9px; text-align: right; }
+table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; display: block; overflow-x: auto; }
+td, th { padding: 3px 9px; text-align: right; }
 td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { background: #f4f4f4; }
-img { max-width: 100%; image-rendering: pixelated; } figure { margin: 1rem 0; } figcaption { color: #555; }
+img { max-width: 100%; } img.pixels { image-rendering: pixelated; }
+figure { margin: 1rem 0; } figcaption { color: #555; }
 pre { background: #f4f4f4; padding: 1rem; overflow-x: auto; font-size: 12px; }
 """
 
 
-def _image(data: bytes, caption: str) -> str:
+def _image(data: bytes, caption: str, *, pixels: bool = False) -> str:
+    """A figure; `pixels` keeps the edges of enlarged pixels sharp."""
+    kind = ' class="pixels"' if pixels else ""
     encoded = base64.b64encode(data).decode()
     text = html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}"><figcaption>{text}</figcaption></figure>'
+    picture = f'<img{kind} alt="{text}" src="data:image/png;base64,{encoded}">'
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:
@@ -71,7 +76,10 @@ def results_section(evaluation: Evaluation) -> str:
         for row in evaluation.rows
         if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None
     ]
-    picture = _image(figures.stacked_bits(bars, unit="bits/dim"), "Distortion and rate of every row that splits.")
+    picture = _image(
+        figures.stacked_bits(bars, unit="bits/dim"),
+        "Distortion and rate; the importance-weighted bound does not split.",
+    )
     return f"<h2>Bits/dim</h2><p>{html.escape(intro)}</p>{tables}{paired}{picture}"
 
 
@@ -140,7 +148,7 @@ def model_section(
             target = run.path / "samples" / f"{name}-{kind}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, data)
-            parts.append(_image(data, caption))
+            parts.append(_image(data, caption, pixels=True))
     codes_file = run.codes_file(name, "validation")
     if isinstance(stage1.model, VQVAE) and codes_file.is_file():
         codes = load_codes(codes_file, expect_stage1_sha256=stage1.sha256).codes
@@ -193,7 +201,8 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")
     title = html.escape(f"twostage: {run.recipe.name}")
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
         f"<style>{_STYLE}</style></head>"
         f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
     )

@@ -163,7 +163,7 @@ def difference_lines(evaluation: Evaluation) -> list[str]:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Both tables and the paired differences, on stdout."""
     console = Console(highlight=False)
-    console.print(evaluation.title)
+    console.print(evaluation.title, soft_wrap=True)
     for headings, rows in (score_table(evaluation), model_table(evaluation)):
         table = Table(box=None, padding=(0, 1), header_style="bold")
         for index, heading in enumerate(headings):

@@ -7,7 +7,7 @@ RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/evaluation.json, RUN/report.html
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,6 +111,15 @@ class Run:
         return load_prior(folder, stage1, device)
 
 
+def check_folder(path: Path) -> None:
+    """Raise UsageError where a file stands in the way of a folder that is to be written."""
+    for place in (path, *path.parents):
+        if place.exists() or place.is_symlink():
+            if not place.is_dir():
+                raise UsageError(f"{place} is a file, but a folder is needed to write {path}: choose another place")
+            return
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a training folder reached the end of its budget."""
     newest = load_newest(folder, warn=say)
@@ -136,6 +145,9 @@ def training_cost(folder: Path) -> TrainingCost:
     if newest is None:
         raise RunError(f"{folder} holds no checkpoint; train this model first")
     return TrainingCost(steps=newest.state["step"], seconds=newest.state["seconds"])
+
+
+Labels = int | Sequence[int] | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ class TwoStageModel:
         self,
         count: int,
         *,
-        labels: Tensor | None = None,
+        labels: Labels = None,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -174,7 +186,7 @@ class TwoStageModel:
         """Prior sample -> decoder: mean images `[count, C, H, W]` in levels, fp32.
 
         Args:
-            labels: `[count]` int64; needed where the prior is conditional.
+            labels: one label, or `count` of them; the classes in turn unless given.
             temperature, top_k, top_p, seed: see `stage2_prior.sample`.
         """
         codes = self.sample_codes(count, labels=labels, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
@@ -185,11 +197,22 @@ class TwoStageModel:
         batch_size = self.run.recipe.evaluation.batch_size
         return torch.cat([self.vqvae.decode(part) for part in codes_BGHW.split(batch_size)])
 
+    def _condition(self, count: int, labels: Labels) -> Tensor:
+        classes = self.pixelcnn.classes[0]
+        wanted = torch.arange(count) % classes if labels is None else torch.as_tensor(labels)
+        if wanted.ndim == 0:
+            wanted = wanted.expand(count)
+        if wanted.shape != (count,) or wanted.is_floating_point():
+            raise UsageError(f"expected one label or {count} of them, got shape {tuple(wanted.shape)}, {wanted.dtype}")
+        if not 0 <= int(wanted.min()) <= int(wanted.max()) < classes:
+            raise UsageError(f"expected labels 0 to {classes - 1}, got {int(wanted.min())} to {int(wanted.max())}")
+        return wanted.long().to(self.device)[:, None]
+
     def sample_codes(
         self,
         count: int,
         *,
-        labels: Tensor | None = None,
+        labels: Labels = None,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -197,7 +220,9 @@ class TwoStageModel:
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Codes `[count, G, h, w]` from the prior; arguments as in `generate` and `stage2_prior.sample`."""
-        condition = None if labels is None or not self.pixelcnn.classes else labels.to(self.device)[:, None]
+        if count < 1:
+            raise UsageError(f"expected a count of at least 1, got {count}")
+        condition = self._condition(count, labels) if self.pixelcnn.classes else None
         return sample(
             self.pixelcnn,
             count=count,

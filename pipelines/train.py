@@ -24,9 +24,9 @@ from .device import pick_device, use_threads
 from .evaluate import evaluate_run
 from .extract import extract_codes
 from .jobs import Job, Resume, check_jobs, make_job, record_of
-from .models import build_stage1, model_spec, prior_architecture, stage1_architecture
+from .models import build_stage1, model_spec, parameter_count, prior_architecture, stage1_architecture
 from .report import write_report
-from .run import Run, is_finished
+from .run import Run, check_folder, is_finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ def sit_down(
     Raises:
         UsageError: settings, data, device or run folder do not fit together.
     """
+    check_folder(run.path)
     check_jobs(run, jobs, dataset, resume)
     where = pick_device(device)
     use_threads(run.recipe.threads)
@@ -76,10 +77,14 @@ def sit_down(
 def _plan(run: Run, job: Job, dataset: ImageDataset) -> str:
     """One line on a job; building its model refuses sizes that do not fit."""
     spec, training = model_spec(job.model, run.recipe), job.training
+    if training.batch_size > len(dataset.train):
+        raise UsageError(
+            f"{job.label}: a batch of {training.batch_size} is more than the {len(dataset.train)} training items"
+        )
     size = ""
     if job.stage == "stage1":
         model = build_stage1(spec.kind, stage1_architecture(spec, run.recipe, dataset))
-        size = f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+        size = f"{parameter_count(model):,} parameters, "
     state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
     return f"  {job.label}: {size}{state}"
 

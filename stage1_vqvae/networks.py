@@ -10,6 +10,7 @@ Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck c
 import math
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,6 +40,8 @@ def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int
     Raises:
         UsageError: downsampling is not 2, 4 or 8, or does not divide the image side.
     """
+    if len(image_shape) != 3:
+        raise UsageError(f"image_shape must be (channels, height, width), not {tuple(image_shape)}")
     _, height, width = image_shape
     if downsampling not in (2, 4, 8):
         raise UsageError(f"downsampling must be 2, 4 or 8, not {downsampling}")
@@ -106,6 +109,23 @@ class Decoder(nn.Module):
 
     def forward(self, z_BDHW: Tensor) -> Tensor:
         return self.layers(z_BDHW)
+
+
+def check_images(x_BCHW: Tensor, image_shape: tuple[int, int, int], levels: int) -> None:
+    """Refuse what would get a wrong likelihood without a word.
+
+    The values are looked at only on the CPU; on an accelerator that would stall every training step.
+
+    Raises:
+        UsageError: not integer images `[B, *image_shape]` with values 0..levels-1.
+    """
+    expected = f"expected integer images [batch, {', '.join(map(str, image_shape))}] with levels 0 to {levels - 1}"
+    if x_BCHW.is_floating_point() or x_BCHW.is_complex() or x_BCHW.dtype == torch.bool:
+        raise UsageError(f"{expected}, got {x_BCHW.dtype}: pass the levels themselves, not scaled to 0..1")
+    if x_BCHW.ndim != 4 or tuple(x_BCHW.shape[1:]) != tuple(image_shape) or not len(x_BCHW):
+        raise UsageError(f"{expected}, got shape {tuple(x_BCHW.shape)}")
+    if x_BCHW.device.type == "cpu" and not 0 <= int(x_BCHW.min()) <= int(x_BCHW.max()) < levels:
+        raise UsageError(f"{expected}, got levels {int(x_BCHW.min())} to {int(x_BCHW.max())}")
 
 
 def normalise(x_BCHW: Tensor, levels: int) -> Tensor:

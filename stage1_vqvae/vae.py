@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.networks import Decoder, Encoder, code_grid, normalise
+from stage1_vqvae.networks import Decoder, Encoder, check_images, code_grid, normalise
 from twostage.errors import UsageError
 from twostage.likelihoods import make_likelihood, mean_image
 
@@ -126,6 +126,7 @@ class VAE(nn.Module):
 
     def posterior(self, x_BCHW: Tensor) -> GaussianPosterior:
         """q(z|x) for integer images."""
+        check_images(x_BCHW, self.image_shape, self.levels)
         mean, log_variance = self.encoder(normalise(x_BCHW, self.levels)).float().chunk(2, 1)
         # A soft bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
         return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage1_vqvae.networks import Decoder, Encoder, code_grid, normalise
+from stage1_vqvae.networks import Decoder, Encoder, check_images, code_grid, normalise
 from stage1_vqvae.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 from twostage.likelihoods import make_likelihood, mean_image
 
@@ -46,7 +46,7 @@ class VQVAE(nn.Module):
             `VectorQuantiser`.
 
     Raises:
-        UsageError: the sizes do not fit one another.
+        UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
 
     def __init__(
@@ -100,9 +100,13 @@ class VQVAE(nn.Module):
         )
         self.likelihood = make_likelihood(likelihood, features=head_channels, channels=image_shape[0], levels=levels)
 
+    def _encode(self, x_BCHW: Tensor) -> Tensor:
+        check_images(x_BCHW, self.image_shape, self.levels)
+        return self.encoder(normalise(x_BCHW, self.levels))
+
     def forward(self, x_BCHW: Tensor) -> VQVAEOutput:
         """Loss and statistics of a batch of integer images; the codebook is left as it is."""
-        quantised = self.quantiser(self.encoder(normalise(x_BCHW, self.levels)))
+        quantised = self.quantiser(self._encode(x_BCHW))
         log_prob_BCHW = self.likelihood.log_prob(self.decoder(quantised.vectors), x_BCHW)
         log_likelihood_nats_B = log_prob_BCHW.flatten(1).sum(1)
         loss = -log_likelihood_nats_B.mean() / self.dims + self.quantiser.loss(quantised)
@@ -117,13 +121,13 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def initialise_codebook(self, x_BCHW: Tensor, *, seed: int) -> None:
         """Set the codebook by k-means on the encoded images; call once before training."""
-        vectors_BDHW = self.encoder(normalise(x_BCHW, self.levels))
+        vectors_BDHW = self._encode(x_BCHW)
         self.quantiser.initialise_kmeans(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor) -> Tensor:
         """Integer images `[B, C, H, W]` to codes `[B, G, h, w]`, int64."""
-        return self.quantiser(self.encoder(normalise(x_BCHW, self.levels))).codes
+        return self.quantiser(self._encode(x_BCHW)).codes
 
     @torch.no_grad()
     def probabilities(self, codes_BGHW: Tensor) -> Tensor:
@@ -138,5 +142,6 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
         """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
+        check_images(x_BCHW, self.image_shape, self.levels)
         features_BFHW = self.decoder(self.quantiser.lookup(codes_BGHW))
         return self.likelihood.log_prob(features_BFHW, x_BCHW).flatten(1).sum(1)

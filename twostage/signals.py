@@ -27,7 +27,8 @@ class SafePoint:
             raise KeyboardInterrupt
         self.received = number
         # os.write, because a signal may arrive in the middle of a print.
-        os.write(2, b"\nstopping at the next safe point; press Ctrl-C again to stop at once\n")
+        again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+        os.write(2, f"\nstopping at the next safe point{again}\n".encode())
 
     def __enter__(self) -> "SafePoint":
         try:

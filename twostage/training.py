@@ -258,7 +258,7 @@ class Fit:
             what = "loss" if not math.isfinite(loss) else "gradient"
             raise RunError(
                 f"the {what} is not finite at step {self.step} (loss {loss}, gradient norm {gradient_norm}) and went "
-                f"no further; what {self.folder} holds is good: lower the learning rate or the clip norm in a new run"
+                f"no further; any checkpoint in {self.folder} is from before: lower the learning rate or the clip norm"
             )
         self.optimiser.step()
         extra = self.task.after_step(result, self.optimiser)
@@ -279,6 +279,8 @@ class Fit:
         metrics = Metrics(self.folder / "metrics.jsonl", size=size)
         try:
             with SafePoint() as safe_point, Progress(label, total=self.budget.steps, done=self.step) as progress:
+                if checkpoint is not None and self.step < self.budget.steps:
+                    say(f"{label}: going on from step {self.step}")
                 if checkpoint is None:
                     seed_step(self.seed, 0)
                     self.task.start()

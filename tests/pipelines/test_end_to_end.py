@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from twostage.errors import UsageError
 from twostage_pipelines import load_run
 from twostage_pipelines.cli import main
 
@@ -347,3 +348,47 @@ def test_one_training_may_have_a_seed_of_its_own(copy: Path, capsys: pytest.Capt
     assert (copy / "models/vq-vae/prior/best/model.safetensors").read_bytes() != before
     assert _twostage("evaluate", copy) == 0
     assert (copy / "config.toml").read_bytes() == config
+
+
+def test_library_generate_takes_labels_in_every_usual_form(trained: Path) -> None:
+    model = load_run(trained)
+    expected = model.generate(3, labels=torch.tensor([2, 2, 2]))
+    assert torch.equal(model.generate(3, labels=2), expected)
+    assert torch.equal(model.generate(3, labels=[2, 2, 2]), expected)
+    assert torch.equal(model.generate(12), model.generate(12, labels=[*range(10), 0, 1]))
+    for labels, sentence in ((10, "labels 0 to 9"), ([1, 2], "one label or 3"), (0.5, "one label or 3")):
+        with pytest.raises(UsageError, match=sentence):
+            model.generate(3, labels=labels)
+    with pytest.raises(UsageError, match="count of at least 1"):
+        model.generate(0)
+
+
+def test_generate_clears_its_own_earlier_images_from_the_run(copy: Path) -> None:
+    keep = copy / "samples" / "mine.png"
+    keep.write_bytes(b"mine")
+    assert _twostage("generate", copy, "--count", 5, "--label", 3) == 0
+    assert _twostage("generate", copy, "--count", 2) == 0
+    names = {path.name for path in (copy / "samples").glob("0*.png")}
+    assert names == {"0000-label0.png", "0001-label1.png"}
+    assert keep.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("verb", ["train-codebook", "generate", "reconstruct"])
+def test_a_file_where_a_folder_should_be_is_refused_also_on_a_dry_run(
+    trained: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, picture = tmp_path / "small.toml", tmp_path / "p.png"
+    recipe.write_text(RECIPE)
+    Image.new("L", (8, 8)).save(picture)
+    arguments = {"train-codebook": [recipe], "generate": [trained], "reconstruct": [trained, picture]}[verb]
+    for dry in ([], ["--dry-run"]):
+        assert _twostage(verb, *arguments, "--out", recipe, *dry) == 2
+        assert "is a file, but a folder is needed" in capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    command = ["train-codebook", tmp_path / "small.toml", "--out", tmp_path / "run"]
+    assert _twostage(*command, "--codebook-training.batch-size", 1298) == 2
+    assert "1297 training items" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -102,6 +102,32 @@ def test_a_downsampling_that_does_not_divide_the_image_is_refused(model_class: t
         model_class(image_shape=(1, 27, 27), downsampling=3)
 
 
+@pytest.mark.parametrize("model_class", [VQVAE, VAE])
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (torch.rand(2, 1, 8, 8), "integer images .* got torch.float32"),
+        (torch.full((2, 1, 8, 8), -1), "got levels -1 to -1"),
+        (torch.full((2, 1, 8, 8), -100), "got levels -100 to -100"),
+        (torch.full((2, 1, 8, 8), 5), "got levels 5 to 5"),
+        (torch.zeros(2, 1, 12, 8, dtype=torch.int64), "got shape"),
+        (torch.zeros(2, 8, 8, dtype=torch.int64), "got shape"),
+        (torch.zeros(0, 1, 8, 8, dtype=torch.int64), "got shape"),
+    ],
+)
+def test_images_that_would_get_a_wrong_likelihood_are_refused(
+    model_class: type, images: torch.Tensor, sentence: str
+) -> None:
+    model = model_class(image_shape=(1, 8, 8), levels=5, channels=8).eval()
+    with pytest.raises(UsageError, match=sentence):
+        model(images)
+    if isinstance(model, VQVAE):
+        with pytest.raises(UsageError, match=sentence):
+            model.encode(images)
+        with pytest.raises(UsageError, match=sentence):
+            model.log_prob(images, torch.zeros(len(images), 1, 2, 2, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("downsampling", [2, 4, 8])
 @pytest.mark.parametrize("codebooks", [1, 2])
 def test_shapes_are_as_documented(downsampling: int, codebooks: int) -> None:

@@ -59,7 +59,7 @@ _POSITIVE = Limit(0, low_open=True)
 _SHARE = Limit(0, 1, high_open=True)
 
 LIMITS: dict[type, dict[str, Limit]] = {
-    Recipe: {"seed": Limit(0, 2**32 - 1), "threads": _NOT_NEGATIVE},
+    Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
     Stage1Config: {
         # Half as many at twice the grid's side.
         "channels": Limit(2),

@@ -48,6 +48,8 @@ def parse_recipe(text: str, *, source: str, default_name: str = "custom") -> Rec
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{source} is not valid TOML: {error}.") from None
+    if not values:
+        raise UsageError(f"{source} holds no setting: start from a shipped recipe (twostage recipes digits > FILE).")
     values.setdefault("name", default_name)
     try:
         # Through JSON because strict mode takes an array for a tuple and a table for a dataclass only there.
