@@ -4,10 +4,7 @@ Shapes: N items, K codes.
 """
 
 import io
-import json
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -24,15 +21,6 @@ def _png(figure: Figure) -> bytes:
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
     return buffer.getvalue()
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a line that is damaged, or a missing file, costs its rows and no more."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
 
 
 def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, unit: str) -> bytes:
@@ -58,7 +46,8 @@ def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, un
         low, high = min(values), max(values)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low) + 1e-9)
     axis.set(title=title, xlabel="optimiser steps", ylabel=unit)
-    axis.legend(fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     return _png(figure)
 

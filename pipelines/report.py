@@ -14,6 +14,7 @@ from twostage.codebook_usage import codebook_usage
 from twostage.codes import load_codes
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
+from twostage.metrics import read_metrics
 from twostage.progress import say
 
 from . import figures
@@ -161,9 +162,9 @@ def model_section(
 
 def training_section(run: Run, names: list[str]) -> str:
     """Curves of every training."""
-    stage1 = {name: figures.read_metrics(run.stage1_folder(name) / "metrics.jsonl") for name in names}
+    stage1 = {name: read_metrics(run.stage1_folder(name) / "metrics.jsonl") for name in names}
     priors = {
-        name: figures.read_metrics(run.prior_folder(name) / "metrics.jsonl")
+        name: read_metrics(run.prior_folder(name) / "metrics.jsonl")
         for name in names
         if is_finished(run.prior_folder(name))
     }

@@ -7,9 +7,7 @@ CUDA adds some sums in no fixed order.
 """
 
 import fcntl
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from twostage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint,
 from twostage.config.schema import TrainingConfig
 from twostage.data import batch_indices
 from twostage.errors import RunError
+from twostage.metrics import Metrics
 from twostage.progress import Progress, say
 from twostage.signals import Interrupted, SafePoint
 
@@ -126,29 +125,6 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tens
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-class Metrics:
-    """`metrics.jsonl`, cut back to the checkpoint when a run is resumed so that no step stands in it twice."""
-
-    def __init__(self, path: Path, *, size: int) -> None:
-        path.touch()
-        if path.stat().st_size < size:
-            say(f"warning: {path} is shorter than its checkpoint says; the record of earlier steps is incomplete")
-        os.truncate(path, min(size, path.stat().st_size))
-        self._file = path.open("ab")
-
-    def write(self, row: Mapping[str, float | int]) -> None:
-        self._file.write(json.dumps(row).encode() + b"\n")
-
-    def sync(self) -> int:
-        """Bytes safely on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 @contextmanager

@@ -392,3 +392,10 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path, capsys: pytest.
     assert _twostage(*command, "--codebook-training.batch-size", 1298) == 2
     assert "1297 training items" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_training_record_costs_the_report_its_curves_and_no_more(copy: Path) -> None:
+    for path in copy.glob("models/*/*/metrics.jsonl"):
+        path.write_bytes(b"\0\0{" + path.read_bytes()[:40])
+    (copy / "models/vae/stage1/metrics.jsonl").unlink()
+    assert _twostage("report", copy) == 0
