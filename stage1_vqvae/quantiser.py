@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from stage1_vqvae.kmeans import kmeans
 from stage1_vqvae.nearest import nearest_codes, sum_by_code
+from stage1_vqvae.straight_through import StraightThrough
 from twostage.errors import UsageError
 
 
@@ -154,8 +155,7 @@ class VectorQuantiser(nn.Module):
             codebook_loss = commitment_loss.detach()
             if self.update_rule == "loss":
                 codebook_loss = F.mse_loss(e_GND, z_GND.detach(), reduction="sum") / elements
-            # the difference is exactly zero: the value is the codebook's bit for bit, the gradient of z exactly one
-            vectors_BDS = (z_BDS - z_BDS.detach()) + self._join(e_GND.detach(), z_BDS.shape)
+            vectors_BDS = StraightThrough.apply(z_BDS, self._join(e_GND.detach(), z_BDS.shape))
         codes_BGS = codes_GN.reshape(self.codebooks, len(z_BDS), *z_BDS.shape[2:]).transpose(0, 1).contiguous()
         statistics = self._statistics(z_GND.detach(), codes_GN) if self.training else None
         return Quantised(vectors_BDS, codes_BGS, commitment_loss, codebook_loss, statistics)
