@@ -1,4 +1,4 @@
-"""The straight-through estimator (van den Oord et al. 2017, section 3.2): the decoder's gradient copied to the encoder."""
+"""Straight-through estimator (van den Oord et al. 2017, section 3.2): the gradient of the decoder goes to the encoder."""
 
 from typing import Any
 
