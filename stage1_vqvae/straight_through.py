@@ -1,4 +1,4 @@
-"""Straight-through estimator (van den Oord et al. 2017, section 3.2): the gradient of the decoder goes to the encoder."""
+"""Straight-through estimator (van den Oord et al. 2017, section 3.2): the encoder gets the gradient of the decoder."""
 
 from typing import Any
 
