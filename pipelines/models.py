@@ -102,14 +102,10 @@ class LoadedStage1:
 
 @dataclass(frozen=True)
 class LoadedPrior:
-    """A trained prior in eval mode, with its record."""
+    """A trained prior in eval mode."""
 
     model: PixelCNN
     checkpoint: Checkpoint
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return self.checkpoint.state["record"]
 
 
 def _restore(model: torch.nn.Module, checkpoint: Checkpoint, device: torch.device) -> None:

@@ -125,10 +125,3 @@ def mean_image(probabilities_BCHWL: Tensor) -> Tensor:
     """Mean of p(x|z) in levels, `[B, C, H, W]`, fp32: the image whose PSNR is reported."""
     levels_L = torch.arange(probabilities_BCHWL.shape[-1], dtype=torch.float32, device=probabilities_BCHWL.device)
     return probabilities_BCHWL @ levels_L
-
-
-def sample_image(probabilities_BCHWL: Tensor, uniform_BCHW: Tensor) -> Tensor:
-    """Draw integer levels `[B, C, H, W]` by inverting the cumulative masses at uniforms in [0, 1)."""
-    cumulative_BCHWL = probabilities_BCHWL.double().cumsum(-1)
-    threshold_BCHW1 = (uniform_BCHW.double() * cumulative_BCHWL[..., -1]).unsqueeze(-1)
-    return (cumulative_BCHWL <= threshold_BCHW1).sum(-1).clamp(max=probabilities_BCHWL.shape[-1] - 1)

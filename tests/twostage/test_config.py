@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from twostage.config.check import LIMITS, baseline_beta, baseline_name, check_model, check_recipe
 from twostage.config.load import (
-    diff_recipes,
     dump_recipe,
     load_recipe,
     load_run_recipe,
@@ -186,18 +185,6 @@ def test_run_recipe_tells_a_wrong_folder_from_a_damaged_run(tmp_path: Path) -> N
     (tmp_path / "config.toml").write_text("seed = 'x", encoding="utf-8")
     with pytest.raises(RunError, match="damaged"):
         load_run_recipe(tmp_path)
-
-
-def test_diff_lists_exactly_what_differs() -> None:
-    recipe = Recipe()
-    other = replace(recipe, seed=3, data=DataConfig(path="x"), prior=PriorConfig(channels=128, conditional=False))
-    assert diff_recipes(recipe, recipe) == []
-    assert diff_recipes(recipe, other) == [
-        "seed: 0 -> 3",
-        'data.path: unset -> "x"',
-        "prior.channels: 64 -> 128",
-        "prior.conditional: true -> false",
-    ]
 
 
 @pytest.mark.parametrize(("beta", "name"), [(1.0, "vae"), (4.0, "beta-vae-4"), (0.5, "beta-vae-0.5")])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from twostage.errors import UsageError
-from twostage.likelihoods import LIKELIHOODS, make_likelihood, mean_image, sample_image
+from twostage.likelihoods import LIKELIHOODS, make_likelihood, mean_image
 
 NAMES = sorted(LIKELIHOODS)
 
@@ -93,16 +93,6 @@ def test_gradient_is_the_derivative_of_the_log_mass(name: str) -> None:
     (expected,) = torch.autograd.grad(log_prob(features), features)
     (actual,) = torch.autograd.grad(likelihood.log_prob(features, x).sum(), features)
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_samples_follow_the_masses_and_stay_in_the_alphabet() -> None:
-    likelihood = _make("hurdle", channels=1, levels=4)
-    table = likelihood.probabilities(torch.randn(1, 5, 1, 1)).detach().expand(1, 1, 200, 200, 4)
-    drawn = sample_image(table, torch.rand(1, 1, 200, 200, generator=torch.Generator().manual_seed(0)))
-    share = torch.bincount(drawn.flatten(), minlength=4) / drawn.numel()
-    torch.testing.assert_close(share, table[0, 0, 0, 0], atol=0.01, rtol=0)
-    edge = sample_image(table[..., :1, :1, :], torch.tensor([[[[0.99999994]]]]))
-    assert 0 <= edge.item() <= 3
 
 
 def test_mean_is_the_expected_level() -> None:

@@ -17,7 +17,6 @@ _EXPORTS = {
     "baseline_name": "check",
     "check_model": "check",
     "check_recipe": "check",
-    "diff_recipes": "load",
     "dump_recipe": "load",
     "load_recipe": "load",
     "load_run_recipe": "load",

@@ -68,12 +68,6 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(_without_none(asdict(recipe)))
 
 
-def diff_recipes(a: Recipe, b: Recipe) -> list[str]:
-    """One line per setting that differs, in schema order: `prior.channels: 64 -> 128`."""
-    new = dict(_leaves(b))
-    return [f"{key}: {_show(old)} -> {_show(new[key])}" for key, old in _leaves(a) if old != new[key]]
-
-
 def recipe_names() -> tuple[str, ...]:
     """Names of the shipped recipes, sorted."""
     names = (entry.name for entry in _shipped().iterdir())

@@ -16,7 +16,7 @@ class DataConfig:
     name: Literal["digits", "mnist"] = "digits"
     """Data set: `digits` (1797 real 8x8 digits inside scikit-learn, offline) or `mnist` (the official IDX files)."""
     path: str | None = None
-    """Folder that holds the data set's files; not used by `digits`."""
+    """Folder that holds the data set's files; `digits` is built in and takes none."""
 
 
 @dataclass(frozen=True, kw_only=True)
