@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .schema import (
+    DataConfig,
     EvaluationConfig,
     GaussianConfig,
     PriorConfig,
@@ -60,12 +61,17 @@ _SHARE = Limit(0, 1, high_open=True)
 
 LIMITS: dict[type, dict[str, Limit]] = {
     Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
+    DataConfig: {"image_size": Limit(2, 4096), "skip_unreadable": _NOT_NEGATIVE},
     Stage1Config: {
         # Half as many at twice the grid's side.
         "channels": Limit(2),
         "residual_blocks": _NOT_NEGATIVE,
         "residual_channels": _COUNT,
         "head_channels": _COUNT,
+        "mixtures": Limit(1, 1024),
+        "autoregressive_layers": _NOT_NEGATIVE,
+        "autoregressive_channels": _COUNT,
+        "autoregressive_kernel": Limit(3, odd=True),
     },
     QuantiserConfig: {
         "codebook_size": Limit(2, 65536),
@@ -83,6 +89,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "first_kernel": Limit(3, odd=True),
         "kernel": Limit(3, odd=True),
         "dropout": _SHARE,
+        "label_dropout": _SHARE,
     },
     TrainingConfig: {
         "steps": _COUNT,
@@ -91,10 +98,19 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "warmup_steps": _NOT_NEGATIVE,
         "weight_decay": _NOT_NEGATIVE,
         "clip_norm": _NOT_NEGATIVE,
+        "weight_ema": _SHARE,
+        "patience": _NOT_NEGATIVE,
         "validate_every": _COUNT,
         "checkpoint_every": _COUNT,
     },
-    EvaluationConfig: {"iwae_samples": _COUNT, "batch_size": _COUNT},
+    EvaluationConfig: {
+        "iwae_samples": _COUNT,
+        "batch_size": _COUNT,
+        "search_items": _NOT_NEGATIVE,
+        "search_candidates": Limit(2, 65536),
+        "search_sweeps": _COUNT,
+        "frechet_samples": _NOT_NEGATIVE,
+    },
 }
 
 
@@ -114,6 +130,19 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
         raise UsageError(
             f"{source}: quantiser.embedding_dim must be a multiple of quantiser.codebooks ({quantiser.codebooks}), "
             f"but is {quantiser.embedding_dim}."
+        )
+    data = recipe.data
+    if data.test_folder and not data.train_folder:
+        raise UsageError(f"{source}: data.test_folder needs data.train_folder, which is not given.")
+    if recipe.stage1.likelihood == "mse" and recipe.stage1.autoregressive_layers:
+        raise UsageError(
+            f"{source}: stage1.likelihood mse has no distribution over pixels to draw from, so "
+            f"stage1.autoregressive_layers must be 0, but is {recipe.stage1.autoregressive_layers}."
+        )
+    if (recipe.stage1.likelihood == "bernoulli") != (data.binarise != "none"):
+        raise UsageError(
+            f"{source}: stage1.likelihood bernoulli and data.binarise static or dynamic go together, but they are "
+            f"{recipe.stage1.likelihood} and {data.binarise}."
         )
     for section in ("codebook_training", "prior_training", "baseline_training"):
         training: TrainingConfig = getattr(recipe, section)

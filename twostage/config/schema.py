@@ -13,10 +13,27 @@ from typing import Any, ClassVar, Literal
 class DataConfig:
     """Which images are modelled."""
 
-    name: Literal["digits", "mnist"] = "digits"
-    """Data set: `digits` (1797 real 8x8 digits inside scikit-learn, offline) or `mnist` (the official IDX files)."""
+    name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "images"] = "digits"
+    """Data set: digits (built in), mnist, fashion-mnist, cifar10 (official files), or images: any folder of images."""
     path: str | None = None
-    """Folder that holds the data set's files; `digits` is built in and takes none."""
+    """Folder that holds the files. Unless given, mnist, fashion-mnist and cifar10 are downloaded once, checksummed."""
+    image_size: int = 32
+    """Side of the square images made from a folder."""
+    fit: Literal["exact", "crop", "resize"] = "resize"
+    """Folder images to that size: `resize` (short side, then centre crop), centre `crop`, or refuse all but `exact`."""
+    colour: Literal["rgb", "grey"] = "rgb"
+    """Channels of folder images."""
+    train_folder: str | None = None
+    """Sub-folder of training and validation images. Unless given: all, split by digests of their names."""
+    test_folder: str | None = None
+    """Sub-folder of test images. Unless given: a tenth of all images is held out. Goes with train_folder."""
+    skip_unreadable: int = 0
+    """Unreadable files of a folder that may be left out, by name in the record; one more is an error."""
+    horizontal_flips: bool = False
+    """Mirror training images at random; the prior sees the codes of both sides."""
+    binarise: Literal["none", "static", "dynamic"] = "none"
+    """Grey levels to 0 or 1, drawn with probability level/(levels - 1): once (`static`), or anew for every training
+    batch with fixed validation and test draws (`dynamic`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +50,17 @@ class Stage1Config:
     """Width between the 3x3 and the 1x1 convolution of a residual block."""
     head_channels: int = 64
     """Channels per pixel that the decoder hands to the likelihood."""
-    likelihood: Literal["categorical", "hurdle"] = "categorical"
-    """p(x|z) over the grey levels: `categorical`, or `hurdle` (P(0), then a categorical over the other levels)."""
+    likelihood: Literal["categorical", "hurdle", "logistic-mixture", "bernoulli", "mse"] = "categorical"
+    """p(x|z) over the levels: `categorical`, `hurdle` (P(0), then a categorical over the others), `logistic-mixture`
+    (discretised, sub-pixels in order), `bernoulli` (binarised data), or `mse`, which has PSNR but no bits/dim."""
+    mixtures: int = 10
+    """Components of the logistic mixture."""
+    autoregressive_layers: int = 0
+    """Gated masked layers over the pixels on top of the decoder; 0: pixels are independent given the codes."""
+    autoregressive_channels: int = 32
+    """Width of those layers."""
+    autoregressive_kernel: int = 5
+    """Kernel side of the first of them; the later ones have 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +75,8 @@ class QuantiserConfig:
     """Channels at the bottleneck, all codebooks together."""
     update: Literal["ema", "loss"] = "ema"
     """How the codebook learns: moving averages of the assigned vectors, or gradients of the codebook loss."""
+    gradient: Literal["straight-through", "rotation"] = "straight-through"
+    """Gradient past the quantiser: copied, or rotated and scaled with the vector (rotation trick)."""
     commitment_beta: float = 0.25
     """Weight of the commitment term |sg(e) - z|^2."""
     decay: float = 0.99
@@ -83,6 +111,8 @@ class PriorConfig:
     """Dropout inside each gated layer."""
     conditional: bool = True
     """Condition on the class label where the data set has labels."""
+    label_dropout: float = 0.0
+    """Share of training items whose label is hidden: above 0, the same prior also samples without a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +133,10 @@ class TrainingConfig:
     """Decoupled weight decay (AdamW) on matrices and kernels."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm; 0 turns clipping off."""
+    weight_ema: float = 0.0
+    """Decay of a moving average of the weights, which is what is validated and kept; 0: the weights themselves."""
+    patience: int = 0
+    """Stop after this many validations in a row without a new best; 0: never before the last step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the training step (autocast); evaluation is always fp32."""
     validate_every: int = 500
@@ -119,6 +153,14 @@ class EvaluationConfig:
     """k of the importance-weighted bound."""
     batch_size: int = 256
     """Items per forward pass; changes memory and speed, not results."""
+    search_items: int = 0
+    """Items, the first of the split, whose codes are searched for fewer total bits: a row of its own; 0: no search."""
+    search_candidates: int = 4
+    """Nearest codes tried at every position in turn."""
+    search_sweeps: int = 1
+    """Passes over all positions."""
+    frechet_samples: int = 0
+    """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
 
 
 @dataclass(frozen=True, kw_only=True)
