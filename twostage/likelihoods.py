@@ -1,8 +1,9 @@
-"""Discrete likelihoods p(x|z): probability mass functions over the integer levels 0..L-1 of every sub-pixel.
+"""Likelihoods p(x|z): probability mass functions over the integer levels 0..L-1 of every sub-pixel, and a plain MSE.
 
 Each likelihood owns the last linear layer (a 1x1 convolution written as a matrix product), takes the decoder's features
 and the integer image, and answers with exact log-masses in nats. Nothing is dequantised or rounded, so the masses of
-all L levels sum to one and -log2 p is the length of a code that could be written.
+all L levels sum to one and -log2 p is the length of a code that could be written. The exception is `mse`, a density
+offered because people expect it: it trains and has PSNR, but `discrete` is False and nothing may call it bits.
 
 Shapes: B items, F features, C image channels, H x W pixels, L levels, M pixels above zero.
 """
@@ -16,18 +17,24 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from twostage.errors import UsageError
+from twostage.logistic_mixture import LogisticMixtureLikelihood
 
 
 class Likelihood(Protocol):
-    """What stage one asks of p(x|z); sub-pixels are independent given the features."""
+    """What stage one asks of p(x|z); pixels are independent given the features, channels at most follow in order."""
 
     levels: int
+    discrete: bool
+    """Whether it is a mass function, so that -log2 p is a number of bits."""
 
     def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Log-mass of every sub-pixel in nats, `[B, C, H, W]`, fp32; x holds integers 0..levels-1."""
 
-    def probabilities(self, features_BFHW: Tensor) -> Tensor:
-        """Masses of all levels, `[B, C, H, W, L]`, fp32, summing to one over the last axis."""
+    def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Masses of all levels given the earlier channels in x, `[B, C, H, W, L]`, fp32, summing to one over L."""
+
+    def mean(self, features_BFHW: Tensor) -> Tensor:
+        """Mean of p(x|z) in levels, `[B, C, H, W]`, fp32: the image whose PSNR is reported."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Weights of the last layer."""
@@ -47,6 +54,8 @@ class CategoricalLikelihood(nn.Module):
         levels: L, size of the alphabet.
     """
 
+    discrete = True
+
     def __init__(self, *, features: int, channels: int, levels: int) -> None:
         super().__init__()
         self.channels, self.levels = channels, levels
@@ -56,8 +65,11 @@ class CategoricalLikelihood(nn.Module):
         logits_BCHWL = _project(features_BFHW, self.logits, self.channels)
         return -F.cross_entropy(logits_BCHWL.movedim(-1, 1), x_BCHW.long(), reduction="none")
 
-    def probabilities(self, features_BFHW: Tensor) -> Tensor:
+    def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         return _project(features_BFHW, self.logits, self.channels).softmax(-1)
+
+    def mean(self, features_BFHW: Tensor) -> Tensor:
+        return _expectation(_project(features_BFHW, self.logits, self.channels).softmax(-1))
 
 
 class HurdleLikelihood(nn.Module):
@@ -70,6 +82,8 @@ class HurdleLikelihood(nn.Module):
         channels: C, image channels.
         levels: L, size of the alphabet, at least 2.
     """
+
+    discrete = True
 
     def __init__(self, *, features: int, channels: int, levels: int) -> None:
         super().__init__()
@@ -94,34 +108,125 @@ class HurdleLikelihood(nn.Module):
             level_log_prob.append(torch.zeros_like(log_prob_BCHW[:, channel]).masked_scatter(mask_BHW, log_prob_M))
         return log_prob_BCHW + torch.stack(level_log_prob, 1)
 
-    def probabilities(self, features_BFHW: Tensor) -> Tensor:
+    def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         zero_BCHW1 = _project(features_BFHW, self.zero_logit, self.channels).sigmoid()
         above_BCHWL = _project(features_BFHW, self.above_logits, self.channels).softmax(-1)
         return torch.cat([zero_BCHW1, (1 - zero_BCHW1) * above_BCHWL], -1)
 
-
-LIKELIHOODS: dict[str, type[CategoricalLikelihood] | type[HurdleLikelihood]] = {
-    "categorical": CategoricalLikelihood,
-    "hurdle": HurdleLikelihood,
-}
+    def mean(self, features_BFHW: Tensor) -> Tensor:
+        above_BCHW = 1.0 + _expectation(_project(features_BFHW, self.above_logits, self.channels).softmax(-1))
+        return above_BCHW * (-_project(features_BFHW, self.zero_logit, self.channels).squeeze(-1)).sigmoid()
 
 
-def make_likelihood(
-    name: str, *, features: int, channels: int, levels: int
-) -> CategoricalLikelihood | HurdleLikelihood:
-    """The likelihood of that name.
+class BernoulliLikelihood(nn.Module):
+    """One logit per sub-pixel of binarised data (L = 2).
+
+    Args:
+        features: F, channels of the decoder's output.
+        channels: C, image channels.
+        levels: must be 2.
 
     Raises:
-        UsageError: the name is not one of `LIKELIHOODS`, or the alphabet is too small.
+        UsageError: the data have another number of levels.
+    """
+
+    discrete = True
+
+    def __init__(self, *, features: int, channels: int, levels: int) -> None:
+        super().__init__()
+        if levels != 2:
+            raise UsageError(f"the bernoulli likelihood needs binarised data, not {levels} levels: set data.binarise")
+        self.channels, self.levels = channels, levels
+        self.logit = nn.Linear(features, channels)
+
+    def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        logit_BCHW = _project(features_BFHW, self.logit, self.channels).squeeze(-1)
+        return F.logsigmoid(torch.where(x_BCHW > 0, logit_BCHW, -logit_BCHW))
+
+    def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        logit_BCHW1 = _project(features_BFHW, self.logit, self.channels)
+        return torch.cat([(-logit_BCHW1).sigmoid(), logit_BCHW1.sigmoid()], -1)
+
+    def mean(self, features_BFHW: Tensor) -> Tensor:
+        return _project(features_BFHW, self.logit, self.channels).squeeze(-1).sigmoid()
+
+
+class SquaredErrorLikelihood(nn.Module):
+    """Mean squared error: a Gaussian of unit variance around the output, levels scaled to [-1, 1]. Not a mass function.
+
+    Args:
+        features: F, channels of the decoder's output.
+        channels: C, image channels.
+        levels: L, size of the alphabet.
+    """
+
+    discrete = False
+
+    def __init__(self, *, features: int, channels: int, levels: int) -> None:
+        super().__init__()
+        self.channels, self.levels = channels, levels
+        self.output = nn.Linear(features, channels)
+
+    def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """-(x - output)^2 / 2, `[B, C, H, W]`, fp32; the constant of the Gaussian is left out."""
+        output_BCHW = _project(features_BFHW, self.output, self.channels).squeeze(-1)
+        return -0.5 * (x_BCHW.float() * (2.0 / (self.levels - 1)) - 1.0 - output_BCHW) ** 2
+
+    def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        raise UsageError("the likelihood mse has no masses: choose a discrete likelihood for bits/dim and sampling")
+
+    def mean(self, features_BFHW: Tensor) -> Tensor:
+        output_BCHW = _project(features_BFHW, self.output, self.channels).squeeze(-1)
+        return (output_BCHW.clamp(-1.0, 1.0) + 1.0) * ((self.levels - 1) / 2)
+
+
+_SIMPLE: dict[
+    str,
+    type[CategoricalLikelihood] | type[HurdleLikelihood] | type[BernoulliLikelihood] | type[SquaredErrorLikelihood],
+] = {
+    "categorical": CategoricalLikelihood,
+    "hurdle": HurdleLikelihood,
+    "bernoulli": BernoulliLikelihood,
+    "mse": SquaredErrorLikelihood,
+}
+LIKELIHOODS = (*_SIMPLE, "logistic-mixture")
+
+AnyLikelihood = (
+    CategoricalLikelihood | HurdleLikelihood | BernoulliLikelihood | SquaredErrorLikelihood | LogisticMixtureLikelihood
+)
+
+
+def make_likelihood(name: str, *, features: int, channels: int, levels: int, mixtures: int = 10) -> AnyLikelihood:
+    """The likelihood of that name; `mixtures` is read by the logistic mixture alone.
+
+    Raises:
+        UsageError: the name is not one of `LIKELIHOODS`, or the alphabet does not fit it.
     """
     if name not in LIKELIHOODS:
         raise UsageError(f"the likelihood must be one of {', '.join(LIKELIHOODS)}, not {name!r}")
     if levels < 2:
         raise UsageError(f"a likelihood needs at least 2 levels, not {levels}")
-    return LIKELIHOODS[name](features=features, channels=channels, levels=levels)
+    if name == "logistic-mixture":
+        return LogisticMixtureLikelihood(features=features, channels=channels, levels=levels, mixtures=mixtures)
+    return _SIMPLE[name](features=features, channels=channels, levels=levels)
 
 
-def mean_image(probabilities_BCHWL: Tensor) -> Tensor:
-    """Mean of p(x|z) in levels, `[B, C, H, W]`, fp32: the image whose PSNR is reported."""
-    levels_L = torch.arange(probabilities_BCHWL.shape[-1], dtype=torch.float32, device=probabilities_BCHWL.device)
-    return probabilities_BCHWL @ levels_L
+def draw_levels(likelihood: AnyLikelihood, features_BFHW: Tensor, uniform_BCHW: Tensor) -> Tensor:
+    """Integer levels `[B, C, H, W]`, int64, from p(x|features) by inversion of the distribution function.
+
+    Args:
+        likelihood: a discrete one.
+        features_BFHW: what the decoder says.
+        uniform_BCHW: one number in [0, 1) per sub-pixel; the same numbers give the same levels.
+    """
+    if isinstance(likelihood, LogisticMixtureLikelihood):
+        return likelihood.draw(features_BFHW, uniform_BCHW)
+    none_yet = torch.zeros_like(uniform_BCHW, dtype=torch.int64)  # channels are independent
+    cumulative_BCHWL = likelihood.probabilities(features_BFHW, none_yet).double().cumsum(-1)
+    return (cumulative_BCHWL <= uniform_BCHW[..., None]).sum(-1).clamp(max=likelihood.levels - 1)
+
+
+def _expectation(mass_BCHWL: Tensor) -> Tensor:
+    """Mean of 0, 1, ... L-1 under masses, `[B, C, H, W]`, fp32."""
+    levels_L = torch.arange(mass_BCHWL.shape[-1], dtype=torch.float32, device=mass_BCHWL.device)
+    return mass_BCHWL @ levels_L
