@@ -4,7 +4,8 @@ The stack follows van den Oord et al. 2016 ("Conditional Image Generation with P
 section 2.2 and figure 2). A vertical stack sees every row above the current position, a horizontal stack sees the
 current row to the left, and the vertical stack feeds the horizontal one; together they see all earlier positions of the
 raster order inside the receptive field, without the blind spot of a stack of masked square kernels. Each layer applies
-equation 2, `tanh(W_f * x + V_f h) * sigmoid(W_g * x + V_g h)`, with `V h` given as a bias per item and layer.
+equation 2, `tanh(W_f * x + V_f h) * sigmoid(W_g * x + V_g h)`, with `V h` given as a bias per item and layer. What is
+known of every position beforehand (section 2.3's spatial condition) enters the first layer's gates as a map.
 
 Departures from the paper, and why:
 - No masks. A kernel of side k (odd) becomes ceil(k/2) x k in the vertical and 1 x ceil(k/2) in the horizontal stack,
@@ -87,13 +88,13 @@ class GatedLayer(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
 
     def forward(
-        self, vertical_BCHW: Tensor, horizontal_BCHW: Tensor, bias_BD: Tensor | None
+        self, vertical_BCHW: Tensor, horizontal_BCHW: Tensor, bias_BDHW: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the next vertical map, the next horizontal map and this layer's skip [B, S, H, W]."""
         vertical_in = self.vertical(vertical_BCHW)
         horizontal_in = self.horizontal(horizontal_BCHW)
-        if bias_BD is not None:
-            vertical_bias, horizontal_bias = bias_BD[:, :, None, None].chunk(2, dim=1)
+        if bias_BDHW is not None:
+            vertical_bias, horizontal_bias = bias_BDHW.chunk(2, dim=1)
             vertical_in = vertical_in + vertical_bias
             horizontal_in = horizontal_in + horizontal_bias
         horizontal_gate = self.dropout(gate(horizontal_in + self.link(vertical_in)))
@@ -142,13 +143,21 @@ class GatedStack(nn.Module):
             for index in range(layers)
         )
 
-    def forward(self, x_BCHW: Tensor, bias_BLD: Tensor | None = None) -> Tensor:
-        """Map inputs [B, C, H, W] and optional biases [B, L, 4 C] to features [B, S, H, W]."""
+    def forward(self, x_BCHW: Tensor, bias_BLD: Tensor | None = None, map_BDHW: Tensor | None = None) -> Tensor:
+        """Map inputs [B, C, H, W] to features [B, S, H, W].
+
+        Args:
+            x_BCHW: the inputs; the feature at a position sees those of earlier positions.
+            bias_BLD: optional biases of every layer's gates, D = 4 C.
+            map_BDHW: optional biases of the first layer's gates, position by position.
+        """
         vertical, horizontal = x_BCHW, x_BCHW
         features_BSHW: Tensor | None = None
         for index, layer in enumerate(self.layers):
-            bias_BD = None if bias_BLD is None else bias_BLD[:, index]
-            vertical, horizontal, skip = layer(vertical, horizontal, bias_BD)
+            bias_BDHW = None if bias_BLD is None else bias_BLD[:, index, :, None, None]
+            if index == 0 and map_BDHW is not None:
+                bias_BDHW = map_BDHW if bias_BDHW is None else bias_BDHW + map_BDHW
+            vertical, horizontal, skip = layer(vertical, horizontal, bias_BDHW)
             features_BSHW = skip if features_BSHW is None else features_BSHW + skip
         assert features_BSHW is not None  # layers >= 1
         return features_BSHW

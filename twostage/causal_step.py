@@ -32,12 +32,18 @@ class GatedStackState:
         stack: the stack to walk.
         batch_size: items B walked side by side.
         grid: (H, W).
-        bias_BLD: the biases that `GatedStack.forward` would be given, or None.
+        bias_BLD, map_BDHW: the biases that `GatedStack.forward` would be given, or None.
     """
 
     @torch.no_grad()
     def __init__(
-        self, stack: GatedStack, *, batch_size: int, grid: tuple[int, int], bias_BLD: Tensor | None = None
+        self,
+        stack: GatedStack,
+        *,
+        batch_size: int,
+        grid: tuple[int, int],
+        bias_BLD: Tensor | None = None,
+        map_BDHW: Tensor | None = None,
     ) -> None:
         layers = [cast(GatedLayer, layer) for layer in stack.layers]
         like = layers[0].output.weight
@@ -46,7 +52,13 @@ class GatedStackState:
         self._grid = grid
         self._position = 0
         self._rows = [
-            _VerticalRow.fold(layer, bias_BLD[:, index], batch_size=batch_size, width=grid[1])
+            _VerticalRow.fold(
+                layer,
+                bias_BLD[:, index],
+                None if index else map_BDHW,
+                batch_size=batch_size,
+                width=grid[1],
+            )
             for index, layer in enumerate(layers)
         ]
         self._gates_BLC = like.new_zeros(batch_size, len(layers), stack.channels)
@@ -70,8 +82,8 @@ class GatedStackState:
         column = self._position % width
         if column == 0:
             row_BWC = self._inputs_BWC  # zeros before the first row
-            for row in self._rows:
-                row_BWC = row.advance(row_BWC)
+            for layer_row in self._rows:
+                row_BWC = layer_row.advance(row_BWC, self._position // width)
         self._position += 1
         for op in self._operations[column]:
             torch.addmm(op.from_row_BN, op.taps_BP, op.weight_PN, out=op.gate_in_BN)
@@ -95,14 +107,19 @@ class _VerticalRow:
     window_BRWC: Tensor  # inputs of the last R rows, zero columns on both sides
     taps_WBRkC: Tensor  # the same memory, as each output column sees it
     out_WBN: Tensor  # what this row adds to the horizontal gate inputs
+    map_HWBN: Tensor | None  # biases by position, of the vertical and of the horizontal gate
+    link_map_HWBN: Tensor | None
 
     @classmethod
-    def fold(cls, layer: GatedLayer, bias_BD: Tensor, *, batch_size: int, width: int) -> "_VerticalRow":
+    def fold(
+        cls, layer: GatedLayer, bias_BD: Tensor, map_BDHW: Tensor | None, *, batch_size: int, width: int
+    ) -> "_VerticalRow":
         weight_NCRk = layer.vertical.conv.weight
         gate_inputs, channels, rows, kernel = weight_NCRk.shape
         window_BRWC = weight_NCRk.new_zeros(batch_size, rows, width + kernel - 1, channels)
         vertical_bias_BN, horizontal_bias_BN = bias_BD.chunk(2, dim=1)
         scale_N = _tanh_form(layer)
+        map_HWBN, link_map_HWBN = (None, None) if map_BDHW is None else map_BDHW.permute(2, 3, 0, 1).chunk(2, dim=3)
         return cls(
             first=layer.first,
             last=layer.last,
@@ -113,18 +130,24 @@ class _VerticalRow:
             window_BRWC=window_BRWC,
             taps_WBRkC=window_BRWC.unfold(2, kernel, 1).permute(2, 0, 1, 4, 3),
             out_WBN=weight_NCRk.new_zeros(width, batch_size, gate_inputs),
+            map_HWBN=map_HWBN,
+            link_map_HWBN=None if link_map_HWBN is None else link_map_HWBN * scale_N,
         )
 
-    def advance(self, row_BWC: Tensor) -> Tensor:
-        """Take in the next row of inputs, fill `out_WBN`, and return the row of inputs for the layer above."""
+    def advance(self, row_BWC: Tensor, index: int) -> Tensor:
+        """Take in the inputs above row `index`, fill `out_WBN`, and return the row of inputs for the layer above."""
         window_BRWC = self.window_BRWC
         margin = (window_BRWC.shape[2] - row_BWC.shape[1]) // 2
         window_BRWC[:, :-1] = window_BRWC[:, 1:].clone()
         window_BRWC[:, -1, margin : margin + row_BWC.shape[1]] = row_BWC
         taps_XP = self.taps_WBRkC.reshape(-1, self.weight_PN.shape[0])
         gate_in_WBN = torch.mm(taps_XP, self.weight_PN).view(self.out_WBN.shape).add_(self.bias_BN)
+        if self.map_HWBN is not None:
+            gate_in_WBN += self.map_HWBN[index]
         torch.mm(gate_in_WBN.flatten(0, 1), self.link_NN, out=self.out_WBN.flatten(0, 1))
         self.out_WBN.add_(self.link_bias_BN)
+        if self.link_map_HWBN is not None:
+            self.out_WBN.add_(self.link_map_HWBN[index])
         if self.last:
             return row_BWC
         gate_BWC = gate(gate_in_WBN.flatten(0, 1)).view(*gate_in_WBN.shape[:2], -1).transpose(0, 1)

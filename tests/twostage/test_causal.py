@@ -78,19 +78,33 @@ def test_blind_spot_of_masked_kernels_is_inside_the_field_of_view() -> None:
 
 
 @pytest.mark.parametrize("grid", [(4, 5), (1, 6), (6, 1)])
-def test_walk_equals_forward(grid: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("biased", "mapped"), [(True, False), (False, True), (True, True)])
+def test_walk_equals_forward(grid: tuple[int, int], biased: bool, mapped: bool) -> None:
     torch.manual_seed(2)
     stack = GatedStack(channels=4, skip_channels=3, layers=3, first_kernel=5, kernel=3, dropout=0.0).double()
     x_BCHW = torch.randn(2, 4, *grid, dtype=torch.float64)
-    bias_BLD = torch.randn(2, 3, 16, dtype=torch.float64)
-    expected_BSX = stack(x_BCHW, bias_BLD).flatten(2)
-    state = GatedStackState(stack, batch_size=2, grid=grid, bias_BLD=bias_BLD)
+    bias_BLD = torch.randn(2, 3, 16, dtype=torch.float64) if biased else None
+    map_BDHW = torch.randn(2, 16, *grid, dtype=torch.float64) if mapped else None
+    expected_BSX = stack(x_BCHW, bias_BLD, map_BDHW).flatten(2)
+    state = GatedStackState(stack, batch_size=2, grid=grid, bias_BLD=bias_BLD, map_BDHW=map_BDHW)
     x_BCX = x_BCHW.flatten(2)
     for position in range(grid[0] * grid[1]):
         features_BS = state.advance(x_BCX[:, :, position - 1] if position else None)
         torch.testing.assert_close(features_BS, expected_BSX[:, :, position], rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="at most"):
         state.advance(x_BCX[:, :, -1])
+
+
+def test_map_reaches_its_own_position_and_the_ones_that_see_it() -> None:
+    """The condition is known beforehand: the feature at a position may depend on the map at that very position."""
+    torch.manual_seed(3)
+    stack = GatedStack(channels=4, skip_channels=3, layers=2, first_kernel=3, kernel=3, dropout=0.0).double()
+    map_BDHW = torch.zeros(1, 16, 5, 6, dtype=torch.float64, requires_grad=True)
+    features_BSHW = stack(torch.randn(1, 4, 5, 6, dtype=torch.float64), None, map_BDHW)
+    (gradient,) = torch.autograd.grad(features_BSHW[0, :, 3, 2].square().sum(), map_BDHW)
+    seen = gradient[0].abs().sum(0) > 0
+    assert seen[3, 2]
+    assert not seen[4].any()
 
 
 def test_walk_refuses_a_missing_or_early_input() -> None:
