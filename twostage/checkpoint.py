@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from twostage.manifest import (
     render_manifest,
 )
 
+_Content = TypeVar("_Content")
 _STEP = re.compile(r"step-([0-9]{8,15})", re.ASCII)
 
 
@@ -108,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         RunError: it is missing, incomplete, damaged, foreign or of a newer format.
     """
     try:
-        return _load(path)
+        return _load(path, _read)
     except Damaged as damage:
         raise RunError(
             f"expected a whole checkpoint in {path}, but {damage}; use an intact copy or an earlier checkpoint, "
@@ -143,16 +144,29 @@ def load_newest(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | No
     Raises:
         RunError: there are checkpoints and none is whole; starting afresh over them must be the user's decision.
     """
+    return _newest(folder, _read, warn)
+
+
+def newest_state(folder: Path, *, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """`load_newest(...).state` at the cost of its two small files: the tensors are neither read nor verified.
+
+    Raises:
+        RunError: there are checkpoints, and none has a whole manifest and state.
+    """
+    return _newest(folder, _read_state, warn)
+
+
+def _newest(folder: Path, read: Callable[[Path, Path], _Content], warn: Callable[[str], None]) -> _Content | None:
     refused: list[tuple[Path, Damaged]] = []
     for path in _steps(folder):
         try:
-            checkpoint = _load(path)
+            content = _load(path, read)
         except Damaged as damage:
             refused.append((path, damage))
             continue
         for bad, reason in refused:
             warn(f"the checkpoint {bad} is not whole ({reason}); going on from the earlier {path}")
-        return checkpoint
+        return content
     if not refused:
         return None
     newest, reason = refused[0]
@@ -190,13 +204,13 @@ def prune(folder: Path, *, keep: int) -> None:
         raise RunError(f"could not remove old checkpoints in {folder}: {error.strerror}; free it by hand") from error
 
 
-def _load(path: Path) -> Checkpoint:
+def _load(path: Path, read: Callable[[Path, Path], _Content]) -> _Content:
     while True:
         directory, identity = _find(path)
         if directory is None:
             raise Damaged("there is no such directory")
         try:
-            return _read(path, directory)
+            return read(path, directory)
         except Damaged:
             # A training may have replaced the directory while it was being read: then the new one is tried.
             if _find(path)[1] == identity:
@@ -222,6 +236,10 @@ def _read(path: Path, directory: Path) -> Checkpoint:
         # Popped, because the parser copies: two copies of one file in memory at a time, not of all.
         tensors[name.removesuffix(TENSORS_SUFFIX)] = _parse_tensors(contents.pop(name), name)
     return Checkpoint(path=path, tensors=tensors, state=state, sha256={name: files[name].sha256 for name in files})
+
+
+def _read_state(_: Path, directory: Path) -> dict[str, Any]:
+    return parse_json(read_verified(directory / STATE, read_manifest(directory)[STATE]), STATE)
 
 
 def _parse_tensors(data: bytes, name: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import fcntl
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +24,10 @@ from twostage.config.schema import TrainingConfig
 from twostage.data import batch_indices
 from twostage.errors import RunError
 from twostage.metrics import Metrics
+from twostage.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
 from twostage.progress import Progress, say
 from twostage.signals import Interrupted, SafePoint
+from twostage.weight_average import WeightAverage
 
 LOG_EVERY = 25
 CHECKPOINTS_KEPT = 2
@@ -49,11 +51,11 @@ class Task(Protocol):
     items: int
     """Training items; the batch stream runs over 0..items-1."""
     objective: str
-    """Name of the validation number that picks the best model; lower is better."""
+    """Name of the validation number that picks the best model and ends an impatient run; lower is better."""
 
     @property
     def model(self) -> nn.Module:
-        """What the optimiser moves."""
+        """What the optimiser moves, and what `validate` measures: with a weight average, it holds that meanwhile."""
 
     def start(self) -> None:
         """Called once before step 0 of a fresh run (k-means init)."""
@@ -78,53 +80,18 @@ class FitResult:
     best_step: int
     best_value: float
     """Best validation value of the task's objective; `best/` holds that model."""
-
-
-def learning_rate_at(budget: TrainingConfig, step: int) -> float:
-    """Learning rate of the update that ends step `step` (0-based)."""
-    if step < budget.warmup_steps:
-        return budget.learning_rate * (step + 1) / budget.warmup_steps
-    if budget.schedule == "constant":
-        return budget.learning_rate
-    share = (step - budget.warmup_steps) / max(1, budget.steps - budget.warmup_steps)
-    return budget.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+    stopped_early: bool
+    """Whether patience ended it before the last step of its budget."""
 
 
 def seed_step(seed: int, step: int) -> None:
     """Seed torch's generators (CPU and accelerators) from (seed, step)."""
     word = np.random.SeedSequence([seed, 1, step]).generate_state(1, np.uint64)[0]
-    torch.manual_seed(int(word >> np.uint64(1)))
-
-
-def make_optimiser(model: nn.Module, budget: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on the weights of linear and convolutional layers only.
-
-    Biases, embeddings and a codebook are not decayed: pulling them to zero says nothing about smoothness.
-    """
-    decayed = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)  # all convolutions, transposed ones too
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": budget.weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=budget.learning_rate)
-
-
-def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimiser.state_dict()["state"]
-    return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-
-
-def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    number = int(word >> np.uint64(1))
+    # torch.manual_seed formats a stack trace for every accelerator that is not in use: 0.2 ms a step.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
 
 
 @contextmanager
@@ -158,13 +125,25 @@ class Fit:
         self.task, self.folder, self.budget, self.seed, self.device = task, folder, budget, seed, device
         self.record = {**record, "seed": seed, "threads": torch.get_num_threads(), "device": device.type}
         self.optimiser = make_optimiser(task.model, budget)
+        self.average = WeightAverage(task.model, decay=budget.weight_ema) if budget.weight_ema else None
         self.step, self.seconds = 0, 0.0
         self.best_step, self.best_value = -1, math.inf
         self.latest_validation: dict[str, float] = {}
 
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up, or the last `patience` validations brought no new best.
+
+        Only the last validation of all can lie off the grid of `validate_every`, so the steps tell how many there were.
+        """
+        every, patience = self.budget.validate_every, self.budget.patience
+        without_best = self.step // every - max(self.best_step, 0) // every
+        return self.step >= self.budget.steps or 0 < patience <= without_best
+
     def _state(self, metrics_bytes: int) -> dict[str, Any]:
         return {
             "step": self.step,
+            "finished": self.finished,
             "seconds": self.seconds,
             "best_step": self.best_step,
             "best_value": None if math.isinf(self.best_value) else self.best_value,
@@ -182,7 +161,9 @@ class Fit:
                     f"{self.record[what]}; the result will differ in the last bits"
                 )
         self.task.model.load_state_dict(checkpoint.tensors["model"])
-        _load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
+        load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
+        if self.average is not None:
+            self.average.load(checkpoint.tensors["average"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best_step = state["best_step"]
         self.best_value = math.inf if state["best_value"] is None else state["best_value"]
@@ -190,31 +171,31 @@ class Fit:
 
     def save(self, metrics: Metrics) -> None:
         """Write the complete training state as `step-XXXXXXXX/`."""
-        save_checkpoint(
-            self.folder / step_name(self.step),
-            tensors={"model": self.task.model.state_dict(), "optimiser": _optimiser_tensors(self.optimiser)},
-            state=self._state(metrics.sync()),
-        )
+        tensors = {"model": self.task.model.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
+        if self.average is not None:
+            tensors["average"] = self.average.tensors()
+        save_checkpoint(self.folder / step_name(self.step), tensors=tensors, state=self._state(metrics.sync()))
         prune(self.folder, keep=CHECKPOINTS_KEPT)
 
     def validate(self, metrics: Metrics) -> None:
         """Measure on validation data and keep the model in `best/` if it is the best so far."""
         self.task.model.eval()
-        with torch.no_grad():
-            self.latest_validation = dict(self.task.validate())
+        with self.average.in_place() if self.average is not None else nullcontext():
+            with torch.no_grad():
+                self.latest_validation = dict(self.task.validate())
+            value = self.latest_validation[self.task.objective]
+            if value < self.best_value:
+                self.best_step, self.best_value = self.step, value
+                save_checkpoint(
+                    self.folder / "best",
+                    tensors={"model": self.task.model.state_dict()},
+                    state={**self._state(0), "validation": self.latest_validation},
+                )
         self.task.model.train()
         metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in self.latest_validation.items()}})
-        value = self.latest_validation[self.task.objective]
-        if value < self.best_value:
-            self.best_step, self.best_value = self.step, value
-            save_checkpoint(
-                self.folder / "best",
-                tensors={"model": self.task.model.state_dict()},
-                state={**self._state(0), "validation": self.latest_validation},
-            )
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step, in order: seed, batch, loss, gradients, checks, step, codebook."""
+        """One optimiser step, in order: seed, batch, loss, gradients, checks, step, codebook, weight average."""
         seed_step(self.seed, self.step)
         indices = batch_indices(
             seed=self.seed, step=self.step, batch_size=self.budget.batch_size, items=self.task.items
@@ -238,12 +219,14 @@ class Fit:
             )
         self.optimiser.step()
         extra = self.task.after_step(result, self.optimiser)
+        if self.average is not None:
+            self.average.update(self.step)
         self.step += 1
         numbers = {name: float(value) for name, value in result.metrics.items()}
         return {"loss": loss, "gradient_norm": gradient_norm, "learning_rate": learning_rate, **numbers, **extra}
 
     def run(self, *, label: str) -> FitResult:
-        """Train to the end of the budget, from wherever the folder stands."""
+        """Train to the end of the budget or of the patience, from wherever the folder stands."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self.folder):
             return self._run(label)
@@ -255,37 +238,46 @@ class Fit:
         metrics = Metrics(self.folder / "metrics.jsonl", size=size)
         try:
             with SafePoint() as safe_point, Progress(label, total=self.budget.steps, done=self.step) as progress:
-                if checkpoint is not None and self.step < self.budget.steps:
+                if checkpoint is not None and not self.finished:
                     say(f"{label}: going on from step {self.step}")
                 if checkpoint is None:
                     seed_step(self.seed, 0)
                     self.task.start()
-                self._loop(metrics, safe_point, progress)
+                self._loop(label, metrics, safe_point, progress)
         finally:
             metrics.close()
-        return FitResult(steps=self.step, seconds=self.seconds, best_step=self.best_step, best_value=self.best_value)
+        return FitResult(
+            steps=self.step,
+            seconds=self.seconds,
+            best_step=self.best_step,
+            best_value=self.best_value,
+            stopped_early=self.step < self.budget.steps,
+        )
 
-    def _loop(self, metrics: Metrics, safe_point: SafePoint, progress: Progress) -> None:
+    def _loop(self, label: str, metrics: Metrics, safe_point: SafePoint, progress: Progress) -> None:
         shown: Callable[[float], str] = "{:.4f}".format
-        while self.step < self.budget.steps:
+        while not self.finished:
             started = time.perf_counter()
             numbers = self.train_step()
             last = self.step == self.budget.steps
             if self.step % LOG_EVERY == 0 or last:
                 metrics.write({"step": self.step, **numbers})
+                progress.advance(0, {"loss": shown(numbers["loss"])})
             if self.step % self.budget.validate_every == 0 or last:
                 self.validate(metrics)
-            self.seconds += time.perf_counter() - started
-            if self.step % LOG_EVERY == 0 or last:
-                progress.advance(0, {"loss": shown(numbers["loss"])})
-            if self.latest_validation:
                 progress.advance(0, {self.task.objective: shown(self.latest_validation[self.task.objective])})
+            self.seconds += time.perf_counter() - started
             progress.advance(1)
-            if self.step % self.budget.checkpoint_every == 0 or last or safe_point.received is not None:
+            if self.step % self.budget.checkpoint_every == 0 or self.finished or safe_point.received is not None:
                 self.save(metrics)
             if safe_point.received is not None:
                 raise Interrupted(
                     f"stopped by a signal after step {self.step} of {self.budget.steps}; the state is saved in "
                     f"{self.folder}: run the same command again to go on",
                     signal_number=safe_point.received,
+                )
+            if self.finished and not last:
+                say(
+                    f"{label}: stopped early after step {self.step} of {self.budget.steps}: no new best in "
+                    f"{self.budget.patience} validations since step {self.best_step}"
                 )

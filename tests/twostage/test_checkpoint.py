@@ -14,6 +14,7 @@ from twostage.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_newest,
+    newest_state,
     prune,
     save_checkpoint,
     step_name,
@@ -211,6 +212,21 @@ class TestNewest:
         assert number(checkpoint) == 2
         assert checkpoint is not None
         assert checkpoint.path == tmp_path / step_name(2)
+
+    def test_the_state_alone_is_read_and_verified_without_the_tensors(self, tmp_path: Path) -> None:
+        assert newest_state(tmp_path / "absent", warn=print) is None
+        for step in (1, 2):
+            save(tmp_path / step_name(step), step)
+        (tmp_path / step_name(2) / "model.safetensors").unlink()
+        warnings: list[str] = []
+        assert newest_state(tmp_path, warn=warnings.append) == {"number": 2}
+        assert warnings == []
+        flip(tmp_path / step_name(2) / "state.json", 3)
+        assert newest_state(tmp_path, warn=warnings.append) == {"number": 1}
+        assert len(warnings) == 1
+        (tmp_path / step_name(1) / MANIFEST).unlink()
+        with pytest.raises(RunError, match="none of the 2"):
+            newest_state(tmp_path, warn=print)
 
 
 class TestPrune:

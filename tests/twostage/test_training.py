@@ -1,4 +1,4 @@
-"""The training loop: exact resume, what a non-finite number may reach, signals, schedule and record."""
+"""The training loop: exact resume, weight average, non-finite numbers, signals, schedule and record."""
 
 import json
 import os
@@ -85,15 +85,18 @@ def _final(folder: Path) -> tuple[dict, str]:
     ).read_text()
 
 
+@pytest.mark.parametrize("weight_ema", [0.0, 0.9])
 @pytest.mark.parametrize("stop", [1, 4, 5, 7, 12, 19])
-def test_stopping_by_signal_and_going_on_is_the_uninterrupted_run_bit_for_bit(tmp_path: Path, stop: int) -> None:
-    _fit(tmp_path / "whole", _new_task(), steps=20).run(label="whole")
+def test_stopping_by_signal_and_going_on_is_the_uninterrupted_run_bit_for_bit(
+    tmp_path: Path, stop: int, weight_ema: float
+) -> None:
+    _fit(tmp_path / "whole", _new_task(), steps=20, weight_ema=weight_ema).run(label="whole")
     with pytest.raises(Interrupted, match=f"after step {stop} of 20"):
-        _fit(tmp_path / "parts", _new_task(kill_step=stop - 1), steps=20).run(label="first")
+        _fit(tmp_path / "parts", _new_task(kill_step=stop - 1), steps=20, weight_ema=weight_ema).run(label="first")
     torch.manual_seed(99)  # nothing may hang on the generator's state or on the fresh weights
     second = _Regression()
     torch.rand(5)
-    _fit(tmp_path / "parts", second, steps=20).run(label="second")
+    _fit(tmp_path / "parts", second, steps=20, weight_ema=weight_ema).run(label="second")
     assert second.started == 0
     whole, parts = _final(tmp_path / "whole"), _final(tmp_path / "parts")
     assert whole[0].keys() == parts[0].keys()
@@ -102,6 +105,42 @@ def test_stopping_by_signal_and_going_on_is_the_uninterrupted_run_bit_for_bit(tm
     best = [load_checkpoint(tmp_path / name / "best") for name in ("whole", "parts")]
     assert best[0].state["best_step"] == best[1].state["best_step"]
     assert best[0].sha256["model.safetensors"] == best[1].sha256["model.safetensors"]
+
+
+def test_best_holds_the_averaged_weights_and_the_training_state_the_raw_ones(tmp_path: Path) -> None:
+    """Checked against averages made here; the buffer in `best/` is that of the very step, as an EMA codebook is."""
+    task = _new_task()
+    original, trace = task.after_step, []
+
+    def recording_after_step(result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
+        numbers = original(result, optimiser)
+        trace.append({name: tensor.clone() for name, tensor in task.model.state_dict().items()})
+        return numbers
+
+    task.after_step = recording_after_step  # type: ignore[method-assign]
+    result = _fit(tmp_path / "averaged", task, steps=20, weight_ema=0.9, learning_rate=0.1).run(label="x")
+    expected = trace[0]
+    for step in range(1, result.best_step):
+        decay = min(0.9, step / (step + 9))
+        expected = {name: decay * expected[name] + (1 - decay) * raw for name, raw in trace[step].items()}
+    best = load_checkpoint(tmp_path / "averaged" / "best")
+    current = trace[result.best_step - 1]
+    for name, tensor in best.tensors["model"].items():
+        if name == "statistic":
+            assert torch.equal(tensor, current[name])
+        else:
+            torch.testing.assert_close(tensor, expected[name])
+            assert not torch.allclose(tensor, current[name])
+    task.model.load_state_dict(best.tensors["model"])
+    task.model.eval()
+    assert task.validate()["error"] == result.best_value
+    # The average only watches: state and record of the steps are those of a training without one.
+    _fit(tmp_path / "plain", _new_task(), steps=20, learning_rate=0.1).run(label="x")
+    averaged, plain = _final(tmp_path / "averaged"), _final(tmp_path / "plain")
+    assert {name for name in averaged[0] if name not in plain[0]} == {
+        f"average.{n}" for n in expected if n[0].isdigit()
+    }
+    assert all(torch.equal(plain[0][name], averaged[0][name]) for name in plain[0])
 
 
 def test_a_crash_between_checkpoints_repeats_the_steps_and_no_record_stands_twice(tmp_path: Path) -> None:
