@@ -35,11 +35,12 @@ def kmeans(vectors_ND: Tensor, *, clusters: int, generator: torch.Generator, ite
     """Cluster the rows of `vectors_ND` (fp32 or fp64, any device) around `clusters` centres.
 
     All random choices are drawn on the CPU from `generator`. Cost: `clusters` passes over the data to seed, then one
-    nearest-vector search per iteration. Raises UsageError when there is no vector or one is not finite.
+    nearest-vector search per iteration. Raises UsageError for fewer vectors than clusters or one that is not finite.
     """
-    if vectors_ND.ndim != 2 or len(vectors_ND) == 0:
+    if vectors_ND.ndim != 2 or len(vectors_ND) < clusters:
         raise UsageError(
-            f"k-means expects at least one vector, [N, D], got shape {tuple(vectors_ND.shape)}; encode some data first."
+            f"k-means for {clusters} codes expects at least as many encoded vectors, [N, D], but got shape "
+            f"{tuple(vectors_ND.shape)}: choose a smaller codebook_size, or encode more data."
         )
     if not bool(torch.isfinite(vectors_ND).all()):
         raise UsageError("k-means expects finite vectors, got NaN or infinity; check the encoder's input and weights.")

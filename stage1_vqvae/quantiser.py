@@ -1,9 +1,10 @@
-"""Vector quantiser: nearest code, straight-through gradient, and a codebook kept by moving averages or by its own loss.
+"""Vector quantiser: nearest code, a gradient past it, and a codebook kept by moving averages or by its own loss.
 
 What it is [1]: each group of channels at a position is replaced by the nearest of K codebook vectors (eq. 1-2); the
-decoder's gradient is copied to the encoder as if nothing had happened; the commitment term beta |z - sg(e)|^2 pulls the
-encoder towards its codes, and the codebook follows the encoder either through |sg(z) - e|^2 (eq. 3, update="loss") or
-through exponential moving averages (appendix A.1 of [1] and [2], update="ema").
+decoder's gradient is copied to the encoder as if nothing had happened (gradient="straight-through"), or turned and
+scaled as the vector was (gradient="rotation", see `stage1_vqvae.rotation`); the commitment term beta |z - sg(e)|^2
+pulls the encoder towards its codes, and the codebook follows the encoder either through |sg(z) - e|^2 (eq. 3,
+update="loss") or through exponential moving averages (appendix A.1 of [1] and [2], update="ema").
 
 Departures, and why:
 
@@ -39,6 +40,8 @@ from torch import Tensor, nn
 
 from stage1_vqvae.kmeans import kmeans
 from stage1_vqvae.nearest import nearest_codes, sum_by_code
+from stage1_vqvae.ranks import draw_rows, sum_over_ranks, world_size
+from stage1_vqvae.rotation import Rotation
 from stage1_vqvae.straight_through import StraightThrough
 from twostage.errors import UsageError
 
@@ -67,7 +70,7 @@ class Quantised:
     """Result of quantising one batch."""
 
     vectors: Tensor
-    """`[B, D, *S]` codebook vectors exactly as `lookup(codes)` gives them; gradient passes straight to the input."""
+    """`[B, D, *S]` codebook vectors exactly as `lookup(codes)` gives them; gradient to the input only."""
     codes: Tensor
     """`[B, G, *S]` int64."""
     commitment_loss: Tensor
@@ -107,6 +110,7 @@ class VectorQuantiser(nn.Module):
         embedding_dim: int,
         codebooks: int = 1,
         update: Literal["ema", "loss"] = "ema",
+        gradient: Literal["straight-through", "rotation"] = "straight-through",
         commitment_beta: float = 0.25,
         decay: float = 0.99,
         revival_threshold: float = 0.03,
@@ -119,13 +123,15 @@ class VectorQuantiser(nn.Module):
             )
         if update not in ("ema", "loss"):
             raise UsageError(f"The codebook update is 'ema' or 'loss', got {update!r}; choose one of them.")
+        if gradient not in ("straight-through", "rotation"):
+            raise UsageError(f"The gradient is 'straight-through' or 'rotation', got {gradient!r}; choose one of them.")
         if not (0 <= decay < 1 and 0 <= revival_threshold < 1 and commitment_beta >= 0):
             raise UsageError(
                 "The quantiser expects 0 <= decay < 1, 0 <= revival_threshold < 1 and commitment_beta >= 0, got "
                 f"{decay}, {revival_threshold} and {commitment_beta}; correct these."
             )
         self.codebook_size, self.embedding_dim, self.codebooks = codebook_size, embedding_dim, codebooks
-        self.update_rule, self.commitment_beta = update, commitment_beta
+        self.update_rule, self.gradient, self.commitment_beta = update, gradient, commitment_beta
         self.decay, self.revival_threshold = decay, revival_threshold
         codebook_GKD = torch.empty(codebooks, codebook_size, embedding_dim // codebooks)
         codebook_GKD.uniform_(-1 / codebook_size, 1 / codebook_size)
@@ -155,7 +161,10 @@ class VectorQuantiser(nn.Module):
             codebook_loss = commitment_loss.detach()
             if self.update_rule == "loss":
                 codebook_loss = F.mse_loss(e_GND, z_GND.detach(), reduction="sum") / elements
-            vectors_BDS = StraightThrough.apply(z_BDS, self._join(e_GND.detach(), z_BDS.shape))
+            if self.gradient == "rotation":
+                vectors_BDS = self._join(Rotation.apply(z_GND, e_GND.detach()), z_BDS.shape)
+            else:
+                vectors_BDS = StraightThrough.apply(z_BDS, self._join(e_GND.detach(), z_BDS.shape))
         codes_BGS = codes_GN.reshape(self.codebooks, len(z_BDS), *z_BDS.shape[2:]).transpose(0, 1).contiguous()
         statistics = self._statistics(z_GND.detach(), codes_GN) if self.training else None
         return Quantised(vectors_BDS, codes_BGS, commitment_loss, codebook_loss, statistics)
@@ -189,7 +198,7 @@ class VectorQuantiser(nn.Module):
 
         Under torch.distributed every rank must call it. Statistics without a token change nothing.
         """
-        counts_GK, batch_sums_GKD = _sum_over_ranks(statistics.counts_GK, statistics.sums_GKD)
+        counts_GK, batch_sums_GKD = sum_over_ranks(statistics.counts_GK, statistics.sums_GKD)
         revived_GK = torch.zeros_like(counts_GK, dtype=torch.bool)
         tokens = counts_GK[0].sum()
         if float(tokens) > 0:
@@ -213,7 +222,7 @@ class VectorQuantiser(nn.Module):
 
         The counts weigh as much as a long history of batches with the same shares. With fewer distinct vectors than
         codes, the codes left over are jittered copies with usage zero. Under torch.distributed every rank must call it;
-        rank 0's result counts. Raises UsageError for no vector, a wrong width or non-finite values.
+        rank 0's result counts. Raises UsageError for fewer vectors than codes, a wrong width or non-finite values.
         """
         if vectors_ND.ndim != 2 or vectors_ND.shape[1] != self.embedding_dim:
             raise UsageError(
@@ -226,7 +235,7 @@ class VectorQuantiser(nn.Module):
             clusters = kmeans(z_GND[g], clusters=self.codebook_size, generator=generator, iterations=iterations)
             self.codebook[g] = clusters.centres_KD
             self.usage[g] = clusters.counts_K / len(vectors_ND)
-        if _world_size() > 1:
+        if world_size() > 1:
             torch.distributed.broadcast(self.codebook.data, src=0)
             torch.distributed.broadcast(self.usage, src=0)
         if self.update_rule == "ema":
@@ -236,7 +245,7 @@ class VectorQuantiser(nn.Module):
     def _revive(self, g: int, dead: Tensor, candidates_ND: Tensor, revived_GK: Tensor) -> None:
         """Move dead codes of codebook g onto distinct random vectors of the batch; any without one wait a step."""
         # unique: of codes on copies of one vector (blank background, say) only one can ever be nearest
-        rows_MD = torch.unique(_draw_rows(candidates_ND, len(dead)), dim=0)
+        rows_MD = torch.unique(draw_rows(candidates_ND, len(dead)), dim=0)
         moved = dead[: len(rows_MD)]
         fair_usage = self.weight / self.codebook_size
         self.codebook[g, moved] = rows_MD
@@ -266,35 +275,3 @@ class VectorQuantiser(nn.Module):
         """One embedding lookup for all codebooks, in a table of G * K rows."""
         offsets_G1 = self.codebook_size * torch.arange(self.codebooks, device=codes_GN.device)[:, None]
         return F.embedding(codes_GN + offsets_G1, self.codebook.flatten(0, 1))
-
-
-def _world_size() -> int:
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _sum_over_ranks(*tensors: Tensor) -> list[Tensor]:
-    """Sums over all ranks, in one message; the arguments stay as they are."""
-    if _world_size() == 1:
-        return list(tensors)
-    packed = torch.cat([tensor.flatten() for tensor in tensors])
-    torch.distributed.all_reduce(packed)
-    parts = packed.split([tensor.numel() for tensor in tensors])
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def _draw_rows(rows_ND: Tensor, count: int) -> Tensor:
-    """At most `count` rows, without replacement, of all ranks' rows laid end to end; the same rows on every rank."""
-    rank, world = (torch.distributed.get_rank() if _world_size() > 1 else 0), _world_size()
-    lengths = torch.zeros(world, dtype=torch.int64, device=rows_ND.device)
-    lengths[rank] = len(rows_ND)
-    (lengths,) = _sum_over_ranks(lengths)
-    # drawn on the CPU from torch's global generator, which training seeds at every step
-    drawn = torch.randperm(int(lengths.sum()))[:count].to(rows_ND.device)
-    if world > 1:
-        torch.distributed.broadcast(drawn, src=0)
-    local = drawn - lengths[:rank].sum()
-    mine = (local >= 0) & (local < len(rows_ND))
-    chosen_MD = torch.zeros(len(drawn), rows_ND.shape[1], dtype=rows_ND.dtype, device=rows_ND.device)
-    chosen_MD[mine] = rows_ND[local[mine]]
-    return _sum_over_ranks(chosen_MD)[0]

@@ -100,8 +100,10 @@ def test_the_seed_decides() -> None:
     assert not torch.equal(first, other)
 
 
-def test_refuses_no_vectors_and_non_finite_ones() -> None:
-    with pytest.raises(UsageError, match="at least one vector"):
+def test_refuses_fewer_vectors_than_clusters_and_non_finite_ones() -> None:
+    with pytest.raises(UsageError, match=r"for 7 codes expects at least as many .* got shape \(6, 3\)"):
+        kmeans(torch.randn(6, 3), clusters=7, generator=generator())
+    with pytest.raises(UsageError, match=r"\(0, 3\)"):
         kmeans(torch.zeros(0, 3), clusters=2, generator=generator())
     with pytest.raises(UsageError, match="NaN or infinity"):
         kmeans(torch.tensor([[1.0], [float("nan")]]), clusters=2, generator=generator())
