@@ -5,11 +5,13 @@ Shapes: N items, B items of a batch, C x H x W image, G codebooks, K codes per c
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.training_images import TrainingImages
 from stage1_vqvae.vae import VAE
 from stage1_vqvae.vqvae import VQVAE, VQVAEOutput
 from twostage.codebook_usage import codebook_usage
@@ -25,25 +27,40 @@ def batches(images_NCHW: Tensor, batch_size: int) -> Iterator[Tensor]:
         yield images_NCHW[start : start + batch_size]
 
 
+def distortion_metrics(nats_per_dim: Tensor | float, *, discrete: bool) -> dict[str, Any]:
+    """The distortion under its right name: bits/dim of a mass function, or the halved squared error that MSE means."""
+    if discrete:
+        return {"distortion_bits_per_dim": nats_per_dim / math.log(2)}
+    return {"half_squared_error": nats_per_dim}
+
+
 class CodebookTask:
     """Train a VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/dim.
 
-    That total is what eq. 3 minimises: the paper's KL term is the constant N log K. The unigram rate is recorded beside
-    it but picks nothing: it prefers an early, little used codebook, whose codes a learned prior does not find cheaper.
+    With the likelihood `mse`, which has no bits, it is the lowest squared error. The total is what eq. 3 minimises: the
+    paper's KL term is the constant N log K. The unigram rate is recorded beside it but picks nothing: it prefers an
+    early, little used codebook, whose codes a learned prior does not find cheaper.
 
     Args:
         model: on the device where it trains.
-        train, validation: integer images `[N, C, H, W]` on the same device.
+        train: training images on the same device.
+        validation: integer images `[N, C, H, W]` on the same device.
         kmeans: initialise the codebook by k-means before step 0.
         evaluation_batch_size: items per validation pass.
         seed: of the k-means start.
     """
 
-    objective = "bits_per_dim"
-
     def __init__(
-        self, model: VQVAE, *, train: Tensor, validation: Tensor, kmeans: bool, evaluation_batch_size: int, seed: int
+        self,
+        model: VQVAE,
+        *,
+        train: TrainingImages,
+        validation: Tensor,
+        kmeans: bool,
+        evaluation_batch_size: int,
+        seed: int,
     ) -> None:
+        self.objective = "bits_per_dim" if model.likelihood_is_discrete else "half_squared_error"
         self.model, self.train, self.validation = model, train, validation
         self.kmeans, self.evaluation_batch_size, self.seed = kmeans, evaluation_batch_size, seed
         self.items = len(train)
@@ -55,14 +72,14 @@ class CodebookTask:
         positions = math.prod(self.model.code_shape[1:])
         count = min(self.items, math.ceil(KMEANS_VECTORS_PER_CODE * self.model.codebook_size / positions))
         order = np.random.default_rng(self.seed).permutation(self.items)[:count]
-        self.model.initialise_codebook(self.train[torch.from_numpy(order)], seed=self.seed)
+        self.model.initialise_codebook(self.train.images[torch.from_numpy(order)], seed=self.seed)
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Loss of eq. 3 on the training items at `indices`."""
-        output = self.model(self.train[torch.from_numpy(indices)])
-        distortion = -output.log_likelihood_nats.detach().mean() / (math.log(2) * self.model.dims)
+        output = self.model(self.train.batch(indices))
+        nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
         metrics = {
-            "distortion_bits_per_dim": distortion,
+            **distortion_metrics(nats_per_dim, discrete=self.model.likelihood_is_discrete),
             "commitment_loss": output.quantised.commitment_loss.detach(),
             "codebook_loss": output.quantised.codebook_loss.detach(),
         }
@@ -87,11 +104,13 @@ class CodebookTask:
             distortion_nats -= self.model.log_prob(x_BCHW, codes_BGHW).double().sum().item()
             codes.append(codes_BGHW.cpu().numpy())
         usage = codebook_usage(np.concatenate(codes), codebook_size=self.model.codebook_size)
-        distortion = distortion_nats / (math.log(2) * self.model.dims * len(self.validation))
-        uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
+        discrete = self.model.likelihood_is_discrete
+        numbers = distortion_metrics(distortion_nats / (self.model.dims * len(self.validation)), discrete=discrete)
+        if discrete:
+            uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
+            numbers["bits_per_dim"] = numbers["distortion_bits_per_dim"] + uniform_bits / self.model.dims
         return {
-            "bits_per_dim": distortion + uniform_bits / self.model.dims,
-            "distortion_bits_per_dim": distortion,
+            **numbers,
             "unigram_rate_bits_per_dim": usage.entropy_bits_per_item / self.model.dims,
             "perplexity": usage.perplexity,
             "used": usage.used,
@@ -104,9 +123,8 @@ class GaussianTask:
     Args: as in `CodebookTask`.
     """
 
-    objective = "loss_bits_per_dim"
-
-    def __init__(self, model: VAE, *, train: Tensor, validation: Tensor, evaluation_batch_size: int) -> None:
+    def __init__(self, model: VAE, *, train: TrainingImages, validation: Tensor, evaluation_batch_size: int) -> None:
+        self.objective = "loss_bits_per_dim" if model.likelihood_is_discrete else "loss_per_dim"
         self.model, self.train, self.validation = model, train, validation
         self.evaluation_batch_size = evaluation_batch_size
         self.items = len(train)
@@ -116,11 +134,11 @@ class GaussianTask:
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Distortion + beta * KL on the training items at `indices`."""
-        output = self.model(self.train[torch.from_numpy(indices)])
-        scale = math.log(2) * self.model.dims
+        output = self.model(self.train.batch(indices))
+        nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
         metrics = {
-            "distortion_bits_per_dim": -output.log_likelihood_nats.detach().mean() / scale,
-            "rate_bits_per_dim": output.kl_nats.detach().mean() / scale,
+            **distortion_metrics(nats_per_dim, discrete=self.model.likelihood_is_discrete),
+            "rate_bits_per_dim": output.kl_nats.detach().mean() / (math.log(2) * self.model.dims),
         }
         return StepResult(loss=output.loss, metrics=metrics)
 
@@ -136,11 +154,12 @@ class GaussianTask:
             distortion_nats -= bounds.log_likelihood.double().sum().item()
             rate_nats += bounds.kl.double().sum().item()
             done += len(x_BCHW)
-        scale = math.log(2) * self.model.dims * len(self.validation)
+        scale, discrete = self.model.dims * len(self.validation), self.model.likelihood_is_discrete
         distortion, rate = distortion_nats / scale, rate_nats / scale
-        return {
-            "loss_bits_per_dim": distortion + self.model.beta * rate,
-            "bits_per_dim": distortion + rate,
-            "distortion_bits_per_dim": distortion,
-            "rate_bits_per_dim": rate,
-        }
+        numbers = distortion_metrics(distortion, discrete=discrete)
+        if discrete:
+            numbers["loss_bits_per_dim"] = (distortion + self.model.beta * rate) / math.log(2)
+            numbers["bits_per_dim"] = (distortion + rate) / math.log(2)
+        else:
+            numbers["loss_per_dim"] = distortion + self.model.beta * rate
+        return {**numbers, "rate_bits_per_dim": rate / math.log(2)}

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.networks import Decoder, Encoder, check_images, code_grid, normalise
+from stage1_vqvae.networks import Encoder, check_images, code_grid, normalise
+from stage1_vqvae.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
-from twostage.likelihoods import make_likelihood, mean_image
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class VAE(nn.Module):
         residual_blocks: int = 2,
         residual_channels: int = 128,
         head_channels: int = 64,
+        mixtures: int = 10,
+        autoregressive_layers: int = 0,
+        autoregressive_channels: int = 32,
+        autoregressive_kernel: int = 5,
+        auxiliary_weight: float = 0.0,
         latent_channels: int = 8,
         beta: float = 1.0,
     ) -> None:
@@ -114,15 +119,23 @@ class VAE(nn.Module):
             downsampling=downsampling,
             out_channels=2 * latent_channels,
         )
-        self.decoder = Decoder(
+        self.decoder = PixelDecoder(
             in_channels=latent_channels,
+            image_shape=image_shape,
+            levels=levels,
+            likelihood=likelihood,
+            mixtures=mixtures,
+            downsampling=downsampling,
             channels=channels,
             residual_blocks=residual_blocks,
             residual_channels=residual_channels,
-            downsampling=downsampling,
-            features=head_channels,
+            head_channels=head_channels,
+            autoregressive_layers=autoregressive_layers,
+            autoregressive_channels=autoregressive_channels,
+            autoregressive_kernel=autoregressive_kernel,
+            auxiliary_weight=auxiliary_weight,
         )
-        self.likelihood = make_likelihood(likelihood, features=head_channels, channels=image_shape[0], levels=levels)
+        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def posterior(self, x_BCHW: Tensor) -> GaussianPosterior:
         """q(z|x) for integer images."""
@@ -132,14 +145,14 @@ class VAE(nn.Module):
         return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
 
     def _log_likelihood_nats(self, x_BCHW: Tensor, z_BZHW: Tensor) -> Tensor:
-        return self.likelihood.log_prob(self.decoder(z_BZHW), x_BCHW).flatten(1).sum(1)
+        return self.decoder.log_prob(z_BZHW, x_BCHW).flatten(1).sum(1)
 
     def forward(self, x_BCHW: Tensor) -> VAEOutput:
         """Training loss of a batch of integer images, one posterior sample each."""
         posterior = self.posterior(x_BCHW)
-        log_likelihood_nats_B = self._log_likelihood_nats(x_BCHW, posterior.sample())
+        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(posterior.sample(), x_BCHW)
         kl_nats_B = posterior.kl_nats().flatten(1).sum(1)
-        loss = (self.beta * kl_nats_B - log_likelihood_nats_B).mean() / self.dims
+        loss = (self.beta * kl_nats_B - maximised_B).mean() / self.dims
         return VAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, kl_nats=kl_nats_B)
 
     @torch.no_grad()
@@ -171,11 +184,14 @@ class VAE(nn.Module):
         )
 
     @torch.no_grad()
-    def decode(self, z_BZHW: Tensor) -> Tensor:
-        """Latents to the mean image `[B, C, H, W]` in levels, fp32."""
-        return mean_image(self.likelihood.probabilities(self.decoder(z_BZHW)))
+    def decode(self, z_BZHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """Latents to images `[B, C, H, W]` in levels, fp32.
+
+        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
+        """
+        return self.decoder.decode(z_BZHW, seed=seed, first_item=first_item)
 
     @torch.no_grad()
-    def reconstruct(self, x_BCHW: Tensor) -> Tensor:
-        """Mean image `[B, C, H, W]` in levels with z at its posterior mean."""
-        return self.decode(self.posterior(x_BCHW).mean)
+    def reconstruct(self, x_BCHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """`decode` with z at its posterior mean."""
+        return self.decode(self.posterior(x_BCHW).mean, seed=seed, first_item=first_item)

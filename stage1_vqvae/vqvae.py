@@ -15,9 +15,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage1_vqvae.networks import Decoder, Encoder, check_images, code_grid, normalise
+from stage1_vqvae.networks import Encoder, check_images, code_grid, normalise
+from stage1_vqvae.pixel_decoder import PixelDecoder
 from stage1_vqvae.quantiser import CodebookUpdate, Quantised, VectorQuantiser
-from twostage.likelihoods import make_likelihood, mean_image
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class VQVAE(nn.Module):
     Args:
         image_shape: (C, H, W); H and W must be multiples of `downsampling`.
         levels: size L of the alphabet; images hold integers 0..L-1.
-        likelihood: `categorical` or `hurdle`.
+        likelihood, mixtures: see `twostage.likelihoods.make_likelihood`.
         downsampling: 2, 4 or 8; the code grid is (H, W) / downsampling.
         channels, residual_blocks, residual_channels: widths and depth of encoder and decoder.
         head_channels: F, features per pixel handed to the likelihood.
-        embedding_dim, codebook_size, codebooks, update, commitment_beta, decay, revival_threshold: see
+        autoregressive_layers, autoregressive_channels, autoregressive_kernel, auxiliary_weight: see `PixelDecoder`.
+        embedding_dim, codebook_size, codebooks, update, gradient, commitment_beta, decay, revival_threshold: see
             `VectorQuantiser`.
 
     Raises:
@@ -60,10 +61,16 @@ class VQVAE(nn.Module):
         residual_blocks: int = 2,
         residual_channels: int = 128,
         head_channels: int = 64,
+        mixtures: int = 10,
+        autoregressive_layers: int = 0,
+        autoregressive_channels: int = 32,
+        autoregressive_kernel: int = 5,
+        auxiliary_weight: float = 0.0,
         embedding_dim: int = 64,
         codebook_size: int = 512,
         codebooks: int = 1,
         update: Literal["ema", "loss"] = "ema",
+        gradient: Literal["straight-through", "rotation"] = "straight-through",
         commitment_beta: float = 0.25,
         decay: float = 0.99,
         revival_threshold: float = 0.03,
@@ -86,30 +93,39 @@ class VQVAE(nn.Module):
             embedding_dim=embedding_dim,
             codebooks=codebooks,
             update=update,
+            gradient=gradient,
             commitment_beta=commitment_beta,
             decay=decay,
             revival_threshold=revival_threshold,
         )
-        self.decoder = Decoder(
+        self.decoder = PixelDecoder(
             in_channels=embedding_dim,
+            image_shape=image_shape,
+            levels=levels,
+            likelihood=likelihood,
+            mixtures=mixtures,
+            downsampling=downsampling,
             channels=channels,
             residual_blocks=residual_blocks,
             residual_channels=residual_channels,
-            downsampling=downsampling,
-            features=head_channels,
+            head_channels=head_channels,
+            autoregressive_layers=autoregressive_layers,
+            autoregressive_channels=autoregressive_channels,
+            autoregressive_kernel=autoregressive_kernel,
+            auxiliary_weight=auxiliary_weight,
         )
-        self.likelihood = make_likelihood(likelihood, features=head_channels, channels=image_shape[0], levels=levels)
+        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
-    def _encode(self, x_BCHW: Tensor) -> Tensor:
+    def encode_vectors(self, x_BCHW: Tensor) -> Tensor:
+        """Integer images `[B, C, H, W]` to what the quantiser is given, `[B, D, h, w]`."""
         check_images(x_BCHW, self.image_shape, self.levels)
         return self.encoder(normalise(x_BCHW, self.levels))
 
     def forward(self, x_BCHW: Tensor) -> VQVAEOutput:
         """Loss and statistics of a batch of integer images; the codebook is left as it is."""
-        quantised = self.quantiser(self._encode(x_BCHW))
-        log_prob_BCHW = self.likelihood.log_prob(self.decoder(quantised.vectors), x_BCHW)
-        log_likelihood_nats_B = log_prob_BCHW.flatten(1).sum(1)
-        loss = -log_likelihood_nats_B.mean() / self.dims + self.quantiser.loss(quantised)
+        quantised = self.quantiser(self.encode_vectors(x_BCHW))
+        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(quantised.vectors, x_BCHW)
+        loss = -maximised_B.mean() / self.dims + self.quantiser.loss(quantised)
         return VQVAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, quantised=quantised)
 
     def update_codebook(self, output: VQVAEOutput) -> CodebookUpdate:
@@ -121,27 +137,24 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def initialise_codebook(self, x_BCHW: Tensor, *, seed: int) -> None:
         """Set the codebook by k-means on the encoded images; call once before training."""
-        vectors_BDHW = self._encode(x_BCHW)
+        vectors_BDHW = self.encode_vectors(x_BCHW)
         self.quantiser.initialise_kmeans(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor) -> Tensor:
         """Integer images `[B, C, H, W]` to codes `[B, G, h, w]`, int64."""
-        return self.quantiser(self._encode(x_BCHW)).codes
+        return self.quantiser(self.encode_vectors(x_BCHW)).codes
 
     @torch.no_grad()
-    def probabilities(self, codes_BGHW: Tensor) -> Tensor:
-        """p(x|z) for all levels, `[B, C, H, W, L]`, fp32."""
-        return self.likelihood.probabilities(self.decoder(self.quantiser.lookup(codes_BGHW)))
+    def decode(self, codes_BGHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """Codes `[B, G, h, w]` to images `[B, C, H, W]` in levels, fp32.
 
-    @torch.no_grad()
-    def decode(self, codes_BGHW: Tensor) -> Tensor:
-        """Codes `[B, G, h, w]` to the mean image `[B, C, H, W]` in levels, fp32."""
-        return mean_image(self.probabilities(codes_BGHW))
+        The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
+        """
+        return self.decoder.decode(self.quantiser.lookup(codes_BGHW), seed=seed, first_item=first_item)
 
     @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
         """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
         check_images(x_BCHW, self.image_shape, self.levels)
-        features_BFHW = self.decoder(self.quantiser.lookup(codes_BGHW))
-        return self.likelihood.log_prob(features_BFHW, x_BCHW).flatten(1).sum(1)
+        return self.decoder.log_prob(self.quantiser.lookup(codes_BGHW), x_BCHW).flatten(1).sum(1)

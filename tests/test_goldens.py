@@ -26,6 +26,17 @@ def _models() -> dict[str, nn.Module]:
         "vq-vae-loss-hurdle": VQVAE(
             **_STAGE1, head_channels=4, embedding_dim=3, codebook_size=5, update="loss", likelihood="hurdle"
         ),
+        "vq-vae-autoregressive-mixture": VQVAE(
+            **{**_STAGE1, "image_shape": (3, 4, 4)},
+            head_channels=4,
+            embedding_dim=4,
+            codebook_size=5,
+            likelihood="logistic-mixture",
+            mixtures=2,
+            autoregressive_layers=2,
+            autoregressive_channels=4,
+            auxiliary_weight=1.0,
+        ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "pixelcnn": PixelCNN(codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3),
     }
@@ -40,16 +51,16 @@ def _fill(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _outputs(model: nn.Module) -> dict[str, Tensor]:
-    x = (torch.arange(32) % 5).reshape(2, 1, 4, 4)
+    if isinstance(model, PixelCNN):
+        codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
+        return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
+    assert isinstance(model, VQVAE | VAE)
+    x = (torch.arange(2 * model.dims) % 5).reshape(2, *model.image_shape)
     if isinstance(model, VQVAE):
         codes = model.encode(x)
         return {"codes": codes, "log_prob": model.log_prob(x, codes), "mean": model.decode(codes)}
-    if isinstance(model, VAE):
-        posterior = model.posterior(x)
-        return {"mean": posterior.mean, "kl": posterior.kl_nats(), "reconstruction": model.reconstruct(x)}
-    assert isinstance(model, PixelCNN)
-    codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
-    return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
+    posterior = model.posterior(x)
+    return {"mean": posterior.mean, "kl": posterior.kl_nats(), "reconstruction": model.reconstruct(x)}
 
 
 @pytest.mark.parametrize("name", sorted(_models()))

@@ -72,6 +72,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "autoregressive_layers": _NOT_NEGATIVE,
         "autoregressive_channels": _COUNT,
         "autoregressive_kernel": Limit(3, odd=True),
+        "auxiliary_weight": _NOT_NEGATIVE,
     },
     QuantiserConfig: {
         "codebook_size": Limit(2, 65536),
@@ -138,6 +139,10 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
         raise UsageError(
             f"{source}: stage1.likelihood mse has no distribution over pixels to draw from, so "
             f"stage1.autoregressive_layers must be 0, but is {recipe.stage1.autoregressive_layers}."
+        )
+    if recipe.stage1.auxiliary_weight and not recipe.stage1.autoregressive_layers:
+        raise UsageError(
+            f"{source}: stage1.auxiliary_weight is for autoregressive decoders, but stage1.autoregressive_layers is 0."
         )
     if (recipe.stage1.likelihood == "bernoulli") != (data.binarise != "none"):
         raise UsageError(

@@ -61,6 +61,9 @@ class Stage1Config:
     """Width of those layers."""
     autoregressive_kernel: int = 5
     """Kernel side of the first of them; the later ones have 3."""
+    auxiliary_weight: float = 0.0
+    """Training weight of a likelihood on the decoder's features alone, which keeps codes in use under autoregressive
+    layers; it has no part in bits/dim. 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
