@@ -6,6 +6,10 @@ departs from the paper) turns the embeddings of all earlier positions into featu
 the logits of the position's G codes. The condition enters as in equation 3: a bias of every gate, the sum of one
 embedding per attribute.
 
+Label dropout (as in Ho and Salimans 2022, arXiv 2207.12598, here without their guidance): in training each item's
+condition is replaced, all attributes at once, by one more embedding per attribute that means "no label". One prior then
+models both p(codes | label) and, with the condition None, p(codes).
+
 Published models have G = 1. For G > 1 the codes of one position are summed after embedding (one table per codebook),
 the trunk runs once per position whatever G is, and the head alone is autoregressive over g.
 
@@ -35,9 +39,14 @@ class PixelCNN(nn.Module):
         layers: gated layers, the first included.
         first_kernel, kernel: odd kernel sides of the first and the later layers.
         dropout: probability of dropping a gated output in training mode.
+        label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
+
+    Raises:
+        UsageError: a size is below 1, or `label_dropout` is outside 0 <= p < 1.
     """
 
     offset_G: Tensor
+    no_label_A: Tensor
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class PixelCNN(nn.Module):
         first_kernel: int = 7,
         kernel: int = 3,
         dropout: float = 0.0,
+        label_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if min(codebook_size, codebooks, *grid, *classes, channels) < 1:
@@ -58,13 +68,21 @@ class PixelCNN(nn.Module):
                 f"Expected codebook_size, codebooks, grid, classes and channels of at least 1, got {codebook_size}, "
                 f"{codebooks}, {tuple(grid)}, {tuple(classes)} and {channels}: enlarge the one that is not."
             )
+        if not 0 <= label_dropout < 1:
+            raise UsageError(f"Expected label_dropout of at least 0 and below 1, got {label_dropout}: change it.")
         self.codebook_size = codebook_size
         self.code_shape: tuple[int, int, int] = (codebooks, grid[0], grid[1])
         self.classes = tuple(classes)
         self.embedding = nn.Embedding(codebooks * codebook_size, channels)
         nn.init.normal_(self.embedding.weight, std=codebooks**-0.5)
         self.register_buffer("offset_G", torch.arange(codebooks) * codebook_size, persistent=False)
-        self.condition = nn.ModuleList(nn.Embedding(size, layers * 4 * channels) for size in self.classes)
+        self.label_dropout = label_dropout
+        self.condition_optional = bool(classes) and label_dropout > 0
+        # Row `size` of an attribute's table, there only with label dropout, means "no label".
+        self.condition = nn.ModuleList(
+            nn.Embedding(size + self.condition_optional, layers * 4 * channels) for size in self.classes
+        )
+        self.register_buffer("no_label_A", torch.tensor(self.classes, dtype=torch.int64), persistent=False)
         for weight in self.condition.parameters():
             nn.init.normal_(weight, std=0.1)
         self.stack = GatedStack(
@@ -80,13 +98,18 @@ class PixelCNN(nn.Module):
     def forward(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
         """Logits [B, G, H, W, K] of every code given the codes before it and the condition, int64 [B, A].
 
+        With label dropout the condition may be None. In training mode the dropout draws from torch's global generator.
+
         Raises:
             UsageError: the codes or the condition do not fit this prior (on the CPU values are checked as well).
         """
         self._check_codes(codes_BGHW)
-        check_condition(condition_BA, classes=self.classes, batch_size=len(codes_BGHW))
+        rows_BA = self._condition_rows(condition_BA, batch_size=len(codes_BGHW))
+        if self.training and self.condition_optional:
+            hidden_B1 = torch.rand(len(rows_BA), 1, device=rows_BA.device) < self.label_dropout
+            rows_BA = torch.where(hidden_B1, self.no_label_A, rows_BA)
         x_BCHW = self.embedding(codes_BGHW + self.offset_G[:, None, None]).sum(dim=1).permute(0, 3, 1, 2)
-        return self.head(self.stack(x_BCHW, self._bias(condition_BA)), codes_BGHW)
+        return self.head(self.stack(x_BCHW, self._bias(rows_BA)), codes_BGHW)
 
     def log_prob(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
         """Log-probability of each item in nats, [B]; the softmax is taken in at least fp32 whatever the autocast."""
@@ -98,8 +121,8 @@ class PixelCNN(nn.Module):
     @torch.no_grad()
     def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> "PixelCNNState":
         """State before the first code, with a copy of the weights: it belongs to the weights of this moment."""
-        check_condition(condition_BA, classes=self.classes, batch_size=batch_size)
-        return PixelCNNState(self, batch_size=batch_size, condition_BA=condition_BA, bias_BLD=self._bias(condition_BA))
+        bias_BLD = self._bias(self._condition_rows(condition_BA, batch_size=batch_size))
+        return PixelCNNState(self, batch_size=batch_size, condition_BA=condition_BA, bias_BLD=bias_BLD)
 
     def step(
         self, state: "PixelCNNState", symbol_B: Tensor | None, condition_BA: Tensor | None = None
@@ -114,11 +137,16 @@ class PixelCNN(nn.Module):
         """
         return state.advance(symbol_B, condition_BA), state
 
-    def _bias(self, condition_BA: Tensor | None) -> Tensor | None:
-        """[B, L, D]: equation 3's V h for every gate, summed over the attributes."""
-        if condition_BA is None:
+    def _condition_rows(self, condition_BA: Tensor | None, *, batch_size: int) -> Tensor:
+        """Row of each attribute's table for each item, int64 [B, A]; [B, 0] for an unconditional prior."""
+        check_condition(condition_BA, classes=self.classes, optional=self.condition_optional, batch_size=batch_size)
+        return self.no_label_A.expand(batch_size, -1) if condition_BA is None else condition_BA
+
+    def _bias(self, rows_BA: Tensor) -> Tensor | None:
+        """[B, L, D]: equation 3's V h for every gate, summed over the attributes; None without attributes."""
+        if not self.classes:
             return None
-        biases = [table(condition_BA[:, attribute]) for attribute, table in enumerate(self.condition)]
+        biases = [table(rows_BA[:, attribute]) for attribute, table in enumerate(self.condition)]
         return torch.stack(biases).sum(dim=0).unflatten(1, (len(self.stack.layers), -1))
 
     def _check_codes(self, codes_BGHW: Tensor) -> None:

@@ -32,6 +32,10 @@ class Prior(Protocol):
     def classes(self) -> tuple[int, ...]:
         """Number of classes of each attribute of the condition; empty for an unconditional prior."""
 
+    @property
+    def condition_optional(self) -> bool:
+        """Whether a prior with classes also takes None, which means "no label": it was trained with label dropout."""
+
     def log_prob(self, codes_BGS: Tensor, condition_BA: Tensor | None = None) -> Tensor:
         """Log-probability of each item in nats, [B]."""
 
@@ -45,16 +49,18 @@ class Prior(Protocol):
         """
 
 
-def check_condition(condition_BA: Tensor | None, *, classes: tuple[int, ...], batch_size: int) -> None:
+def check_condition(condition_BA: Tensor | None, *, classes: tuple[int, ...], optional: bool, batch_size: int) -> None:
     """Raise UsageError unless the condition fits: int64 [batch_size, A], each attribute inside its classes.
 
-    The values are looked at only on the CPU; on an accelerator that would stall every training step.
+    With `optional` (the prior's `condition_optional`) None fits as well. The values are looked at only on the CPU; on
+    an accelerator that would stall every training step.
     """
     if condition_BA is None:
-        if classes:
+        if classes and not optional:
             raise UsageError(
                 f"Expected a condition of shape [{batch_size}, {len(classes)}] because this prior is conditional on "
-                f"{len(classes)} attribute(s), got none: pass one class per attribute and item."
+                f"{len(classes)} attribute(s), got none: pass one class per attribute and item, or train the prior "
+                "with label dropout."
             )
         return
     if not classes:

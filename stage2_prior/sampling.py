@@ -4,6 +4,9 @@ Each item has its own noise: one uniform number per code from a Philox counter k
 front on the CPU and turned into a code by the inverse of the cumulative distribution. Which other items share the
 batch, and on which device, changes nothing but rounding.
 
+Completion: the codes of the first rows (or frames) may be given. They are kept as they are and only walked through, so
+the others follow p(rest | given); an item completed from its own first rows, under its own seed, is that item again.
+
 The distribution is sharpened in this order: temperature, then top-k, then top-p on what is left; equal logits are
 ranked by code number.
 
@@ -14,12 +17,12 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stage2_prior.prior import Prior, check_condition
 from twostage.errors import RunError, UsageError
+from twostage.noise import uniform_noise
 
 
 @torch.no_grad()
@@ -28,6 +31,7 @@ def sample(
     *,
     count: int,
     condition: Tensor | None = None,
+    known: Tensor | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -42,7 +46,8 @@ def sample(
     Args:
         prior: where the codes come from; its weights must be on `device`.
         count: items to draw.
-        condition: int64 [count, A] for a conditional prior, None otherwise.
+        condition: int64 [count, A] for a conditional prior; None without classes, or for no label after label dropout.
+        known: int64 [count, G, n, *rest of the grid], the codes of the first n rows (frames) of every item, kept.
         temperature: logits are divided by it; 0 takes the most probable code (and needs no noise).
         top_k: keep this many of the most probable codes; 0 keeps all.
         top_p: keep the smallest set of most probable codes whose probability reaches this; 1 keeps all.
@@ -50,14 +55,14 @@ def sample(
         first_item: number of the first item, so that a long job can be cut into pieces without changing any item.
         batch_size: items drawn side by side; changes memory and speed, not the noise.
         device: where to compute.
-        progress: called after each step with (codes drawn so far, codes in all).
+        progress: called after each step with (codes so far, codes in all), known ones included.
 
     Returns:
         codes int64 [count, G, *grid] on `device`.
 
     Raises:
-        UsageError: an argument is out of its range or the condition does not fit the prior.
-        RunError: the prior's first logits are not finite.
+        UsageError: an argument is out of its range, or the condition or the known codes do not fit the prior.
+        RunError: the logits of the first code to draw are not finite.
     """
     _check_arguments(
         prior,
@@ -69,16 +74,25 @@ def sample(
         first_item=first_item,
         batch_size=batch_size,
     )
-    check_condition(None if condition is None else condition.cpu(), classes=prior.classes, batch_size=count)
+    check_condition(
+        None if condition is None else condition.cpu(),
+        classes=prior.classes,
+        optional=prior.condition_optional,
+        batch_size=count,
+    )
     symbols = math.prod(prior.code_shape)
+    known_NB = _known_symbols(prior, known, count=count).to(device)
+    if known is not None and len(known_NB) == symbols:
+        return known.to(device, copy=True)
     batches = [torch.empty((0, *prior.code_shape), dtype=torch.int64, device=device)]
     for start in range(0, count, batch_size):
         items = min(batch_size, count - start)
-        noise_BN = item_noise(seed=seed, first_item=first_item + start, count=items, symbols=symbols)
+        noise_BN = uniform_noise(seed=seed, first_item=first_item + start, count=items, symbols=symbols)
         condition_BA = None if condition is None else condition[start : start + items].to(device)
         codes = _sample_batch(
             prior,
             noise_NB=noise_BN.T.contiguous().to(device),
+            known_NB=known_NB[:, start : start + items],
             condition_BA=condition_BA,
             draw_code=partial(draw, temperature=temperature, top_k=top_k, top_p=top_p),
             report=partial(_report, progress, before=start * symbols, total=count * symbols),
@@ -91,40 +105,54 @@ def _sample_batch(
     prior: Prior,
     *,
     noise_NB: Tensor,
+    known_NB: Tensor,
     condition_BA: Tensor | None,
     draw_code: Callable[[Tensor, Tensor], Tensor],
     report: Callable[[int], None],
 ) -> Tensor:
-    """Codes [B, G, *grid] of one batch; `report` is told the number of codes drawn so far."""
+    """Codes [B, G, *grid] of one batch, known ones first; `report` is told the number of codes so far."""
     items = noise_NB.shape[1]
     state = prior.initial_state(items, condition_BA)
-    drawn: list[Tensor] = []
-    for noise_B in noise_NB:
-        logits_BK, state = prior.step(state, drawn[-1] if drawn else None, condition_BA)
+    symbols: list[Tensor] = []
+    for position, noise_B in enumerate(noise_NB):
+        logits_BK, state = prior.step(state, symbols[-1] if symbols else None, condition_BA)
         # Looked at once per batch: a diverged prior shows at once, and a look per code would stall an accelerator.
-        if not drawn and not _usable(logits_BK):
+        if position == len(known_NB) and not _usable(logits_BK):
             raise RunError(
                 "Expected finite logits from the prior, got NaN or infinity: its training diverged, take an earlier "
                 "checkpoint or train again."
             )
-        drawn.append(draw_code(logits_BK, noise_B))
-        report(len(drawn) * items)
+        symbols.append(known_NB[position] if position < len(known_NB) else draw_code(logits_BK, noise_B))
+        report(len(symbols) * items)
     # Symbols run over positions outside and codebooks inside; codes are stored the other way round.
-    codes_BSG = torch.stack(drawn, dim=1).view(items, -1, prior.code_shape[0])
+    codes_BSG = torch.stack(symbols, dim=1).view(items, -1, prior.code_shape[0])
     return codes_BSG.transpose(1, 2).reshape(items, *prior.code_shape)
 
 
-def _report(progress: Callable[[int, int], None] | None, drawn: int, *, before: int, total: int) -> None:
+def _known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
+    """Known codes in the order of the symbols, int64 [n, count]; n = 0 where nothing is known."""
+    codebooks, rows, *rest = prior.code_shape
+    if known is None:
+        return torch.empty(0, count, dtype=torch.int64)
+    expected, came = [count, codebooks, f"0 to {rows}", *rest], list(known.shape)
+    same_but_rows = came[:2] + came[3:] == expected[:2] + expected[3:] and len(came) == len(expected)
+    if not same_but_rows or came[2] > rows or known.dtype != torch.int64:
+        raise UsageError(
+            f"Expected known codes of shape [{', '.join(map(str, expected))}] and type int64, got {came} and "
+            f"{known.dtype}: give the first rows of every item."
+        )
+    outside = known[(known < 0) | (known >= prior.codebook_size)]
+    if outside.numel():
+        raise UsageError(
+            f"Expected known codes 0 to {prior.codebook_size - 1}, got {int(outside[0])}: use codes of the codebook "
+            "this prior was built for."
+        )
+    return known.flatten(2).permute(2, 1, 0).flatten(0, 1)
+
+
+def _report(progress: Callable[[int, int], None] | None, done: int, *, before: int, total: int) -> None:
     if progress is not None:
-        progress(before + drawn, total)
-
-
-def item_noise(*, seed: int, first_item: int, count: int, symbols: int) -> Tensor:
-    """Uniform numbers in [0, 1), float64 [count, symbols]; row i is a pure function of (seed, first_item + i)."""
-    rows = [np.random.Philox(key=np.array([seed, first_item + item], np.uint64)) for item in range(count)]
-    raw = np.stack([row.random_raw(symbols) for row in rows])
-    # Raw words rather than `Generator.random`: numpy promises the stream of a bit generator, not that of its methods.
-    return torch.from_numpy((raw >> np.uint64(11)) * 2.0**-53)
+        progress(before + done, total)
 
 
 def draw(logits_BK: Tensor, noise_B: Tensor, *, temperature: float, top_k: int, top_p: float) -> Tensor:

@@ -62,6 +62,7 @@ CASES = [
     {"layers": 4, "first_kernel": 7, "kernel": 5, "classes": (3, 2), "grid": (6, 7)},
     {"grid": (1, 6)},
     {"grid": (6, 1), "codebooks": 2},
+    {"codebooks": 2, "classes": (3, 2), "label_dropout": 0.5},
 ]
 
 
@@ -70,7 +71,8 @@ CASES = [
 def test_step_equals_forward(changes: dict[str, Any], items: int) -> None:
     prior = build(**changes)
     codes_BGHW = random_codes(prior, items)
-    condition_BA = torch.tensor([[2, 0], [0, 1], [1, 1]])[:items] if prior.classes else None
+    labelled = prior.classes and not prior.condition_optional  # with label dropout: the way without a label
+    condition_BA = torch.tensor([[2, 0], [0, 1], [1, 1]])[:items] if labelled else None
     with torch.no_grad():
         expected_BNK = by_symbol(prior(codes_BGHW, condition_BA))
     codes_BN = by_symbol(codes_BGHW)
@@ -130,13 +132,15 @@ def test_a_state_keeps_the_weights_it_was_made_with(codebooks: int) -> None:
     assert not any(torch.allclose(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize(("codebooks", "classes"), [(2, (2, 2)), (1, ())])
-def test_probabilities_of_all_grids_sum_to_one(codebooks: int, classes: tuple[int, ...]) -> None:
-    prior = build(codebook_size=3, codebooks=codebooks, grid=(2, 2), classes=classes).double()
+@pytest.mark.parametrize(("codebooks", "classes", "label_dropout"), [(2, (2, 2), 0.0), (1, (), 0.0), (2, (2, 2), 0.1)])
+def test_probabilities_of_all_grids_sum_to_one(codebooks: int, classes: tuple[int, ...], label_dropout: float) -> None:
+    changes: dict[str, Any] = {"codebooks": codebooks, "classes": classes, "label_dropout": label_dropout}
+    prior = build(codebook_size=3, grid=(2, 2), **changes).double()
     grids = torch.tensor(list(itertools.product(range(3), repeat=4 * codebooks))).view(-1, codebooks, 2, 2)
     assert len(grids) == 3 ** (4 * codebooks)
-    for condition in itertools.product(*(range(size) for size in classes)):
-        condition_BA = torch.tensor([condition] * len(grids)) if classes else None
+    hidden = [()] if label_dropout else []
+    for condition in [*itertools.product(*(range(size) for size in classes)), *hidden]:
+        condition_BA = torch.tensor([condition] * len(grids)) if condition else None
         with torch.no_grad():
             log_prob_B = prior(grids, condition_BA).log_softmax(-1).gather(-1, grids[..., None]).sum(dim=(1, 2, 3, 4))
             torch.testing.assert_close(prior.log_prob(grids, condition_BA), log_prob_B, rtol=0, atol=1e-10)
@@ -240,6 +244,56 @@ def test_a_fitted_prior_uses_the_condition() -> None:
     assert bits_per_code(prior, held_out, (held_labels + 1) % 3) > entropy_bits + 0.1
 
 
+def test_one_prior_with_label_dropout_learns_conditional_and_marginal() -> None:
+    """Two positions: given label y the first code is 0, 1 or 2 + y with chances .7, .2, .1, and the second repeats y.
+
+    So the label tells the second code for nothing, and without it the first code still tells something about it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.multinomial(torch.tensor([0.6, 0.4]), 8192, replacement=True, generator=generator)
+    noise = torch.multinomial(torch.tensor([0.7, 0.2, 0.1]), 8192, replacement=True, generator=generator)
+    first = torch.where(noise == 2, 2 + labels, noise)
+    codes = torch.stack([first, labels], dim=1)[:, None, None]
+    torch.manual_seed(0)
+    prior = PixelCNN(
+        codebook_size=4, grid=(1, 2), classes=(2,), channels=16, layers=2, first_kernel=3, label_dropout=0.3
+    )
+    fit(prior, codes, labels[:, None], steps=300)
+    prior.eval()
+    grids = torch.tensor(list(itertools.product(range(4), repeat=2)))[:, None, None]
+    given = torch.zeros(2, 4, 4)
+    for y in range(2):
+        given[y, [0, 1, 2 + y], y] = torch.tensor([0.7, 0.2, 0.1])
+    with torch.no_grad():
+        for y in range(2):
+            learned = prior.log_prob(grids, torch.full((16, 1), y)).exp().view(4, 4)
+            assert (learned - given[y]).abs().sum() / 2 < 0.06
+        learned = prior.log_prob(grids).exp().view(4, 4)
+    assert (learned - (0.6 * given[0] + 0.4 * given[1])).abs().sum() / 2 < 0.06
+
+
+def test_label_dropout_hides_that_share_of_labels_in_training_and_none_in_use() -> None:
+    prior = build(classes=(3, 2), label_dropout=0.25)
+    codes = random_codes(prior, 1).expand(2000, -1, -1, -1)
+    condition = torch.tensor([[2, 1]]).expand(2000, -1)
+    with torch.no_grad():
+        shown, hidden = prior.log_prob(codes[:1], condition[:1]), prior.log_prob(codes[:1])
+        torch.testing.assert_close(prior.log_prob(codes, condition), shown.expand(2000))
+        prior.train()
+        torch.manual_seed(3)
+        log_prob_B = prior.log_prob(codes, condition)
+        torch.manual_seed(3)
+        assert torch.equal(log_prob_B, prior.log_prob(codes, condition))  # torch's global generator and nothing else
+        torch.testing.assert_close(prior.log_prob(codes), hidden.expand(2000))
+        logits_BK, _ = prior.step(prior.initial_state(2000, condition), None)
+    assert (shown - hidden).abs().item() > 1.0
+    is_hidden_B = (log_prob_B - hidden).abs() < 1e-3
+    # The two attributes go together: an item shows both or none.
+    assert torch.equal(is_hidden_B, (log_prob_B - shown).abs() > 1e-3)
+    assert is_hidden_B.float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert (logits_BK == logits_BK[0]).all()
+
+
 def test_log_prob_is_summed_in_single_precision_whatever_the_layers_use() -> None:
     prior = build()
     codes_BGHW = random_codes(prior, 2)
@@ -275,6 +329,9 @@ def test_codes_and_conditions_that_do_not_fit_are_refused() -> None:
         prior.initial_state(2, torch.tensor([[0], [-1]]))
     with pytest.raises(UsageError, match="this prior is unconditional"):
         build()(random_codes(build(), 2), condition)
+    with pytest.raises(UsageError, match="label_dropout of at least 0 and below 1, got 1"):
+        build(classes=(3,), label_dropout=1.0)
+    assert not build(label_dropout=0.5).condition_optional  # nothing to hide
     with pytest.raises(UsageError, match="of at least 1, got 0"):
         PixelCNN(codebook_size=0, grid=(4, 4))
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from stage2_prior import PixelCNN, Prior, sample
-from stage2_prior.sampling import draw, item_noise
+from stage2_prior.sampling import draw
 from twostage.errors import RunError, UsageError
+from twostage.noise import uniform_noise
 
 
 def build(**changes: Any) -> PixelCNN:
@@ -31,6 +32,7 @@ class GruPrior(nn.Module):
         self.codebook_size = codebook_size
         self.code_shape = (codebooks, frames)
         self.classes = classes
+        self.condition_optional = False
         self.embedding = nn.Embedding(codebook_size + 1, 8)  # the last row stands for "nothing yet"
         self.condition = nn.ModuleList(nn.Embedding(size, 8) for size in classes)
         self.gru = nn.GRU(8, 8, batch_first=True)
@@ -62,15 +64,18 @@ class GruPrior(nn.Module):
         return start_BC[None]
 
 
-def slow_sample(prior: PixelCNN, noise_BN: Tensor, condition: Tensor | None, **options: Any) -> Tensor:
-    """Reference: one full forward per code, the code read off at its place."""
+def slow_sample(
+    prior: PixelCNN, noise_BN: Tensor, condition: Tensor | None, *, known: Tensor, **options: Any
+) -> Tensor:
+    """Reference: one full forward per code, the code read off at its place; the first rows are those known."""
     codebooks, height, width = prior.code_shape
     codes_BGHW = torch.zeros(len(noise_BN), *prior.code_shape, dtype=torch.int64)
     n = 0
     with torch.no_grad():
         for h, w, g in itertools.product(range(height), range(width), range(codebooks)):
             logits_BK = prior(codes_BGHW, condition)[:, g, h, w]
-            codes_BGHW[:, g, h, w] = draw(logits_BK, noise_BN[:, n], **options)
+            drawn_B = draw(logits_BK, noise_BN[:, n], **options)
+            codes_BGHW[:, g, h, w] = known[:, g, h, w] if h < known.shape[2] else drawn_B
             n += 1
     return codes_BGHW
 
@@ -81,15 +86,17 @@ def slow_sample(prior: PixelCNN, noise_BN: Tensor, condition: Tensor | None, **o
     ids=str,
 )
 @pytest.mark.parametrize(("codebooks", "classes"), [(1, ()), (3, (3, 2))])
+@pytest.mark.parametrize("rows", [0, 2])
 def test_cached_sampling_equals_a_full_forward_per_code(
-    codebooks: int, classes: tuple[int, ...], options: dict[str, Any]
+    codebooks: int, classes: tuple[int, ...], rows: int, options: dict[str, Any]
 ) -> None:
     prior = build(codebooks=codebooks, classes=classes)
+    known = torch.randint(5, (4, codebooks, rows, 5), generator=torch.Generator().manual_seed(2))
     condition = torch.tensor([[0, 0], [2, 1], [1, 1], [0, 1]]) if classes else None
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
-    fast = sample(prior, count=4, condition=condition, seed=3, **settings)
-    noise_BN = item_noise(seed=3, first_item=0, count=4, symbols=20 * codebooks)
-    assert torch.equal(fast, slow_sample(prior, noise_BN, condition, **settings))
+    fast = sample(prior, count=4, condition=condition, known=known, seed=3, **settings)
+    noise_BN = uniform_noise(seed=3, first_item=0, count=4, symbols=20 * codebooks)
+    assert torch.equal(fast, slow_sample(prior, noise_BN, condition, known=known, **settings))
     assert len(fast.unique()) > 1
 
 
@@ -107,11 +114,11 @@ def test_codes_depend_on_seed_and_item_number_alone() -> None:
 
 
 def test_noise_is_a_fixed_stream() -> None:
-    noise = item_noise(seed=7, first_item=2, count=2, symbols=3)
+    noise = uniform_noise(seed=7, first_item=2, count=2, symbols=3)
     # Numbers of Philox-4x64-10 under the keys (7, 2) and (7, 3): changing them changes everybody's samples.
     expected = [[np.random.Philox(key=[7, item]).random_raw() for _ in range(1)] for item in (2, 3)]
     assert noise[:, 0].tolist() == [(word >> 11) / 2**53 for (word,) in expected]
-    many = item_noise(seed=0, first_item=0, count=1, symbols=20_000)[0]
+    many = uniform_noise(seed=0, first_item=0, count=1, symbols=20_000)[0]
     assert many.min() >= 0
     assert many.max() < 1
     assert torch.histc(many, 10, 0, 1).sub(2000).abs().max() < 200
@@ -189,6 +196,52 @@ def test_audio_codes_take_the_same_road() -> None:
     assert torch.equal(few, codes[:3])
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3, 4])
+def test_an_item_completed_from_its_own_rows_is_that_item(rows: int) -> None:
+    prior = build(codebooks=2, classes=(4,), label_dropout=0.1)
+    for condition in (torch.arange(7)[:, None] % 4, None):
+        whole = sample(prior, count=7, condition=condition, seed=5)
+        again = sample(prior, count=7, condition=condition, known=whole[:, :, :rows], seed=5, batch_size=3)
+        assert torch.equal(whole, again)
+        other = sample(prior, count=7, condition=condition, known=whole[:, :, :rows], seed=6)
+        assert torch.equal(whole[:, :, :rows], other[:, :, :rows])
+        assert torch.equal(whole, other) == (rows == 4)
+
+
+def test_nothing_is_sampled_when_all_rows_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = build()
+    monkeypatch.setattr(prior, "initial_state", None)  # the prior is not even asked
+    known = torch.randint(5, (3, 1, 4, 5))
+    codes = sample(prior, count=3, known=known)
+    assert torch.equal(codes, known)
+    codes += 1  # a copy: the caller's codes stay as they are
+    assert not torch.equal(codes, known)
+
+
+def test_completions_have_the_conditional_frequencies() -> None:
+    """K = 3, G = 2, 2x1 grid: given the first row, the nine second rows follow p(first, second) / p(first)."""
+    prior = build(codebook_size=3, codebooks=2, grid=(2, 1))
+    rows = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    for first in ([0, 2], [1, 1]):
+        known = torch.tensor(first).view(1, 2, 1, 1)
+        grids = torch.cat([known.expand(9, -1, -1, -1), rows.view(9, 2, 1, 1)], dim=2)
+        with torch.no_grad():
+            expected = prior.log_prob(grids).softmax(0)
+        codes = sample(prior, count=20_000, known=known.expand(20_000, -1, -1, -1), batch_size=20_000)
+        shares = torch.bincount(codes[:, 0, 1, 0] * 3 + codes[:, 1, 1, 0], minlength=9) / 20_000
+        assert (shares - expected).abs().sum() / 2 < 0.015
+        assert expected.max() > 0.2
+
+
+def test_known_frames_of_audio_are_kept() -> None:
+    torch.manual_seed(0)
+    prior = GruPrior(codebook_size=3, codebooks=2, frames=4, classes=())
+    known = torch.tensor([[[0, 2], [1, 1]], [[2, 2], [0, 1]]])
+    codes = sample(prior, count=2, known=known)
+    assert torch.equal(codes[:, :, :2], known)
+    assert codes.shape == (2, 2, 4)
+
+
 def test_progress_counts_every_code_once() -> None:
     seen: list[tuple[int, int]] = []
     sample(build(grid=(2, 2)), count=5, batch_size=2, progress=lambda done, total: seen.append((done, total)))
@@ -214,6 +267,13 @@ def test_progress_counts_every_code_once() -> None:
         ({"condition": torch.tensor([[0]])}, r"condition of shape \[2, 1\].*got \[1, 1\]"),
         ({"condition": torch.tensor([[0], [3]])}, "classes 0 to 2 for attribute 0.*got 3"),
         ({"condition": torch.tensor([[0.0], [1.0]])}, "type int64, got .*float32"),
+        ({"known": torch.zeros(2, 1, 5, 5, dtype=torch.int64)}, r"shape \[2, 1, 0 to 4, 5\].*got \[2, 1, 5, 5\]"),
+        ({"known": torch.zeros(1, 1, 2, 5, dtype=torch.int64)}, r"got \[1, 1, 2, 5\]"),
+        ({"known": torch.zeros(2, 1, 2, 4, dtype=torch.int64)}, r"got \[2, 1, 2, 4\]"),
+        ({"known": torch.zeros(2, 1, dtype=torch.int64)}, r"got \[2, 1\]"),
+        ({"known": torch.zeros(2, 1, 2, 5)}, "type int64, got .*float32"),
+        ({"known": torch.full((2, 1, 2, 5), 5)}, "known codes 0 to 4, got 5"),
+        ({"known": torch.full((2, 1, 2, 5), -1)}, "known codes 0 to 4, got -1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
