@@ -12,7 +12,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,10 @@ VERBS: dict[str, Verb] = {
     "train-baseline": Verb("TrainBaseline", ".train", "run_train_baseline", "the VAE or beta-VAE beside it"),
     "evaluate": Verb("Evaluate", ".evaluate", "run_evaluate", "bits/dim of all models of a run"),
     "report": Verb("Report", ".report", "run_report", "one self-contained report.html of a run"),
-    "generate": Verb("Generate", ".generate", "run_generate", "new images from a run"),
-    "reconstruct": Verb("Reconstruct", ".generate", "run_reconstruct", "image files through encoder and decoder"),
+    "generate": Verb("Generate", ".generate", "run_generate", "new images from a run, or completions of an image"),
+    "reconstruct": Verb("Reconstruct", ".encode", "run_reconstruct", "image files through encoder and decoder"),
+    "encode": Verb("Encode", ".encode", "run_encode", "image files to a file of codes"),
+    "decode": Verb("Decode", ".encode", "run_decode", "a file of codes to images"),
     "recipes": Verb("Recipes", ".recipes", "run_recipes", "list the shipped recipes, or print one"),
     "doctor": Verb("Doctor", ".doctor", "run_doctor", "versions, devices, and what does not fit"),
     "demo": Verb("Demo", ".demo", "run_demo", "the whole pipeline on small real digits, offline"),
@@ -99,20 +101,22 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     from . import commands
 
     cls = getattr(commands, VERBS[name].command)
-    default = cls(**_defaults(name, {field.name for field in fields(cls)}, arguments))
+    default = cls(**_defaults(name, cls, arguments))
     command: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}").resolved()
     return command
 
 
-def _defaults(name: str, known: set[str], arguments: Sequence[str]) -> dict[str, Any]:
+def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict[str, Any]:
     """Values that the flags of verb `name` start from, read from the RECIPE or RUN that comes first."""
     import tyro
 
     from twostage.config.load import load_recipe, load_run_recipe
     from twostage.config.schema import Recipe
 
+    known = {field.name for field in fields(cls)}
     what = "RECIPE" if "source" in known else "RUN"
-    values = dict.fromkeys(known & {"source", "run", "files"}, tyro.MISSING)
+    required = {field.name for field in fields(cls) if field.default is MISSING}
+    values = dict.fromkeys(required, tyro.MISSING)
     if not known & {"recipe", "stored"}:
         return values
     helping = any(argument in _HELP for argument in arguments)

@@ -43,6 +43,10 @@ Resume = Annotated[
 DryRun = Annotated[
     FlagCreatePairsOff[bool], arg(help="Check everything, say what would be done and where; do nothing.")
 ]
+ImageFiles = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="(one or more)")]
+PixelSeed = Annotated[
+    int, arg(help="Of what is drawn, such as the pixels of an autoregressive decoder: same seed, same files.")
+]
 CodebookModel = Literal["vq-vae", "vq-vae-ema", "vq-vae-loss"]
 
 
@@ -163,6 +167,10 @@ class Train:
 class Generate:
     """Sample new images: codes from the prior (or latents from the VAE), then the decoder.
 
+    With --complete FILE --keep-rows N the first N rows of the file's codes are kept and the others sampled. The encoder
+    looks a little ahead, so the kept codes know some of what lies below them. The completions are named after the file;
+    in their grid the first picture is the original.
+
     Images of an earlier call are removed from RUN/samples; a folder named by --out is only added to.
     """
 
@@ -170,7 +178,15 @@ class Generate:
     count: int = 64
     """Images to make."""
     label: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Class of every image; unless given, the classes take turns."""
+    """Class of every image. Unless given, the classes take turns; completions go without a label if the prior can."""
+    unlabelled: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Sample without a label; the prior must have been trained with label dropout."),
+    ] = False
+    complete: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Image to complete, read as by reconstruct."""
+    keep_rows: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """Rows of codes to keep of it, from the top; one row of codes is as many image rows as stage one downsamples by."""
     temperature: float = 1.0
     """Divides the prior's logits: below 1 safer, above 1 more varied."""
     top_k: int = 0
@@ -178,7 +194,7 @@ class Generate:
     top_p: float = 1.0
     """Draw each code from the smallest set of codes that holds this probability; 1 admits all."""
     seed: int = 0
-    """Same seed, same files."""
+    """Of codes and, where the decoder is autoregressive, of pixels: same seed, same files."""
     out: OutFolder = None
     model: RunModel = ""
     device: Device = "auto"
@@ -193,6 +209,11 @@ class Generate:
         """The command, checked."""
         _require("--count", self.count, self.count >= 1, "at least 1")
         _require("--label", self.label, self.label is None or self.label >= 0, "at least 0")
+        if self.unlabelled and self.label is not None:
+            raise UsageError(f"--unlabelled and --label {self.label} contradict one another: give one of them.")
+        if (self.complete is None) != (self.keep_rows is None):
+            raise UsageError("--complete FILE and --keep-rows N go together: give both or neither.")
+        _require("--keep-rows", self.keep_rows, self.keep_rows is None or self.keep_rows >= 1, "at least 1")
         _require("--temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0 and finite")
         _require("--top-k", self.top_k, self.top_k >= 0, "at least 0")
         _require("--top-p", self.top_p, 0 < self.top_p <= 1, "more than 0 and at most 1")
@@ -206,8 +227,9 @@ class Reconstruct:
     """Send image files through encoder, codebook and decoder, and write originals beside reconstructions."""
 
     run: RunArgument
-    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="(one or more)")]
+    files: ImageFiles
     """Image files of the size that the model was trained on."""
+    seed: PixelSeed = 0
     out: OutFolder = None
     model: RunModel = ""
     device: Device = "auto"
@@ -220,9 +242,61 @@ class Reconstruct:
 
     def resolved(self) -> "Reconstruct":
         """The command, checked."""
-        if not self.files:
-            raise UsageError("reconstruct needs at least one image file: twostage reconstruct RUN FILE...")
+        _require_files("reconstruct", self.files)
+        _check_seed(self.seed)
         _check_named(self.model)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Turn image files into a file of codes; `twostage decode` turns it back into images, with loss.
+
+    The file holds the codes, the names of the images and the digest of the codebook, without which it is worth nothing.
+    """
+
+    run: RunArgument
+    files: ImageFiles
+    """Image files of the size that the model was trained on, no two of one name."""
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in .safetensors)")]
+    """File of codes to write; an existing one is replaced."""
+    model: RunModel = ""
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    def resolved(self) -> "Encode":
+        """The command, checked."""
+        _require_files("encode", self.files)
+        _require("--out", self.out, self.out.suffix == ".safetensors", "a file name that ends in .safetensors")
+        _check_named(self.model)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Turn a file of codes into images, one PNG per item and grid.png.
+
+    They are named after the image files that were encoded; codes of a data set are numbered.
+    """
+
+    run: RunArgument
+    codes: Annotated[Positional[Path], arg(metavar="CODES")]
+    """File that `twostage encode` or `train-prior` wrote, of a codebook of this run."""
+    seed: PixelSeed = 0
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help="Folder for the PNG files (default: RUN/decoded)", help_behavior_hint="")
+    ] = None
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go; not RUN/samples, where their names could be those of generated images."""
+        return self.out or self.run / "decoded"
+
+    def resolved(self) -> "Decode":
+        """The command, checked."""
+        _check_seed(self.seed)
         return self
 
 
@@ -314,6 +388,8 @@ Command = (
     | Train
     | Generate
     | Reconstruct
+    | Encode
+    | Decode
     | Evaluate
     | Report
     | Recipes
@@ -335,6 +411,11 @@ def _check_named(model: str, *, kind: Literal["any", "baseline"] = "any") -> Non
         check_model(model, source="--model")
     if kind == "baseline" and model.startswith("vq-vae"):
         raise UsageError(f"--model {model} is not a baseline: expected vae or beta-vae, or use train-codebook.")
+
+
+def _require_files(verb: str, files: tuple[Path, ...]) -> None:
+    if not files:
+        raise UsageError(f"{verb} needs at least one image file: twostage {verb} RUN FILE...")
 
 
 def _check_seed(seed: int) -> None:

@@ -4,20 +4,21 @@ RUN/config.toml                    complete, resolved recipe
 RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
 RUN/models/NAME/prior/             the same, discrete models only
 RUN/codes/NAME/SPLIT.safetensors
-RUN/samples/, RUN/evaluation.json, RUN/report.html
+RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from stage1_vqvae import VQVAE
+from stage1_vqvae import VAE, VQVAE
 from stage2_prior import PixelCNN, sample
 from twostage.atomic import write_atomic
-from twostage.checkpoint import load_newest
+from twostage.checkpoint import newest_state
 from twostage.config.load import dump_recipe, load_run_recipe
 from twostage.config.schema import Recipe
 from twostage.data import ImageDataset
@@ -121,9 +122,12 @@ def check_folder(path: Path) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a training folder reached the end of its budget."""
-    newest = load_newest(folder, warn=say)
-    return newest is not None and newest.state["step"] >= newest.state["record"]["config"]["training"]["steps"]
+    """Whether the training of a folder came to its end: the last step of its budget, or of its patience."""
+    state = newest_state(folder, warn=say)
+    if state is None:
+        return False
+    # Trainings from before there was patience do not say so themselves.
+    return bool(state.get("finished", state["step"] >= state["record"]["config"]["training"]["steps"]))
 
 
 @dataclass(frozen=True)
@@ -141,13 +145,26 @@ def training_cost(folder: Path) -> TrainingCost:
     Raises:
         RunError: it holds no checkpoint.
     """
-    newest = load_newest(folder, warn=say)
-    if newest is None:
+    state = newest_state(folder, warn=say)
+    if state is None:
         raise RunError(f"{folder} holds no checkpoint; train this model first")
-    return TrainingCost(steps=newest.state["step"], seconds=newest.state["seconds"])
+    return TrainingCost(steps=state["step"], seconds=state["seconds"])
 
 
-Labels = int | Sequence[int] | Tensor | None
+Labels = int | Sequence[int] | Tensor | Literal["in turn"] | None
+"""One label, one for each item, the classes in turn, or None: no label, for a prior trained with label dropout."""
+
+
+def decode_in_batches(model: VQVAE | VAE, latents: Tensor, *, batch_size: int, seed: int) -> Tensor:
+    """Images `[N, C, H, W]` in levels of codes or latents, fp32, batch by batch to bound the memory.
+
+    Mean images; from an autoregressive decoder samples, of which number i depends on (seed, i) whatever the batch.
+    """
+    parts = [
+        model.decode(latents[start : start + batch_size], seed=seed, first_item=start)
+        for start in range(0, len(latents), batch_size)
+    ]
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -177,29 +194,47 @@ class TwoStageModel:
         self,
         count: int,
         *,
-        labels: Labels = None,
+        labels: Labels = "in turn",
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """Prior sample -> decoder: mean images `[count, C, H, W]` in levels, fp32.
+        """Prior sample -> decoder: images `[count, C, H, W]` in levels, fp32, as `decode` makes them.
 
         Args:
-            labels: one label, or `count` of them; the classes in turn unless given.
+            labels: one label, or `count` of them; "in turn" for the classes one after another; None for no label,
+                which a prior with classes takes only after label dropout.
             temperature, top_k, top_p, seed: see `stage2_prior.sample`.
         """
         codes = self.sample_codes(count, labels=labels, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        return self.decode(codes)
+        return self.decode(codes, seed=seed)
 
-    def decode(self, codes_BGHW: Tensor) -> Tensor:
-        """Mean images `[B, C, H, W]` in levels of codes, decoded in batches to bound the memory."""
-        batch_size = self.run.recipe.evaluation.batch_size
-        return torch.cat([self.vqvae.decode(part) for part in codes_BGHW.split(batch_size)])
+    def decode(self, codes_BGHW: Tensor, *, seed: int = 0) -> Tensor:
+        """Images `[B, C, H, W]` in levels of codes: mean images, or samples from an autoregressive decoder."""
+        return decode_in_batches(self.vqvae, codes_BGHW, batch_size=self.run.recipe.evaluation.batch_size, seed=seed)
 
-    def _condition(self, count: int, labels: Labels) -> Tensor:
+    def _condition(self, count: int, labels: Labels) -> Tensor | None:
+        """`[count, 1]`, or None for no label.
+
+        Raises:
+            UsageError: the labels do not fit the count or the prior.
+        """
+        if not self.pixelcnn.classes:
+            if labels is None or isinstance(labels, str):
+                return None
+            raise UsageError("expected no labels, because this prior knows none: leave them out")
+        if labels is None:
+            if self.pixelcnn.condition_optional:
+                return None
+            raise UsageError(
+                "expected labels, because this prior was trained with labels only: give them, or train one with "
+                "prior.label_dropout above 0"
+            )
         classes = self.pixelcnn.classes[0]
-        wanted = torch.arange(count) % classes if labels is None else torch.as_tensor(labels)
+        if isinstance(labels, str) and labels != "in turn":
+            raise UsageError(f"expected labels as numbers, None or 'in turn', got {labels!r}")
+        wanted = torch.arange(count) % classes if isinstance(labels, str) else torch.as_tensor(labels)
         if wanted.ndim == 0:
             wanted = wanted.expand(count)
         if wanted.shape != (count,) or wanted.is_floating_point():
@@ -212,7 +247,8 @@ class TwoStageModel:
         self,
         count: int,
         *,
-        labels: Labels = None,
+        labels: Labels = "in turn",
+        known: Tensor | None = None,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -222,11 +258,11 @@ class TwoStageModel:
         """Codes `[count, G, h, w]` from the prior; arguments as in `generate` and `stage2_prior.sample`."""
         if count < 1:
             raise UsageError(f"expected a count of at least 1, got {count}")
-        condition = self._condition(count, labels) if self.pixelcnn.classes else None
         return sample(
             self.pixelcnn,
             count=count,
-            condition=condition,
+            condition=self._condition(count, labels),
+            known=known,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,

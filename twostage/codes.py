@@ -3,8 +3,9 @@
 A code file is one safetensors file with the tensors `codes` [N, G, *grid] (the smallest of uint8, uint16 and int32 that
 holds the codebook) and `labels` int32 [N]. Its header (safetensors' string metadata) carries the alphabet K, the number
 of codebooks G, the grid, the classes and the SHA-256 of the stage-one weights that made the codes, so that a prior can
-refuse codes of another codebook. The header also carries the SHA-256 of the file itself, taken with these 64 characters
-replaced by zeros: safetensors has no checksum, and a flipped bit in a code is another valid code.
+refuse codes of another codebook; codes of single files also carry their names. The header also carries the SHA-256 of
+the file itself, taken with these 64 characters replaced by zeros: safetensors has no checksum, and a flipped bit in a
+code is another valid code.
 
 No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks.
 """
@@ -15,7 +16,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import safetensors.numpy
@@ -26,8 +27,9 @@ from twostage.errors import RunError
 FORMAT = "twostage-codes"
 VERSION = "1"
 _BLANK = "0" * 64
+_EXTRACT = "run train-prior again, which extracts them anew"
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LARGEST_HEADER_BYTES = 1 << 16
+_LARGEST_HEADER_BYTES = 1 << 24  # room for some hundred thousand names
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,11 @@ class CodeHeader:
     grid: tuple[int, ...]
     """(H, W) for images, (T,) for audio."""
     classes: int
-    """A label is one of 0..classes-1."""
+    """A label is one of 0..classes-1; 0 where no labels are known, and all of them are 0."""
     stage1_sha256: str
     """Hexadecimal SHA-256 of the stage-one weights file."""
+    names: tuple[str, ...] = ()
+    """One plain file name without its suffix per item, all different; empty for the items of a data set."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def save_codes(path: Path, file: CodeFile) -> None:
         "stage1_sha256": header.stage1_sha256,
         "sha256": _BLANK,
     }
+    if header.names:
+        metadata["names"] = json.dumps(header.names)
     # safetensors writes the memory behind an array as it lies: a transposed view would be saved in the wrong order.
     tensors = {
         "codes": np.ascontiguousarray(file.codes, dtype=_disk_dtype(header.codebook_size)),
@@ -100,12 +106,13 @@ def save_codes(path: Path, file: CodeFile) -> None:
     write_atomic(path, b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
 
 
-def load_codes(path: Path, *, expect_stage1_sha256: str | None = None) -> CodeFile:
+def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: str = _EXTRACT) -> CodeFile:
     """Read and validate a code file.
 
     Args:
         path: the file.
         expect_stage1_sha256: digest of the stage-one weights that the codes must come from.
+        remedy: what the user can do about a file that is refused; the end of the sentence.
 
     Raises:
         RunError: the file is missing, damaged, inconsistent, of another format version or of another codebook.
@@ -115,18 +122,27 @@ def load_codes(path: Path, *, expect_stage1_sha256: str | None = None) -> CodeFi
             raise FileNotFoundError(errno.ENOENT, "no such file")
         file = _parse(path.read_bytes())
     except OSError as error:
-        raise RunError(
-            f"expected codes in {path}, but it could not be read ({error.strerror}): run train-prior to extract them"
-        ) from error
+        raise RunError(f"expected codes in {path}, but it could not be read ({error.strerror}): {remedy}") from error
     except _Refused as reason:
-        raise RunError(f"expected a whole code file in {path}, but {reason}: run train-prior again") from reason
-    made_by = file.header.stage1_sha256
-    if expect_stage1_sha256 is not None and made_by != expect_stage1_sha256:
-        raise RunError(
-            f"expected codes of the codebook {expect_stage1_sha256[:12]}, but {path} was made by the codebook "
-            f"{made_by[:12]}: run train-prior again, which extracts them anew"
-        )
+        raise RunError(f"expected a whole code file in {path}, but {reason}: {remedy}") from reason
+    if expect_stage1_sha256 is not None:
+        check_codebook(file.header, path=path, stage1_sha256=expect_stage1_sha256, remedy=remedy)
     return file
+
+
+def check_codebook(header: CodeHeader, *, path: Path, stage1_sha256: str, remedy: str) -> None:
+    """Raise RunError unless the codes that were read from `path` come from the stage-one weights of that digest."""
+    if header.stage1_sha256 != stage1_sha256:
+        raise RunError(
+            f"expected codes of the codebook {stage1_sha256[:12]}, but {path} was made by the codebook "
+            f"{header.stage1_sha256[:12]}: {remedy}"
+        )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a file may be named so: printable, and neither a folder nor a path on any system."""
+    parts = (PurePosixPath(name).name, PureWindowsPath(name).name)
+    return parts == (name, name) and name not in ("", "..") and name.isprintable()
 
 
 def _parse(data: bytes) -> CodeFile:
@@ -151,6 +167,7 @@ def _parse(data: bytes) -> CodeFile:
             grid=tuple(int(length) for length in metadata["grid"].split("x")),
             classes=int(metadata["classes"]),
             stage1_sha256=metadata["stage1_sha256"],
+            names=tuple(json.loads(metadata.get("names", "[]"))),
         )
     except Exception as error:  # the parser raises half a dozen types on bytes that carry a valid digest
         raise _Refused("it lacks a tensor or a header field, or has one of the wrong kind") from error
@@ -160,17 +177,25 @@ def _parse(data: bytes) -> CodeFile:
 
 def _check(codes: np.ndarray, labels: np.ndarray, header: CodeHeader) -> None:
     """Shapes and ranges; written and read files pass the same check."""
-    if header.codebook_size < 1 or header.codebook_size > 1 << 31 or header.codebooks < 1 or header.classes < 1:
-        raise _Refused("codebook size, codebooks and classes must be at least 1 and K at most 2^31")
+    if header.codebook_size < 1 or header.codebook_size > 1 << 31 or header.codebooks < 1 or header.classes < 0:
+        raise _Refused("codebook size and codebooks must be at least 1, classes at least 0 and K at most 2^31")
     for name, array in (("codes", codes), ("labels", labels)):
         if not np.issubdtype(array.dtype, np.integer):
             raise _Refused(f"its {name} are {array.dtype} and not integers")
     expected = (len(labels), header.codebooks, *header.grid)
     if labels.ndim != 1 or codes.shape != expected:
         raise _Refused(f"its codes have the shape {codes.shape} where labels and header say {expected}")
-    for name, array, size in (("codes", codes, header.codebook_size), ("labels", labels, header.classes)):
+    for name, array, size in (("codes", codes, header.codebook_size), ("labels", labels, max(header.classes, 1))):
         if array.size and (array.min() < 0 or array.max() >= size):
             raise _Refused(f"its {name} reach from {array.min()} to {array.max()} where 0 to {size - 1} are allowed")
+    names = header.names
+    if names and len(names) != len(codes):
+        raise _Refused(f"it holds {len(names)} names for {len(codes)} items")
+    for name in names:
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise _Refused(f"it holds the name {name!r:.60}, which is no plain file name")
+    if len(set(names)) < len(names):
+        raise _Refused("it holds a name twice")
 
 
 def _disk_dtype(codebook_size: int) -> type[np.integer]:

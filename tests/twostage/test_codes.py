@@ -111,6 +111,32 @@ assert "torch" not in sys.modules
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
+@pytest.mark.parametrize("names", [(), ("a", "b.tar", "für elise", ".hidden", "日本")])
+def test_codes_of_unlabelled_files_come_back_with_their_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    header = replace(HEADER, classes=0, split="files", names=names)
+    file = replace(example(), labels=np.zeros(5, int), header=header)
+    save_codes(tmp_path / "codes", file)
+    loaded = load_codes(tmp_path / "codes")
+    assert loaded.header == header
+    assert loaded.labels.tolist() == [0] * 5
+    with safe_open(tmp_path / "codes", framework="np") as opened:
+        assert ("names" in opened.metadata()) == bool(names)
+
+
+def test_many_names_fit(tmp_path: Path) -> None:
+    names = tuple(f"a rather long name of a photograph {index:06d}" for index in range(5000))
+    header = replace(HEADER, names=names, grid=(1,), codebooks=1)
+    save_codes(tmp_path / "codes", CodeFile(np.zeros((5000, 1, 1), int), np.zeros(5000, int), header))
+    assert load_codes(tmp_path / "codes").header.names == names
+
+
+def test_the_remedy_is_the_callers(tmp_path: Path) -> None:
+    save_codes(tmp_path / "codes", example())
+    for path, digest in ((tmp_path / "codes", "f" * 64), (tmp_path / "absent", STAGE1), (tmp_path, STAGE1)):
+        with pytest.raises(RunError, match=r": encode it again$"):
+            load_codes(path, expect_stage1_sha256=digest, remedy="encode it again")
+
+
 def test_an_empty_split_is_a_valid_file(tmp_path: Path) -> None:
     save_codes(tmp_path / "codes", example(items=1))
     empty = CodeFile(codes=np.zeros((0, 2, 3, 4), np.int64), labels=np.zeros(0, np.int64), header=HEADER)
@@ -161,6 +187,18 @@ def test_every_truncation_and_any_surplus_is_refused(tmp_path: Path) -> None:
         ({"labels": np.array([0, 1, 2, 3, 10])}, "0 to 9"),
         ({"labels": np.array([0, 1, 2, 3, -1])}, "-1"),
         ({"labels": np.zeros((5, 1), int)}, "shape"),
+        ({"header": replace(HEADER, classes=0)}, "0 to 0"),
+        ({"header": replace(HEADER, classes=-1)}, "classes at least 0"),
+        ({"header": replace(HEADER, names=("a", "b"))}, "2 names for 5 items"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "a"))}, "a name twice"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", ""))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "."))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "../e"))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "/e"))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "C:e"))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "e\\f"))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", "e\n"))}, "no plain file name"),
+        ({"header": replace(HEADER, names=("a", "b", "c", "d", 5))}, "no plain file name"),
         ({"header": replace(HEADER, codebook_size=0)}, "at least 1"),
         ({"header": replace(HEADER, codebook_size=70000), "codes": np.full((5, 2, 3, 4), -1)}, "-1"),
     ],
@@ -188,6 +226,9 @@ def test_fractions_are_refused_instead_of_rounded(tmp_path: Path) -> None:
         ("codebook_size", "many", "wrong kind"),
         ("grid", "3xx4", "wrong kind"),
         ("model", None, "lacks"),
+        ("names", "[", "wrong kind"),
+        ("names", "5", "wrong kind"),
+        ("names", '["a"]', "1 names for 5 items"),
         ("sha256", "\ud800" * 64, "SHA-256"),
         ("sha256", None, "SHA-256"),
     ],
@@ -199,7 +240,7 @@ def test_foreign_headers_are_refused(tmp_path: Path, key: str, value: str | None
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header["__metadata__"]
-    metadata.pop(key)
+    metadata.pop(key, None)
     if value is not None:
         metadata[key] = value
     if key != "sha256":
