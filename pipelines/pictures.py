@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from twostage.atomic import write_atomic
+from twostage.data.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
 from twostage.errors import DataError
-
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+from twostage.progress import say
 
 
 def to_bytes(levels_NCHW: np.ndarray, levels: int) -> np.ndarray:
@@ -55,29 +55,31 @@ def write_png(path: Path, pixels_CHW: np.ndarray, *, scale: int = 1) -> None:
     write_atomic(path, png(pixels_CHW, scale=scale))
 
 
-def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int) -> np.ndarray:
-    """An image file as integer levels `[C, H, W]`, uint8.
+def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int, fit: Fit = "exact") -> np.ndarray:
+    """An image file as integer levels `[C, H, W]`, uint8, read as the images of a folder are.
 
-    A file holds 256 levels; a smaller alphabet takes the nearest level, so a PNG written from that alphabet reads back
-    exactly.
+    A file holds 256 levels. A smaller alphabet takes the nearest level, so a PNG written from that alphabet reads back
+    exactly; with two levels (binarised data) that is a threshold at half, from 128 on, and no random draw.
+
+    Args:
+        path: PNG, JPEG or WebP file.
+        image_shape: (C, H, W) of the model's images; C = 1 reads grey, C = 3 RGB.
+        levels: size of the model's alphabet.
+        fit: whether an image of another size is refused, cropped or scaled (`twostage.data.decode`).
 
     Raises:
-        DataError: the file is missing, not an image, or of another size.
+        DataError: the file is missing, not an image that is read, or of a size that does not fit.
     """
-    channels, height, width = image_shape
+    _, height, width = image_shape
+    pixels_CHW = np.empty(image_shape, dtype=np.uint8)
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in _EIGHT_BIT_MODES:
-                raise DataError(f"{path} is an image of mode {picture.mode}; give one with 8 bits per channel")
-            picture.load()
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}; give an image file of {width}x{height} pixels") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}); give a PNG, JPEG or WebP file") from error
-    if pixels.shape[:2] != (height, width):
-        raise DataError(
-            f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels, but the model works on {width}x{height}; resize it"
-        )
-    pixels_CHW = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
+        with quiet_pillow():
+            remarks = decode_image(path, pixels_CHW, fit=fit)
+    except WrongSize as error:
+        wanted = f"at least {width}x{height}" if fit == "crop" else f"{width}x{height}"
+        raise DataError(f"expected an image of {wanted} pixels, but {path} {error}: resize it") from error
+    except Unreadable as error:
+        raise DataError(f"expected a PNG, JPEG or WebP image, but {path} {error}: give another file") from error
+    for remark in remarks:
+        say(f"{path}: {remark}")
     return np.rint(pixels_CHW.astype(np.float64) * ((levels - 1) / 255.0)).astype(np.uint8)

@@ -122,12 +122,6 @@ class TestMnist:
         (tmp_path / "images").write_bytes(idx_bytes(images))
         np.testing.assert_array_equal(read_idx(tmp_path / "images", axes=3), images)
 
-    def test_no_folder_names_the_files_and_the_setting(self) -> None:
-        with pytest.raises(UsageError) as raised:
-            load_dataset(DataConfig(name="mnist"))
-        for part in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "--data.path"):
-            assert part in str(raised.value)
-
     def test_folder_not_there_or_a_file(self, tmp_path: Path) -> None:
         assert "not there" in refusal(tmp_path / "absent")
         (tmp_path / "file").write_bytes(b"")
@@ -199,6 +193,16 @@ class TestMnist:
         path.write_bytes(gzip.compress(idx_bytes(np.zeros(5, dtype=np.uint8)) + bytes(1 << 26)))
         with pytest.raises(DataError, match="more"):
             read_idx(path, axes=1)
+
+    def test_fashion_mnist_has_the_same_format_and_other_classes(self, tmp_path: Path) -> None:
+        write_set(tmp_path, packed=True)
+        fashion = load_dataset(DataConfig(name="fashion-mnist", path=str(tmp_path)))
+        mnist = load_mnist(tmp_path)
+        assert fashion.name == "fashion-mnist"
+        assert len(fashion.classes) == 10
+        assert fashion.classes[:2] == ("T-shirt/top", "Trouser")
+        np.testing.assert_array_equal(fashion.validation.images, mnist.validation.images)
+        assert fashion.sha256 != mnist.sha256
 
     def test_counts_must_match(self, tmp_path: Path) -> None:
         write_set(tmp_path)

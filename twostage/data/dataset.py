@@ -8,13 +8,15 @@ Shape suffixes: N items, C channels, H rows, W columns.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
 from twostage.config.schema import DataConfig
 from twostage.errors import UsageError
+
+_FOLDER_SETTINGS = ("image_size", "fit", "colour", "train_folder", "test_folder", "skip_unreadable")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Split:
     images: np.ndarray
     """uint8 [N, C, H, W], values 0..levels-1."""
     labels: np.ndarray
-    """int64 [N], values 0..len(classes)-1."""
+    """int64 [N], values 0..len(classes)-1; all 0 without classes."""
+    intensities: np.ndarray | None = None
+    """uint8 [N, C, H, W], the grey levels behind dynamically binarised training images; None everywhere else."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,10 +42,14 @@ class ImageDataset:
     levels: int
     """Size of the alphabet: a sub-pixel is one of 0..levels-1."""
     classes: tuple[str, ...]
-    """Printable class names; label i means classes[i]."""
+    """Printable class names, label i means classes[i]; empty where there is nothing to tell apart."""
     train: Split
     validation: Split
     test: Split
+    intensity_levels: int | None = None
+    """Alphabet of `train.intensities`; None where there are none."""
+    skipped: tuple[str, ...] = ()
+    """Files of a folder that were left out as unreadable, by name."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -57,12 +65,15 @@ class ImageDataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of alphabet, classes, images and labels of all splits: what a trained model is tied to."""
+        """Digest of alphabet, classes, images (intensities too) and labels of all splits: what a model is tied to."""
         digest = hashlib.sha256(repr((self.levels, self.classes)).encode())
         for part in (self.train, self.validation, self.test):
             digest.update(repr((part.images.shape, part.images.dtype.str, part.labels.shape)).encode())
             digest.update(part.images.tobytes())
             digest.update(part.labels.tobytes())
+        if self.train.intensities is not None:
+            digest.update(repr((self.intensity_levels, self.train.intensities.shape)).encode())
+            digest.update(self.train.intensities.tobytes())
         return digest.hexdigest()
 
     def split(self, name: str) -> Split:
@@ -74,22 +85,55 @@ class ImageDataset:
 
 
 def load_dataset(config: DataConfig) -> ImageDataset:
-    """Read the configured data set into memory.
+    """Read the configured data set into memory; what is downloaded once is read from the cache after that.
 
     Raises:
-        UsageError: the settings do not fit together (no folder for `mnist`, a folder for `digits`).
-        DataError: a file is missing, damaged or not what its name says.
+        UsageError: the settings do not fit together (no folder for `images`, a folder for `digits`, a setting of
+            folders with another data set).
+        DataError: a file is missing, damaged or not what its name says, or cannot be downloaded.
     """
+    dataset = _read(config)
+    if config.binarise == "none":
+        return dataset
+    from twostage.data.binarise import binarised
+
+    return binarised(dataset, mode=config.binarise)
+
+
+def _read(config: DataConfig) -> ImageDataset:
     # Readers are imported here because scikit-learn alone takes a second or two.
+    if config.name == "images":
+        from twostage.data.folder import load_folder
+
+        return load_folder(
+            config.path,
+            image_size=config.image_size,
+            fit=config.fit,
+            colour=config.colour,
+            train_folder=config.train_folder,
+            test_folder=config.test_folder,
+            skip_unreadable=config.skip_unreadable,
+        )
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if setting.name in _FOLDER_SETTINGS and value != setting.default:
+            raise UsageError(
+                f"data.{setting.name} is for folders of images, but data.name is {config.name} and "
+                f"data.{setting.name} is {value!r}: leave it out or set data.name to images"
+            )
     if config.name == "digits":
         if config.path is not None:
             raise UsageError(
                 f"the data set digits is built in and reads no folder, but data.path is {config.path!r}: "
-                "leave data.path out or set data.name to mnist"
+                "leave data.path out or set data.name to another data set"
             )
         from twostage.data.digits import load_digits
 
         return load_digits()
-    from twostage.data.idx import load_mnist
+    if config.name == "cifar10":
+        from twostage.data.cifar import load_cifar10
 
-    return load_mnist(config.path)
+        return load_cifar10(config.path)
+    from twostage.data import idx
+
+    return idx.load_mnist(config.path) if config.name == "mnist" else idx.load_fashion_mnist(config.path)

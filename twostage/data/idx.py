@@ -1,35 +1,43 @@
-"""Reader of IDX files, the format of MNIST (and of Fashion-MNIST, KMNIST and own sets in the same shape).
+"""Reader of IDX files, the format of MNIST, of Fashion-MNIST and of own sets in the same shape.
 
 An IDX file is four bytes (0, 0, element type, number of axes), one big-endian 32-bit length per axis and the elements.
-Only unsigned bytes are read. Files may be gzip-compressed; the content decides, not the name, because browsers unpack
-`.gz` files and keep the name. Everything is checked: magic, axes, exact length and, for gzip, the checksum at the end.
+Only unsigned bytes are read. Files may be gzip-compressed. Everything is checked: magic, axes, exact length and, for
+gzip, the checksum at the end.
 
-Split: the last twelfth of the training file is validation, which for MNIST's 60 000 are the usual last 5000.
+Split: the last twelfth of the training file is validation, which for 60 000 images are the usual last 5000.
 
-Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+Sources: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits"; H. Xiao, K. Rasul, R. Vollgraf,
+"Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms", arXiv 1708.07747.
 """
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from twostage.data.dataset import ImageDataset, Split
-from twostage.errors import DataError, UsageError
+from twostage.data.download import fetch
+from twostage.data.packed import BinaryFile, find_files, open_unpacked, read_exactly
+from twostage.errors import DataError
 
 LEVELS = 256
-CLASSES = tuple("0123456789")
+MNIST_CLASSES = tuple("0123456789")
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 HELD_OUT_SHARE = 12
 LARGEST_BYTES = 1 << 32
 _UNSIGNED_BYTE = 0x08
-_GZIP_MAGIC = b"\x1f\x8b"
-# Deflate cannot shrink by more than 1032:1, so a header that promises more is false and nothing is allocated for it.
-_LARGEST_RATIO = 1040
-_CHUNK_BYTES = 1 << 20
 _FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -39,20 +47,29 @@ _FILES = (
 
 
 def load_mnist(path: str | None) -> ImageDataset:
-    """The four IDX files in the folder `path` as images uint8 [N, 1, H, W], levels 0..255, labels 0..9.
+    """MNIST: four IDX files as images uint8 [N, 1, H, W], levels 0..255, labels 0..9.
+
+    Args:
+        path: the folder that holds them; None: downloaded on first use.
 
     Raises:
-        UsageError: no folder was named.
-        DataError: the folder or a file in it is missing, damaged or does not fit the others.
+        DataError: the folder or a file in it is missing, damaged or does not fit the others, or a download failed.
     """
-    if path is None:
-        raise UsageError(
-            f"the data set mnist needs a folder with the files {', '.join(_FILES)} (each plain or .gz): "
-            "name it with --data.path FOLDER, or as path under [data] in the recipe"
-        )
-    train_images, train_labels, test_images, test_labels = _find(Path(path))
-    train = _read_split(train_images, train_labels)
-    test = _read_split(test_images, test_labels)
+    return _load("mnist", path, MNIST_CLASSES)
+
+
+def load_fashion_mnist(path: str | None) -> ImageDataset:
+    """Fashion-MNIST: ten kinds of clothing in MNIST's format; arguments and errors as for `load_mnist`."""
+    return _load("fashion-mnist", path, FASHION_CLASSES)
+
+
+def _load(name: str, path: str | None, classes: tuple[str, ...]) -> ImageDataset:
+    folder = fetch(name) if path is None else Path(path)
+    # Some unpackers write the dash as a dot.
+    spellings = {file: [file, file.replace("-idx", ".idx")] for file in _FILES}
+    train_images, train_labels, test_images, test_labels = find_files(folder, spellings)
+    train = _read_split(train_images, train_labels, len(classes))
+    test = _read_split(test_images, test_labels, len(classes))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"expected training and test images of one size, but {train_images} has {_size(train)} "
@@ -66,9 +83,9 @@ def load_mnist(path: str | None) -> ImageDataset:
         )
     # The arrays are slices of one block: nothing is copied.
     return ImageDataset(
-        name="mnist",
+        name=name,
         levels=LEVELS,
-        classes=CLASSES,
+        classes=classes,
         train=Split(images=train.images[:-held_out], labels=train.labels[:-held_out]),
         validation=Split(images=train.images[-held_out:], labels=train.labels[-held_out:]),
         test=test,
@@ -88,22 +105,11 @@ def read_idx(path: Path, *, axes: int) -> np.ndarray:
     Raises:
         DataError: anything but a whole IDX file of that kind.
     """
-    try:
-        stored_bytes = path.stat().st_size
-        with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP_MAGIC
-            raw.seek(0)
-            if packed:
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    return _read_array(unpacked, path, axes, stored_bytes * _LARGEST_RATIO)
-            return _read_array(raw, path, axes, stored_bytes)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"expected a whole gzip file, but {path} is damaged ({error}): fetch it again") from error
-    except OSError as error:
-        raise DataError(f"expected a readable file, but {path} could not be read ({error.strerror})") from error
+    with open_unpacked(path) as (file, largest_bytes):
+        return _read_array(file, path, axes, largest_bytes)
 
 
-def _read_array(file: IO[bytes] | gzip.GzipFile, path: Path, axes: int, largest_bytes: int) -> np.ndarray:
+def _read_array(file: BinaryFile, path: Path, axes: int, largest_bytes: int) -> np.ndarray:
     header_bytes = 4 + 4 * axes
     header = file.read(header_bytes)
     magic = bytes((0, 0, _UNSIGNED_BYTE, axes))
@@ -122,19 +128,14 @@ def _read_array(file: IO[bytes] | gzip.GzipFile, path: Path, axes: int, largest_
             f"expected as many elements as the header of {path} states ({stated}), but the file cannot hold them "
             "or holds none: fetch it again"
         )
-    array = np.empty(expected_bytes, dtype=np.uint8)
-    filled = 0
-    while filled < expected_bytes and (chunk := file.read(min(_CHUNK_BYTES, expected_bytes - filled))):
-        array[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-        filled += len(chunk)
-    # Reading on to the end makes gzip compare its checksum, too.
-    if filled < expected_bytes or file.read(1):
-        came = f"only {filled}" if filled < expected_bytes else "more"
+    array, more = read_exactly(file, expected_bytes)
+    if len(array) < expected_bytes or more:
+        came = "more" if more else f"only {len(array)}"
         raise DataError(f"expected {expected_bytes} elements ({stated}), but {path} holds {came}: fetch it again")
     return array.reshape(shape)
 
 
-def _read_split(images_path: Path, labels_path: Path) -> Split:
+def _read_split(images_path: Path, labels_path: Path, classes: int) -> Split:
     images_NHW = read_idx(images_path, axes=3)
     labels_N = read_idx(labels_path, axes=1)
     if len(images_NHW) != len(labels_N):
@@ -142,34 +143,12 @@ def _read_split(images_path: Path, labels_path: Path) -> Split:
             f"expected one label per image, but {images_path} has {len(images_NHW)} images "
             f"and {labels_path} has {len(labels_N)} labels: put files of one data set into the folder"
         )
-    if labels_N.max() >= len(CLASSES):
+    if labels_N.max() >= classes:
         raise DataError(
-            f"expected labels 0 to {len(CLASSES) - 1}, but {labels_path} has the label {labels_N.max()} "
-            f"at position {labels_N.argmax()}: use a set with {len(CLASSES)} classes"
+            f"expected labels 0 to {classes - 1}, but {labels_path} has the label {labels_N.max()} "
+            f"at position {labels_N.argmax()}: use a set with {classes} classes"
         )
     return Split(images=images_NHW[:, None], labels=labels_N.astype(np.int64))
-
-
-def _find(folder: Path) -> list[Path]:
-    """The four files in the order of `_FILES`; all that are missing are named at once."""
-    if not folder.is_dir():
-        raise DataError(
-            f"expected a folder with the four IDX files, but {folder} is "
-            f"{'a file' if folder.exists() else 'not there'}: correct data.path"
-        )
-    found = {name: next((path for path in _spellings(folder, name) if path.is_file()), None) for name in _FILES}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
-        raise DataError(
-            f"expected {', '.join(missing)} (plain or .gz) in {folder}, but "
-            f"{'they are' if len(missing) > 1 else 'it is'} not there: fetch what is missing or correct data.path"
-        )
-    return [path for path in found.values() if path is not None]
-
-
-def _spellings(folder: Path, name: str) -> list[Path]:
-    names = (name, name.replace("-idx", ".idx"))
-    return [folder / f"{spelling}{suffix}" for suffix in ("", ".gz") for spelling in names]
 
 
 def _size(split: Split) -> str:

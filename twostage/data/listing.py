@@ -1,0 +1,202 @@
+"""Which files of a folder are images, which label each has, and which split it belongs to: all from names alone.
+
+Files are found by suffix (.png, .jpg, .jpeg, .webp, either case) at any depth; names that begin with a dot are passed
+over, as by a shell. Symbolic links are not followed but reported: they may lead out of the folder, in circles, or show
+one image to both training and test.
+
+Labels: the first folder below the (train or test) folder names the class. Where all images lie in one sub-folder, or
+in none, there is nothing to tell apart: no classes, every label 0. Images beside sub-folders with images are refused,
+because no label would be right for them.
+
+Splits depend on the SHA-256 of a seed and each file's name (relative, with forward slashes) and on nothing else:
+- with a train and a test folder, test is all of the latter, a tenth of the former is validation, the rest training;
+- otherwise a tenth is test, a tenth validation and the rest training.
+Every split gets at least one file, nothing is dropped, and the files of a split are in the order of their names.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from twostage.errors import DataError, UsageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SPLITS = ("train", "validation", "test")
+SPLIT_SEED = "twostage images split 1"
+HELD_OUT_SHARE = 10
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file that should be an image."""
+
+    path: Path
+    name: str
+    """Relative to the data set's folder, with forward slashes."""
+    split: str
+    """`train`, `validation` or `test`."""
+    label: int
+    """Index of its class; 0 without classes."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that the names say."""
+
+    files: tuple[ImageFile, ...]
+    """In the order of `SPLITS`, by name within each."""
+    classes: tuple[str, ...]
+    """At least two, or none."""
+    unusable: dict[str, str]
+    """Name and fault (a clause such as `is a symbolic link`) of what has the name of an image but is no file."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The images below one folder, by names relative to it."""
+
+    folder: Path
+    prefix: str
+    names: tuple[str, ...]
+    unusable: dict[str, str]
+
+    def classes(self) -> set[str]:
+        """Names of the sub-folders with images.
+
+        Raises:
+            DataError: other images lie beside these, or a name cannot be printed.
+        """
+        inside = [name for name in self.names if "/" in name]
+        beside = [name for name in self.names if "/" not in name]
+        if inside and beside:
+            raise DataError(
+                f"expected all images of {self.folder} in sub-folders, whose names are the labels, or none, but "
+                f"{inside[0]!r} is in one and {beside[0]!r} is not: move the {len(beside)} images that are not into a "
+                "sub-folder of their own"
+            )
+        found = {PurePosixPath(name).parts[0] for name in inside}
+        for name in sorted(found):
+            if not name.isprintable():
+                raise DataError(f"expected printable names of sub-folders, but {name!r} in {self.folder} is not one")
+        return found
+
+
+def show(names: list[str], *, most: int = 10) -> str:
+    """The first names as Python literals (a line break in a name must not break the sentence), then a count."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def list_images(path: str, *, train_folder: str | None, test_folder: str | None) -> Listing:
+    """Find, label and split the images below `path`; nothing is opened.
+
+    Raises:
+        UsageError: a sub-folder leads out of `path`, or the two overlap.
+        DataError: a folder is missing, cannot be read, has too few images or labels only some.
+    """
+    root = Path(path)
+    parts = [_find(root, folder) for folder in _sub_folders(root, train_folder, test_folder)]
+    splits = [("train", "validation"), ("test",)] if len(parts) == 2 else [SPLITS]
+    members = [_divide(part, wanted) for part, wanted in zip(parts, splits, strict=True)]
+    found = [part.classes() for part in parts]
+    if len(found) == 2 and bool(found[0]) != bool(found[1]):
+        raise DataError(
+            f"expected sub-folders as labels in both {parts[0].folder} and {parts[1].folder} or in neither, but only "
+            f"{parts[0 if found[0] else 1].folder} has them: sort the other one's images, or flatten both"
+        )
+    union = sorted(set().union(*found))
+    classes = tuple(union) if len(union) > 1 else ()
+    files = []
+    for part, divided in zip(parts, members, strict=True):
+        for split, names in divided.items():
+            for name in names:
+                label = classes.index(PurePosixPath(name).parts[0]) if classes else 0
+                files.append(ImageFile(part.folder / name, part.prefix + name, split, label))
+    unusable = {part.prefix + name: fault for part in parts for name, fault in part.unusable.items()}
+    return Listing(files=tuple(files), classes=classes, unusable=unusable)
+
+
+def _sub_folders(root: Path, train_folder: str | None, test_folder: str | None) -> list[str]:
+    """The folders to read, relative to `root`: one, or the two that must not overlap."""
+    if test_folder is not None and train_folder is None:
+        raise UsageError("expected data.train_folder beside data.test_folder, but it is not given: name both")
+    named = {"data.train_folder": train_folder, "data.test_folder": test_folder}
+    folders = {key: folder for key, folder in named.items() if folder is not None}
+    for key, folder in folders.items():
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise UsageError(f"expected {key} to be a folder inside {root}, but {folder!r} came: name a sub-folder")
+    if len(folders) == 2:
+        train, test = ((root / folder).resolve() for folder in folders.values())
+        if train.is_relative_to(test) or test.is_relative_to(train):
+            raise UsageError(
+                f"expected data.train_folder and data.test_folder apart, but {train_folder!r} and {test_folder!r} "
+                "share images: test images must not be trained on"
+            )
+    return list(folders.values()) or ["."]
+
+
+def _find(root: Path, sub_folder: str) -> _Part:
+    folder = root / sub_folder
+    if not folder.is_dir():
+        raise DataError(
+            f"expected a folder with images, but {folder} is {'a file' if folder.exists() else 'not there'}: "
+            "correct data.path, data.train_folder or data.test_folder"
+        )
+    names, unusable, others = [], {}, 0
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            entries = list(os.scandir(folder / inside))
+        except OSError as error:
+            raise DataError(
+                f"expected to read {folder / inside}, but it could not be listed ({error.strerror}): "
+                "change its permissions or move it away"
+            ) from error
+        for entry in entries:
+            name = inside + entry.name
+            if entry.name.startswith("."):
+                continue
+            looks_right = entry.name.lower().endswith(SUFFIXES)
+            if entry.is_symlink():
+                if looks_right or entry.is_dir():
+                    unusable[name] = "is a symbolic link"
+            elif entry.is_dir():
+                waiting.append(f"{name}/")
+            elif not looks_right:
+                others += 1
+            elif entry.is_file():
+                names.append(name)
+            else:
+                unusable[name] = "is no regular file"
+    if not names and not unusable:
+        raise DataError(
+            f"expected PNG, JPEG or WebP images in {folder}, but none of its {others} files has a name that ends in "
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: correct data.path"
+        )
+    prefix = "" if Path(sub_folder) == Path() else f"{Path(sub_folder).as_posix()}/"
+    return _Part(folder=folder, prefix=prefix, names=tuple(sorted(names)), unusable=dict(sorted(unusable.items())))
+
+
+def _divide(part: _Part, wanted: tuple[str, ...]) -> dict[str, list[str]]:
+    """The names of every wanted split, the first one last to choose: it gets what is not held out."""
+    total = len(part.names)
+    if total < len(wanted):
+        unusable = f" besides {show([f'{n!r} ({f})' for n, f in part.unusable.items()])}" if part.unusable else ""
+        raise DataError(
+            f"expected at least {len(wanted)} images in {part.folder}, one for each of {', '.join(wanted)}, but it has "
+            f"{total}{unusable}: add images"
+        )
+    ranked = sorted(part.names, key=_rank)
+    held_out = max(1, total // HELD_OUT_SHARE)
+    divided: dict[str, list[str]] = {}
+    for split in wanted[:0:-1]:
+        divided[split], ranked = sorted(ranked[:held_out]), ranked[held_out:]
+    divided[wanted[0]] = sorted(ranked)
+    return {split: divided[split] for split in wanted}
+
+
+def _rank(name: str) -> bytes:
+    """A fixed pseudo-random key; names that are not UTF-8 keep their bytes."""
+    return hashlib.sha256(f"{SPLIT_SEED} {name}".encode(errors="surrogateescape")).digest()
