@@ -2,13 +2,11 @@
 
 import base64
 import html
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae import VQVAE
 from twostage.atomic import write_atomic
 from twostage.codebook_usage import codebook_usage
 from twostage.codes import load_codes
@@ -20,14 +18,11 @@ from twostage.progress import say
 from . import figures
 from .commands import Report
 from .device import pick_device, use_threads
-from .generate import sample_vae
 from .models import LoadedStage1
-from .pictures import display_scale, grid, png, to_bytes
-from .results import Evaluation, difference_lines, model_table, score_table
-from .run import Run, is_finished, load_run
-
-SAMPLES_PER_CLASS = 10
-RECONSTRUCTIONS = 16
+from .pictures import display_scale, png
+from .results import Evaluation, difference_lines, model_table, sample_table, score_table
+from .run import Run, is_finished
+from .sheets import ReferenceImages, model_sheets, reference_images
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
@@ -60,96 +55,65 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def results_section(evaluation: Evaluation) -> str:
-    """The tables of evaluation.json, what they mean, and the paired differences."""
-    intro = (
-        f"{evaluation.title}; lower is better. A VQ-VAE row is an exact two-part code length, "
-        "the VAE rows are bounds at beta = 1. PSNR is of the mean of p(x|z)."
+def results_section(evaluation: Evaluation, *, sampled: bool) -> str:
+    """The tables of evaluation.json, what they mean, and the paired differences; `sampled`: PSNR is of samples."""
+    psnr = "sampled reconstructions, the pixels being drawn one after another" if sampled else "the mean of p(x|z)"
+    meaning = (
+        "lower is better. A VQ-VAE row is an exact two-part code length, the VAE rows are bounds at beta = 1"
+        if evaluation.has_bits
+        else "squared error is no mass function over levels"
     )
+    intro = f"{evaluation.title}; {meaning}. PSNR is of {psnr}."
     tables = _table(*score_table(evaluation)) + _table(*model_table(evaluation))
-    paired, lines = "", difference_lines(evaluation)
-    if lines:
-        reference = html.escape(evaluation.paired_differences[0].reference)
+    paired = ""
+    for reference, lines in difference_lines(evaluation).items():
         items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-        paired = f"<p>Bits/dim more than <b>{reference}</b>, ± paired standard error:</p><ul>{items}</ul>"
+        paired += f"<p>Bits/dim more than <b>{html.escape(reference)}</b>, ± paired standard error:</p><ul>{items}</ul>"
     bars = [
         (row.name, row.distortion_bits_per_dim, row.rate_bits_per_dim)
         for row in evaluation.rows
         if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None
     ]
-    picture = _image(
-        figures.stacked_bits(bars, unit="bits/dim"),
-        "Distortion and rate; the importance-weighted bound does not split.",
+    picture = ""
+    if bars:
+        data = figures.stacked_bits(bars, unit="bits/dim")
+        picture = _image(data, "Distortion and rate; the importance-weighted bound does not split.")
+    return f"<h2>Results</h2><p>{html.escape(intro)}</p>{tables}{paired}{picture}"
+
+
+def samples_section(evaluation: Evaluation) -> str:
+    """The samples' scores and how to read them; empty where there are none."""
+    if not evaluation.sample_scores:
+        return ""
+    text = (
+        f"{evaluation.samples_title}. Lower is better; the column 'training images' is what as many real images reach. "
+        "The last column is the share of class-conditional samples that the classifier reads as the class asked for. "
+        "The features are those of this data set: the distances compare its models, and are no FID."
     )
-    return f"<h2>Bits/dim</h2><p>{html.escape(intro)}</p>{tables}{paired}{picture}"
-
-
-@dataclass(frozen=True)
-class Sheets:
-    """Pictures of one model, uint8 `[C, H', W']`."""
-
-    samples: np.ndarray
-    samples_caption: str
-    reconstructions: np.ndarray
-
-
-def _evenly(count: int, wanted: int) -> np.ndarray:
-    return np.linspace(0, count - 1, min(wanted, count)).astype(int)
-
-
-@torch.no_grad()
-def model_sheets(
-    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
-) -> Sheets:
-    """Samples (by class where the prior knows classes) and test images beside their reconstructions."""
-    model = stage1.model
-    originals = dataset.test.images[_evenly(len(dataset.test.images), RECONSTRUCTIONS)]
-    x_BCHW = torch.from_numpy(originals).to(device)
-    if isinstance(model, VAE):
-        means = model.reconstruct(x_BCHW)
-        images = sample_vae(model, SAMPLES_PER_CLASS**2, temperature=1.0, seed=seed, device=device)
-        caption, columns = f"{name}: decoded draws from the Gaussian prior, temperature 1.", SAMPLES_PER_CLASS
-    else:
-        means = model.decode(model.encode(x_BCHW))
-        two_stage = load_run(run.path, model=name, device=device)
-        classes = len(two_stage.classes) if two_stage.pixelcnn.classes else 0
-        columns = classes or SAMPLES_PER_CLASS
-        labels = torch.arange(columns * SAMPLES_PER_CLASS) % columns if classes else None
-        images = two_stage.generate(columns * SAMPLES_PER_CLASS, labels=labels, seed=seed)
-        by_class = "one class a column, " if classes else ""
-        caption = f"{name}: prior sample -> decoder, {by_class}temperature 1."
-    pairs = np.stack([to_bytes(originals, model.levels), to_bytes(means.cpu().numpy(), model.levels)], 1)
-    return Sheets(
-        samples=grid(to_bytes(images.cpu().numpy(), model.levels), columns=columns),
-        samples_caption=caption,
-        reconstructions=grid(pairs.reshape(-1, *originals.shape[1:]), columns=8),
-    )
+    return f"<h2>Samples</h2><p>{html.escape(text)}</p>{_table(*sample_table(evaluation))}"
 
 
 def model_section(
-    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
+    run: Run,
+    name: str,
+    stage1: LoadedStage1,
+    dataset: ImageDataset,
+    reference: ReferenceImages,
+    *,
+    device: torch.device,
+    seed: int,
 ) -> str:
-    """Samples, reconstructions and code usage of one model; the sheets are also written as PNG files."""
+    """Pictures and code usage of one model; the sheets are also written as PNG files."""
     parts = [f"<h2>{html.escape(name)}</h2>"]
-    discrete = isinstance(stage1.model, VQVAE)
-    scale = display_scale(dataset.shape[-1])
-    if discrete and not is_finished(run.prior_folder(name)):
+    if isinstance(stage1.model, VQVAE) and not is_finished(run.prior_folder(name)):
         parts.append("<p>No finished prior: train-prior brings its samples.</p>")
     else:
-        sheets = model_sheets(run, name, stage1, dataset, device=device, seed=seed)
-        for kind, sheet, caption in (
-            ("samples", sheets.samples, sheets.samples_caption),
-            (
-                "reconstructions",
-                sheets.reconstructions,
-                f"{name}: test images (left of each pair) and reconstructions.",
-            ),
-        ):
-            data = png(sheet, scale=scale)
-            target = run.path / "samples" / f"{name}-{kind}.png"
+        for sheet in model_sheets(run, name, stage1, dataset, reference, device=device, seed=seed):
+            data = png(sheet.picture_CHW, scale=display_scale(dataset.shape[-1]))
+            target = run.path / "samples" / f"{name}-{sheet.kind}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, data)
-            parts.append(_image(data, caption, pixels=True))
+            parts.append(_image(data, sheet.caption, pixels=True))
     codes_file = run.codes_file(name, "validation")
     if isinstance(stage1.model, VQVAE) and codes_file.is_file():
         codes = load_codes(codes_file, expect_stage1_sha256=stage1.sha256).codes
@@ -168,15 +132,33 @@ def training_section(run: Run, names: list[str]) -> str:
         for name in names
         if is_finished(run.prior_folder(name))
     }
-    curves = figures.curves(stage1, key="distortion_bits_per_dim", title="Stage one: distortion", unit="bits/dim")
-    parts = ["<h2>Training</h2>", _image(curves, "Thin: training batches; dots: validation set.")]
-    if priors:
-        curves = figures.curves(
-            priors, key="bits_per_code", title="Prior: code length given the label", unit="bits/code"
-        )
-        parts.append(
-            _image(curves, "Validation rising while training falls means overfitting; the best model is kept.")
-        )
+    parts = ["<h2>Training</h2>"]
+    for trainings, key, title, unit, caption in (
+        (
+            stage1,
+            "distortion_bits_per_dim",
+            "Stage one: distortion",
+            "bits/dim",
+            "Thin: training batches; dots: validation set.",
+        ),
+        (
+            stage1,
+            "half_squared_error",
+            "Stage one: half the squared error",
+            "a dimension, levels scaled to -1..1",
+            "Thin: training batches; dots: validation set.",
+        ),
+        (
+            priors,
+            "bits_per_code",
+            "Prior: code length given the label",
+            "bits/code",
+            "Validation rising while training falls means overfitting; the best model is kept.",
+        ),
+    ):
+        # Without bits, or without a record, there is nothing to draw.
+        if any(f"validation_{key}" in row for rows in trainings.values() for row in rows):
+            parts.append(_image(figures.curves(trainings, key=key, title=title, unit=unit), caption))
     return "".join(parts)
 
 
@@ -194,9 +176,13 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
         )
     for name in names:
         run.check_data(run.stage1(name, device), dataset)
-    sections = [results_section(evaluation)]
+    sampled = run.recipe.stage1.autoregressive_layers > 0
+    sections = [results_section(evaluation, sampled=sampled), samples_section(evaluation)]
+    reference = reference_images(run, dataset)
     for name in names:
-        sections.append(model_section(run, name, run.stage1(name, device), dataset, device=device, seed=seed))
+        sections.append(
+            model_section(run, name, run.stage1(name, device), dataset, reference, device=device, seed=seed)
+        )
     sections.append(training_section(run, names))
     config = html.escape((run.path / "config.toml").read_text())
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")

@@ -21,17 +21,18 @@ class Row:
     model: str
     kind: str
     codebook_update: str | None
-    bound: str
-    prior: str
+    bound: str | None
+    prior: str | None
     likelihood: str
     alphabet: int
     beta: float | None
     samples_k: int | None
     labels: str
     """Who pays for labels: `none` (not used), `marginalised`, `paid` or `given`."""
-    bits_per_dim: float
+    bits_per_dim: float | None
+    """None where the model has no bits: trained on squared error, which is no mass function over levels."""
     standard_error: float | None
-    """Of the mean over items; None for a single item."""
+    """Of the mean over items; None for a single item, or without bits."""
     distortion_bits_per_dim: float | None
     rate_bits_per_dim: float | None
     psnr_db: float | None
@@ -44,13 +45,24 @@ class Row:
     steps: int
     """Optimiser steps, codebook and prior together where both are needed."""
     train_seconds: float
+    search_items: int | None = None
+    """Number of items of a row about code search, the first of the split; None for rows on all items."""
+    searched: bool = False
+    """Whether the codes were searched for fewer bits; a partner row keeps the encoder's codes on the same items."""
+    swapped_distortion_bits_per_dim: float | None = None
+    """Distortion with the codes of another image: near the row's distortion, the decoder ignores its codes."""
 
     @property
     def name(self) -> str:
         """Short name, unique within a run."""
-        if self.kind == "vq-vae":
-            return f"{self.model} ({self.codebook_update}), {self.prior} prior"
-        return f"{self.model}, {'ELBO' if self.bound == 'elbo' else f'IWAE-{self.samples_k}'}"
+        parts = [self.model if self.codebook_update is None else f"{self.model} ({self.codebook_update})"]
+        if self.kind == "vq-vae" and self.prior is not None:
+            parts.append(f"{self.prior} prior")
+        if self.bound in ("elbo", "iwae"):
+            parts.append("ELBO" if self.bound == "elbo" else f"IWAE-{self.samples_k}")
+        if self.search_items is not None:
+            parts.append(f"{'searched on' if self.searched else 'first'} {self.search_items} items")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,24 @@ class PairedDifference:
     other: str
     bits_per_dim: float
     standard_error: float | None
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """How good the samples of one model are, by a classifier trained on the run's own data.
+
+    Distances are Fréchet distances in the features of that classifier to the images of the split.
+    """
+
+    model: str
+    samples: int
+    frechet_distance: float
+    reference_distance: float
+    """The same distance of as many training images: what real images reach."""
+    label_agreement: float | None
+    """Share of class-conditional samples that the classifier reads as their label; None where there was no label."""
+    classifier_accuracy: float
+    """Share of the split's images that it reads as their label: the ceiling for the agreement."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +106,30 @@ class Evaluation:
     """Of the latents that the VAE's bounds drew."""
     rows: tuple[Row, ...]
     paired_differences: tuple[PairedDifference, ...]
+    sample_scores: tuple[SampleScore, ...] = ()
+    """Empty where sample quality was not asked for."""
+
+    @property
+    def has_bits(self) -> bool:
+        """Whether any row has bits/dim."""
+        return any(row.bits_per_dim is not None for row in self.rows)
 
     @property
     def title(self) -> str:
         """What was measured on what, in one line."""
         first = self.rows[0]
+        how = f"{first.likelihood} likelihood, bits/dim" if self.has_bits else "trained on squared error: no bits/dim"
         return (
-            f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {first.alphabet} levels, "
-            f"{first.likelihood} likelihood, bits/dim"
+            f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {first.alphabet} levels, {how}"
+        )
+
+    @property
+    def samples_title(self) -> str:
+        """What the scores of the samples are, in one line."""
+        accuracy = self.sample_scores[0].classifier_accuracy
+        return (
+            f"Samples: Fréchet distance in the features of a classifier trained on {self.dataset} "
+            f"(accuracy {accuracy:.1%}), to the {self.split} set"
         )
 
     def write(self, path: Path) -> None:
@@ -107,6 +153,7 @@ class Evaluation:
                 raise ValueError(f"schema version {version}")
             data["rows"] = tuple(Row(**row) for row in data["rows"])
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
+            data["sample_scores"] = tuple(SampleScore(**score) for score in data.get("sample_scores", ()))
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
@@ -121,9 +168,12 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the bits/dim of every row."""
     headings = ["model, prior or bound", "total", "± s.e.", "distortion", "rate", "PSNR dB", "labels"]
+    items = [evaluation.items if row.search_items is None else row.search_items for row in evaluation.rows]
+    several = len(set(items)) > 1
     cells = [
         [
             row.name,
+            *([f"{count:,}"] if several else []),
             _number(row.bits_per_dim, 4),
             _number(row.standard_error, 4),
             _number(row.distortion_bits_per_dim, 4),
@@ -131,16 +181,34 @@ def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
             _number(row.psnr_db, 2),
             row.labels,
         ]
-        for row in evaluation.rows
+        for row, count in zip(evaluation.rows, items, strict=True)
+    ]
+    return headings[:1] + (["items"] if several else []) + headings[1:], cells
+
+
+def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the samples' scores."""
+    headings = ["model", "samples", "Fréchet distance", "training images", "read as their label"]
+    cells = [
+        [
+            score.model,
+            f"{score.samples:,}",
+            _number(score.frechet_distance, 3),
+            _number(score.reference_distance, 3),
+            "-" if score.label_agreement is None else f"{score.label_agreement:.1%}",
+        ]
+        for score in evaluation.sample_scores
     ]
     return headings, cells
 
 
 def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of what every model cost and how it uses its codebook, one line per size of model."""
-    headings = ["model", "parameters", "steps", "seconds", "codes used", "perplexity"]
+    headings = ["model", "parameters", "steps", "seconds", "codes used", "perplexity", "swapped codes"]
     cells: dict[tuple[str, int], list[str]] = {}
     for row in evaluation.rows:
+        if row.search_items is not None:  # the same model: its usage is that of all items, with the encoder's codes
+            continue
         cells[row.model, row.parameters] = [
             row.model + (" with prior" if row.prior == "learned" else ""),
             f"{row.parameters:,}",
@@ -148,32 +216,42 @@ def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
             f"{row.train_seconds:.0f}",
             "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
             _number(row.codebook_perplexity, 1),
+            _number(row.swapped_distortion_bits_per_dim, 4),
         ]
     return headings, list(cells.values())
 
 
-def difference_lines(evaluation: Evaluation) -> list[str]:
-    """Every row against the reference, paired over items; empty without a learned prior."""
-    return [
-        f"{d.other}: {_number(d.bits_per_dim, 4, '+')} ± {_number(d.standard_error, 4)}"
-        for d in evaluation.paired_differences
-    ]
+def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Name of each reference, and a line on every row that was paired with it; empty without a learned prior."""
+    lines: dict[str, list[str]] = {}
+    for d in evaluation.paired_differences:
+        line = f"{d.other}: {_number(d.bits_per_dim, 4, '+')} ± {_number(d.standard_error, 4)}"
+        lines.setdefault(d.reference, []).append(line)
+    return lines
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Both tables and the paired differences, on stdout."""
+    """The tables and the paired differences, on stdout."""
     console = Console(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
-    for headings, rows in (score_table(evaluation), model_table(evaluation)):
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        for index, heading in enumerate(headings):
-            table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-        for cells in rows:
-            table.add_row(*cells)
-        # Printed at its natural width: a terminal too narrow wraps lines, but no number is ever cut.
-        Console(highlight=False, width=max(console.width, 100), soft_wrap=True).print(table)
-        console.print()
-    lines = difference_lines(evaluation)
-    if lines:
-        console.print(f"bits/dim more than {evaluation.paired_differences[0].reference}, ± paired s.e.:")
+    for table in (score_table(evaluation), model_table(evaluation)):
+        _print_table(*table)
+    for reference, lines in difference_lines(evaluation).items():
+        console.print(f"bits/dim more than {reference}, ± paired s.e.:")
         console.print("\n".join(f"  {line}" for line in lines))
+    if evaluation.sample_scores:
+        console.print()
+        console.print(evaluation.samples_title, soft_wrap=True)
+        _print_table(*sample_table(evaluation))
+
+
+def _print_table(headings: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*cells)
+    # Printed at its natural width, far below this one: a terminal too narrow wraps lines, but no number is ever cut.
+    console = Console(highlight=False, width=1000, soft_wrap=True)
+    console.print(table)
+    console.print()

@@ -1,0 +1,101 @@
+"""Nearest training images: does a model make new images, or does it give its training set back?
+
+Distances are Euclidean between integer levels. Squared distances are whole numbers below 2^53 in every term, so float64
+computes them exactly, in whatever order a matrix product adds up: a copy has distance 0, not nearly 0, and the size of
+the blocks changes nothing.
+
+A pixel distance finds copies, also slightly changed ones; it does not find an object that was moved by some pixels.
+
+Shapes: N images that are asked about, M training images, C x H x W image, D = C*H*W, k neighbours.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twostage.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k nearest training images of every image, nearest first; of equals the one with the lower index."""
+
+    indices_Nk: np.ndarray
+    """int64, rows of the training images."""
+    distances_Nk: np.ndarray
+    """float64, Euclidean, in levels."""
+
+
+def nearest_images(
+    images_NCHW: np.ndarray, train_MCHW: np.ndarray, *, count: int, block_size: int = 2048
+) -> Neighbours:
+    """Nearest of the training images, integer levels both.
+
+    Args:
+        images_NCHW, train_MCHW: unsigned integer levels, at most 65535.
+        count: k, neighbours per image.
+        block_size: training images compared at a time; memory is block_size * (N + D) float64 numbers.
+
+    Raises:
+        UsageError: the shapes differ or there are fewer than k training images.
+    """
+    if images_NCHW.shape[1:] != train_MCHW.shape[1:] or not 1 <= count <= len(train_MCHW):
+        raise UsageError(
+            f"expected images of one shape and at least {count} training images, but shapes {images_NCHW.shape} and "
+            f"{train_MCHW.shape} came: compare with the data that the model was trained on"
+        )
+    images_ND = images_NCHW.reshape(len(images_NCHW), -1).astype(np.float64)
+    squares_N = (images_ND**2).sum(1)
+    best_index_Nk = np.zeros((len(images_ND), 0), np.int64)
+    best_squared_Nk = np.zeros((len(images_ND), 0))
+    for start in range(0, len(train_MCHW), block_size):
+        block_BD = train_MCHW[start : start + block_size].reshape(-1, images_ND.shape[1]).astype(np.float64)
+        squared_NB = squares_N[:, None] + (block_BD**2).sum(1) - 2.0 * (images_ND @ block_BD.T)
+        index_NB = np.broadcast_to(np.arange(start, start + len(block_BD)), squared_NB.shape)
+        # Earlier rows stand first and the sort is stable, so ties fall to the lower index.
+        squared = np.concatenate([best_squared_Nk, squared_NB], 1)
+        index = np.concatenate([best_index_Nk, index_NB], 1)
+        order_Nk = np.argsort(squared, axis=1, kind="stable")[:, :count]
+        best_squared_Nk = np.take_along_axis(squared, order_Nk, 1)
+        best_index_Nk = np.take_along_axis(index, order_Nk, 1)
+    return Neighbours(indices_Nk=best_index_Nk, distances_Nk=np.sqrt(best_squared_Nk))
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """How near samples come to the training images, beside how near unseen real images come."""
+
+    samples: int
+    copies: int
+    """Samples that equal a training image, level for level."""
+    sample_distance: float
+    """Median over samples of the distance to the nearest training image, in levels."""
+    held_out_distance: float
+    """The same of held-out images."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Samples' median distance over that of held-out images; None where the latter is 0."""
+        return self.sample_distance / self.held_out_distance if self.held_out_distance > 0 else None
+
+    @property
+    def sentence(self) -> str:
+        """The numbers and what they mean."""
+        ratio = "undefined" if self.ratio is None else f"{self.ratio:.2f}"
+        return (
+            f"Median distance to the nearest training image: {self.sample_distance:.1f} levels from {self.samples} "
+            f"samples, {self.held_out_distance:.1f} from test images, ratio {ratio}; {self.copies} of the samples are "
+            "copies. A ratio far below 1 means that the model repeats its training images instead of making new ones; "
+            "a blurred image, too, is a little nearer to everything."
+        )
+
+
+def memorisation(samples: Neighbours, held_out: Neighbours) -> Memorisation:
+    """Compare the nearest neighbours of samples with those of held-out images, each against the training images."""
+    nearest_N = samples.distances_Nk[:, 0]
+    return Memorisation(
+        samples=len(nearest_N),
+        copies=int((nearest_N == 0).sum()),
+        sample_distance=float(np.median(nearest_N)),
+        held_out_distance=float(np.median(held_out.distances_Nk[:, 0])),
+    )

@@ -1,0 +1,138 @@
+"""Sheets of small pictures for the report: samples, reconstructions, and samples beside their nearest training images.
+
+Shapes: N samples, M training images, C x H x W image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stage1_vqvae import VAE
+from twostage.data import ImageDataset
+
+from .generate import sample_vae
+from .models import LoadedStage1
+from .neighbours import Neighbours, memorisation, nearest_images
+from .pictures import grid, to_bytes
+from .run import Run, load_run
+from .sample_quality import evenly, to_levels
+
+ROWS = 10
+"""Samples per class, or rows of ten where there are no classes."""
+MOST_CLASSES = 16
+RECONSTRUCTIONS = 16
+COMPARED = 100
+"""Samples, and as many test images, whose nearest training images are looked up."""
+SHOWN = 16
+NEIGHBOURS = 3
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One picture made of many, uint8 `[C, H', W']`."""
+
+    kind: str
+    """What it shows, in one word: part of its file name."""
+    picture_CHW: np.ndarray
+    caption: str
+
+
+@dataclass(frozen=True)
+class ReferenceImages:
+    """What samples are compared with: integer levels `[M, C, H, W]`, and how near test images come to them."""
+
+    images_MCHW: np.ndarray
+    held_out: Neighbours
+
+
+def reference_images(run: Run, dataset: ImageDataset) -> ReferenceImages:
+    """The run's training images, mirrored ones too where it trains on them."""
+    images_MCHW = dataset.train.images
+    if run.recipe.data.horizontal_flips:
+        images_MCHW = np.concatenate([images_MCHW, images_MCHW[..., ::-1]])
+    test_images = dataset.test.images[evenly(len(dataset.test), COMPARED)]
+    return ReferenceImages(images_MCHW=images_MCHW, held_out=nearest_images(test_images, images_MCHW, count=1))
+
+
+def model_sheets(
+    run: Run,
+    name: str,
+    stage1: LoadedStage1,
+    dataset: ImageDataset,
+    reference: ReferenceImages,
+    *,
+    device: torch.device,
+    seed: int,
+) -> list[Sheet]:
+    """All sheets of one model; a discrete one needs its prior."""
+    levels = stage1.model.levels
+    samples_NCHW, columns, caption = _samples(run, name, stage1, device=device, seed=seed)
+    return [
+        Sheet("samples", grid(to_bytes(samples_NCHW, levels), columns=columns), caption),
+        _reconstructions(name, stage1, dataset, device=device, seed=seed),
+        neighbour_sheet(name, to_levels(samples_NCHW[:COMPARED], levels), reference, levels=levels),
+    ]
+
+
+def _samples(
+    run: Run, name: str, stage1: LoadedStage1, *, device: torch.device, seed: int
+) -> tuple[np.ndarray, int, str]:
+    """Images `[N, C, H, W]` in levels, columns of their sheet, and its caption."""
+    model = stage1.model
+    how = ", pixels sampled" if model.autoregressive else ""
+    if isinstance(model, VAE):
+        images = sample_vae(model, 10 * ROWS, temperature=1.0, seed=seed, device=device)
+        return images.cpu().numpy(), 10, f"{name}: decoded draws from the Gaussian prior{how}, temperature 1."
+    two_stage = load_run(run.path, model=name, device=device)
+    classes = len(two_stage.classes) if two_stage.pixelcnn.classes else 0
+    columns = min(classes, MOST_CLASSES) or 10
+    labels = torch.arange(columns * ROWS) % columns if classes else None
+    images = two_stage.generate(columns * ROWS, labels=labels, seed=seed)
+    by_class = "" if not classes else ", one class a column"
+    if classes > columns:
+        by_class += f" (the first {columns} of {classes})"
+    return images.cpu().numpy(), columns, f"{name}: prior sample -> decoder{how}{by_class}, temperature 1."
+
+
+@torch.no_grad()
+def _reconstructions(
+    name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
+) -> Sheet:
+    model = stage1.model
+    originals = dataset.test.images[evenly(len(dataset.test), RECONSTRUCTIONS)]
+    x_BCHW = torch.from_numpy(originals).to(device)
+    if isinstance(model, VAE):
+        decoded = model.reconstruct(x_BCHW, seed=seed)
+    else:
+        decoded = model.decode(model.encode(x_BCHW), seed=seed)
+    pairs = np.stack([to_bytes(originals, model.levels), to_bytes(decoded.cpu().numpy(), model.levels)], 1)
+    what = "sampled reconstructions" if model.autoregressive else "reconstructions"
+    return Sheet(
+        "reconstructions",
+        grid(pairs.reshape(-1, *originals.shape[1:]), columns=8),
+        f"{name}: test images (left of each pair) and {what}.",
+    )
+
+
+def neighbour_sheet(name: str, samples_NCHW: np.ndarray, reference: ReferenceImages, *, levels: int) -> Sheet:
+    """Strips of a sample and its nearest training images, and in the caption whether the model repeats them.
+
+    Args:
+        name: of the model.
+        samples_NCHW: uint8 levels; all are compared, evenly chosen ones shown.
+        reference: what they are compared with.
+        levels: size of the alphabet.
+    """
+    count = min(NEIGHBOURS, len(reference.images_MCHW))
+    found = nearest_images(samples_NCHW, reference.images_MCHW, count=count)
+    strips = []
+    for index in evenly(len(samples_NCHW), SHOWN):
+        strip_NCHW = np.concatenate([samples_NCHW[index : index + 1], reference.images_MCHW[found.indices_Nk[index]]])
+        strips.append(grid(to_bytes(strip_NCHW, levels), columns=1 + count))
+    which = "is the nearest training image" if count == 1 else f"are the {count} nearest training images"
+    return Sheet(
+        "neighbours",
+        grid(np.stack(strips), columns=4, border=3, background=255),
+        f"{name}: in each strip a sample, left; beside it {which}. {memorisation(found, reference.held_out).sentence}",
+    )

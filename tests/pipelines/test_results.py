@@ -1,0 +1,190 @@
+"""Rows, tables and evaluation.json: what is printed where a number is missing, and what older files read as."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twostage_pipelines.report import results_section, samples_section
+from twostage_pipelines.results import (
+    Evaluation,
+    PairedDifference,
+    Row,
+    SampleScore,
+    difference_lines,
+    model_table,
+    print_evaluation,
+    sample_table,
+    score_table,
+)
+
+
+def _row(**changes: Any) -> Row:
+    fields: dict[str, Any] = {
+        "model": "vq-vae-loss",
+        "kind": "vq-vae",
+        "codebook_update": "loss",
+        "bound": "two-part",
+        "prior": "learned",
+        "likelihood": "hurdle",
+        "alphabet": 17,
+        "beta": None,
+        "samples_k": None,
+        "labels": "marginalised",
+        "bits_per_dim": 2.25,
+        "standard_error": 0.01,
+        "distortion_bits_per_dim": 1.5,
+        "rate_bits_per_dim": 0.75,
+        "psnr_db": 19.5,
+        "codebook_perplexity": 11.0,
+        "codebook_used": 12,
+        "codebook_size": 12,
+        "parameters": 1234,
+        "steps": 100,
+        "train_seconds": 5.0,
+    }
+    return Row(**{**fields, **changes})
+
+
+LEARNED = _row()
+FIRST, SEARCHED = _row(search_items=1000), _row(search_items=1000, searched=True, bits_per_dim=2.2)
+VAE = _row(model="vae", kind="vae", codebook_update=None, prior="gaussian", bound="iwae", samples_k=64, beta=1.0)
+NO_BITS = {"bits_per_dim": None, "standard_error": None, "distortion_bits_per_dim": None, "rate_bits_per_dim": None}
+SQUARED_ERROR = _row(**NO_BITS, bound=None, prior=None, likelihood="mse", labels="none")
+
+
+def _evaluation(*rows: Row, **changes: Any) -> Evaluation:
+    whole = Evaluation(
+        recipe="r",
+        dataset="digits",
+        split="test",
+        items=10_000,
+        dims=64,
+        seed=0,
+        rows=rows,
+        paired_differences=(),
+    )
+    return replace(whole, **changes)
+
+
+SCORES = (
+    SampleScore("vq-vae-loss", 500, 7.125, 3.167, 0.783, 0.997),
+    SampleScore("vae", 500, 108.5, 3.167, None, 0.997),
+)
+
+
+def test_every_kind_of_row_has_a_name_of_its_own() -> None:
+    rows = (LEARNED, FIRST, SEARCHED, VAE, replace(VAE, bound="elbo"), SQUARED_ERROR, replace(VAE, bound=None))
+    assert [row.name for row in rows] == [
+        "vq-vae-loss (loss), learned prior",
+        "vq-vae-loss (loss), learned prior, first 1000 items",
+        "vq-vae-loss (loss), learned prior, searched on 1000 items",
+        "vae, IWAE-64",
+        "vae, ELBO",
+        "vq-vae-loss (loss)",
+        "vae",
+    ]
+
+
+def test_an_evaluation_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    difference = PairedDifference("a", "b", 0.1, None)
+    evaluation = _evaluation(LEARNED, SEARCHED, SQUARED_ERROR, sample_scores=SCORES, paired_differences=(difference,))
+    evaluation.write(tmp_path / "evaluation.json")
+    assert Evaluation.read(tmp_path / "evaluation.json") == evaluation
+    data = json.loads((tmp_path / "evaluation.json").read_text())
+    assert data["rows"][2]["bits_per_dim"] is None
+    assert data["sample_scores"][0] == asdict(SCORES[0])
+    assert data["sample_scores"][1]["label_agreement"] is None
+
+
+def test_a_file_from_before_searches_and_sample_scores_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    _evaluation(LEARNED).write(path)
+    data = json.loads(path.read_text())
+    del data["sample_scores"], data["rows"][0]["search_items"], data["rows"][0]["searched"]
+    path.write_text(json.dumps(data))
+    assert Evaluation.read(path) == _evaluation(LEARNED)
+
+
+def test_items_stand_in_the_table_only_where_rows_differ_in_them() -> None:
+    headings, cells = score_table(_evaluation(LEARNED, VAE))
+    assert "items" not in headings
+    assert len(cells[0]) == len(headings) == 7
+    headings, cells = score_table(_evaluation(LEARNED, FIRST, SEARCHED))
+    assert headings[:3] == ["model, prior or bound", "items", "total"]
+    assert [row[1] for row in cells] == ["10,000", "1,000", "1,000"]
+    assert [row[2] for row in cells] == ["2.2500", "2.2500", "2.2000"]
+    headings, _ = score_table(_evaluation(LEARNED, SEARCHED, items=1000))
+    assert "items" not in headings
+
+
+def test_a_model_without_bits_gets_dashes_and_no_bar() -> None:
+    evaluation = _evaluation(SQUARED_ERROR)
+    _, cells = score_table(evaluation)
+    assert cells[0] == ["vq-vae-loss (loss)", "-", "-", "-", "-", "19.50", "none"]
+    assert "no bits/dim" in evaluation.title
+    page = results_section(evaluation, sampled=False)
+    assert "data:image/png" not in page
+    assert "code length" not in page
+    assert "data:image/png" in results_section(_evaluation(SQUARED_ERROR, LEARNED), sampled=False)
+
+
+def test_model_table_has_one_line_for_ordinary_and_searched_rows() -> None:
+    few_used = replace(SEARCHED, codebook_used=3)
+    _, cells = model_table(_evaluation(LEARNED, FIRST, few_used, VAE))
+    assert [row[0] for row in cells] == ["vq-vae-loss with prior", "vae"]
+    assert "12/12" in cells[0]
+
+
+def test_differences_stand_under_the_row_they_are_paired_with(capsys: pytest.CaptureFixture[str]) -> None:
+    differences = (
+        PairedDifference(LEARNED.name, VAE.name, -0.01, 0.002),
+        PairedDifference(FIRST.name, SEARCHED.name, -0.05, 0.001),
+        PairedDifference(LEARNED.name, "unigram", 0.2, None),
+    )
+    evaluation = _evaluation(LEARNED, VAE, FIRST, SEARCHED, paired_differences=differences)
+    assert difference_lines(evaluation) == {
+        LEARNED.name: ["vae, IWAE-64: -0.0100 ± 0.0020", "unigram: +0.2000 ± -"],
+        FIRST.name: ["vq-vae-loss (loss), learned prior, searched on 1000 items: -0.0500 ± 0.0010"],
+    }
+    print_evaluation(evaluation)
+    out = capsys.readouterr().out
+    page = results_section(evaluation, sampled=False)
+    for text in (out, page):
+        for heading, line in difference_lines(evaluation).items():
+            assert text.index(f"more than {heading}" if text is out else f"<b>{heading}</b>") < text.index(line[0])
+
+
+def test_scores_of_samples_stand_in_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = _evaluation(LEARNED, VAE, sample_scores=SCORES)
+    headings, cells = sample_table(evaluation)
+    assert cells == [["vq-vae-loss", "500", "7.125", "3.167", "78.3%"], ["vae", "500", "108.500", "3.167", "-"]]
+    title = "Fréchet distance in the features of a classifier trained on digits (accuracy 99.7%)"
+    print_evaluation(evaluation)
+    out, page = capsys.readouterr().out, samples_section(evaluation)
+    for text in (out, page):
+        assert title in text
+        assert all(cell in text for row in cells for cell in row)
+    assert all(heading in page for heading in headings)
+    assert samples_section(_evaluation(LEARNED)) == ""
+    print_evaluation(_evaluation(LEARNED))
+    assert "Fréchet" not in capsys.readouterr().out
+
+
+def test_no_number_is_cut_however_long_the_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_evaluation(_evaluation(LEARNED, replace(SEARCHED, model="vq-vae-with-a-very-long-name" * 3)))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert "searched on 1000 items   1,000  2.2000  0.0100      1.5000  0.7500" in out
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_psnr_says_what_it_is_of(sampled: bool) -> None:
+    page = results_section(_evaluation(LEARNED), sampled=sampled)
+    assert ("PSNR is of sampled reconstructions" in page) == sampled
+    assert ("PSNR is of the mean of p(x|z)" in page) == (not sampled)
