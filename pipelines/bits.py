@@ -52,12 +52,15 @@ class ItemBits:
 
 @dataclass(frozen=True)
 class Distortion:
-    """-log2 p(x|z) of every item and the squared error of the mean image."""
+    """-log2 p(x|z) of every item and the squared error of the decoded images."""
 
     bits_per_dim: np.ndarray
-    """`[N]`, float64."""
+    """`[N]`, float64. Of the likelihood `mse`, which has no bits, the halved squared error over log 2."""
+    swapped_bits_per_dim: np.ndarray
+    """`[N]`, float64: the same with the codes of the next item. Near `bits_per_dim`, codes do not matter."""
     psnr_db: float | None
-    """10 log10((L-1)^2 / mean squared error over all items), of the mean of p(x|z); None if there is no error."""
+    """10 log10((L-1)^2 / mean squared error over all items), None if there is no error. Of the mean of p(x|z); of a
+    sampled image where the decoder is autoregressive."""
 
 
 def _psnr_db(squared_error: float, count: int, levels: int) -> float | None:
@@ -66,18 +69,30 @@ def _psnr_db(squared_error: float, count: int, levels: int) -> float | None:
 
 @torch.no_grad()
 def codebook_distortion(
-    model: VQVAE, images: np.ndarray, codes: np.ndarray, *, device: torch.device, batch_size: int
+    model: VQVAE, images: np.ndarray, codes: np.ndarray, *, seed: int, device: torch.device, batch_size: int
 ) -> Distortion:
-    """Distortion of a VQ-VAE given the codes `[N, G, h, w]` of the images `[N, C, H, W]`."""
-    bits, squared_error = [], 0.0
+    """Distortion of a VQ-VAE given the codes `[N, G, h, w]` of the images `[N, C, H, W]`; `seed` of sampled images."""
+    bits, swapped, squared_error = [], [], 0.0
+
+    def bits_per_dim(x_BCHW: Tensor, codes_BGHW: Tensor) -> np.ndarray:
+        return (-model.log_prob(x_BCHW, codes_BGHW).double() / (math.log(2) * model.dims)).cpu().numpy()
+
     with Progress("distortion", total=len(images), unit="image") as progress:
         for start in range(0, len(images), batch_size):
             x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
             codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
-            bits.append((-model.log_prob(x_BCHW, codes_BGHW).double() / (math.log(2) * model.dims)).cpu().numpy())
-            squared_error += (model.decode(codes_BGHW) - x_BCHW).double().pow(2).sum().item()
+            bits.append(bits_per_dim(x_BCHW, codes_BGHW))
+            # The neighbour over all items, so that the batch size changes nothing.
+            others = np.arange(start + 1, start + 1 + len(x_BCHW)) % len(images)
+            swapped.append(bits_per_dim(x_BCHW, torch.from_numpy(codes[others].astype(np.int64)).to(device)))
+            decoded_BCHW = model.decode(codes_BGHW, seed=seed, first_item=start)
+            squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
             progress.advance(len(x_BCHW))
-    return Distortion(bits_per_dim=np.concatenate(bits), psnr_db=_psnr_db(squared_error, images.size, model.levels))
+    return Distortion(
+        bits_per_dim=np.concatenate(bits),
+        swapped_bits_per_dim=np.concatenate(swapped),
+        psnr_db=_psnr_db(squared_error, images.size, model.levels),
+    )
 
 
 def uniform_rate_bits(codes: np.ndarray, codebook_size: int) -> np.ndarray:
@@ -95,23 +110,37 @@ def unigram_rate_bits(codes: np.ndarray, train_codes: np.ndarray, codebook_size:
     return bits
 
 
+def label_frequencies(prior: PixelCNN, train_labels: np.ndarray) -> np.ndarray:
+    """`[Y]` training frequencies of the labels of a conditional prior; a single one without labels."""
+    if not prior.classes:
+        return np.ones(1)
+    return np.bincount(train_labels, minlength=prior.classes[0]) / len(train_labels)
+
+
+@torch.no_grad()
+def learned_log_prob(prior: PixelCNN, codes_BGHW: Tensor, frequency_Y: np.ndarray) -> tuple[Tensor, Tensor]:
+    """log p(z) in nats, `[B]` float64, labels marginalised; and its terms log p(y) + log p(z|y), `[Y, B]`."""
+    terms = []
+    for label, frequency in enumerate(frequency_Y):
+        condition = torch.full((len(codes_BGHW), 1), label, device=codes_BGHW.device) if prior.classes else None
+        log_prob_B = prior.log_prob(codes_BGHW, condition).double()
+        terms.append(log_prob_B + math.log(max(frequency, 1e-300)))
+    terms_YB = torch.stack(terms)
+    return terms_YB.logsumexp(0), terms_YB
+
+
 @torch.no_grad()
 def learned_rate_bits(
     prior: PixelCNN, codes: np.ndarray, train_labels: np.ndarray, *, device: torch.device, batch_size: int
 ) -> np.ndarray:
     """`[N]` bits of codes `[N, G, h, w]` under the prior, labels marginalised with their training frequencies."""
-    classes = prior.classes[0] if prior.classes else 0
-    frequency_Y = np.bincount(train_labels, minlength=classes) / len(train_labels) if classes else np.ones(1)
+    frequency_Y = label_frequencies(prior, train_labels)
     bits = []
     with Progress("learned rate", total=len(codes), unit="item") as progress:
         for start in range(0, len(codes), batch_size):
             codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
-            per_label = []
-            for label in range(max(classes, 1)):
-                condition = torch.full((len(codes_BGHW), 1), label, device=device) if classes else None
-                log_prob_B = prior.log_prob(codes_BGHW, condition).double()
-                per_label.append(log_prob_B + math.log(max(frequency_Y[label], 1e-300)))
-            bits.append((-torch.stack(per_label).logsumexp(0) / math.log(2)).cpu().numpy())
+            log_prob_B, _ = learned_log_prob(prior, codes_BGHW, frequency_Y)
+            bits.append((-log_prob_B / math.log(2)).cpu().numpy())
             progress.advance(len(codes_BGHW))
     return np.concatenate(bits)
 
@@ -129,7 +158,10 @@ class GaussianBits:
 def gaussian_bits(
     model: VAE, images: np.ndarray, *, samples: int, seed: int, device: torch.device, batch_size: int
 ) -> GaussianBits:
-    """ELBO and IWAE bound at beta = 1 from the same `samples` posterior draws per item; PSNR at the posterior mean."""
+    """ELBO and IWAE bound at beta = 1 from the same `samples` posterior draws per item; PSNR at the posterior mean.
+
+    `seed` is that of the draws, and of the sampled images of an autoregressive decoder.
+    """
     scale = math.log(2) * model.dims
     elbo, weighted, distortion, rate, squared_error = [], [], [], [], 0.0
 
@@ -144,7 +176,9 @@ def gaussian_bits(
             weighted.append(bits(bounds.importance_weighted))
             distortion.append(bits(bounds.log_likelihood))
             rate.append(-bits(bounds.kl))
-            squared_error += (model.reconstruct(x_BCHW) - x_BCHW).double().pow(2).sum().item()
+            squared_error += (
+                (model.reconstruct(x_BCHW, seed=seed, first_item=start) - x_BCHW).double().pow(2).sum().item()
+            )
             progress.advance(len(x_BCHW))
     return GaussianBits(
         elbo=ItemBits(total=np.concatenate(elbo), distortion=np.concatenate(distortion), rate=np.concatenate(rate)),

@@ -14,25 +14,34 @@ from .models import LoadedStage1
 from .run import Run
 
 SPLITS = ("train", "validation", "test")
+MIRRORED = "train-mirrored"
+"""Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
 
 
 def extract_codes(
     run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, device: torch.device, *, batch_size: int
 ) -> dict[str, CodeFile]:
-    """Codes and labels of every split, in fp32; files of this very codebook are read back instead of made again."""
+    """Codes and labels of every split, in fp32; files of this very codebook are read back instead of made again.
+
+    Where the recipe mirrors training images, the codes of all training images mirrored come as `MIRRORED`.
+    """
     model = stage1.model
     assert isinstance(model, VQVAE)
     files: dict[str, CodeFile] = {}
-    for split in SPLITS:
+    for split in (*SPLITS, MIRRORED) if run.recipe.data.horizontal_flips else SPLITS:
         path = run.codes_file(name, split)
-        images = torch.from_numpy(dataset.split(split).images)
+        source = dataset.train if split == MIRRORED else dataset.split(split)
+        images = torch.from_numpy(source.images)
+        if split == MIRRORED:
+            images = images.flip(-1)
         if path.is_file():
             try:
                 existing = load_codes(path, expect_stage1_sha256=stage1.sha256)
             except RunError:
                 path.unlink()  # damaged, or of an earlier codebook: made again below
             else:
-                if len(existing.codes) == len(images):
+                made_of = (existing.header.dataset, existing.header.split, len(existing.codes))
+                if made_of == (dataset.name, split, len(images)):
                     files[split] = existing
                     continue
         parts = []
@@ -50,7 +59,7 @@ def extract_codes(
             classes=len(dataset.classes),
             stage1_sha256=stage1.sha256,
         )
-        files[split] = CodeFile(codes=np.concatenate(parts), labels=dataset.split(split).labels, header=header)
+        files[split] = CodeFile(codes=np.concatenate(parts), labels=source.labels, header=header)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_codes(path, files[split])
     return files

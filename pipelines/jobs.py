@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from twostage.checkpoint import load_newest
-from twostage.config.schema import TrainingConfig
+from twostage.checkpoint import newest_state
+from twostage.config.schema import GaussianConfig, PriorConfig, QuantiserConfig, Stage1Config, TrainingConfig
 from twostage.data import ImageDataset
 from twostage.errors import UsageError
 from twostage.progress import say
@@ -42,7 +42,8 @@ class Job:
 def make_job(run: Run, model: str, stage: Stage, dataset: ImageDataset) -> Job:
     """The job of that stage of a model under the run's recipe."""
     recipe, spec = run.recipe, model_spec(model, run.recipe)
-    settings: dict[str, Any] = {"seed": recipe.seed, "data": {"name": dataset.name, "sha256": dataset.sha256}}
+    data = {"name": dataset.name, "sha256": dataset.sha256, "horizontal_flips": recipe.data.horizontal_flips}
+    settings: dict[str, Any] = {"seed": recipe.seed, "data": data}
     if stage == "prior":
         training, folder = recipe.prior_training, run.prior_folder(model)
         settings["prior"] = asdict(recipe.prior)
@@ -84,7 +85,7 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: ImageDataset, resume: Res
     own = {job.folder for job in jobs}
     for job in [*jobs, *_existing(run, dataset)]:
         record = records[job.folder]
-        changes = differences(record["config"], job.config) if record is not None else []
+        changes = differences(_completed(record["config"]), job.config) if record is not None else []
         if job.folder not in own:  # trainings of one run may differ in their seeds
             changes = [line for line in changes if not line.startswith("seed: ")]
         if changes:
@@ -96,8 +97,8 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: ImageDataset, resume: Res
 
 def record_of(folder: Path) -> dict[str, Any] | None:
     """Record of the newest checkpoint of a training folder, None where no training has begun."""
-    newest = load_newest(folder, warn=say)
-    return None if newest is None else newest.state["record"]
+    state = newest_state(folder, warn=say)
+    return None if state is None else state["record"]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -110,6 +111,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after:
             lines.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
     return lines
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's settings with those that are younger than it at their defaults, which do what was done before them."""
+    defaults: dict[str, dict[str, Any]] = {
+        "data": {"horizontal_flips": False},
+        "stage1": asdict(Stage1Config()),
+        "quantiser": asdict(QuantiserConfig()),
+        "gaussian": asdict(GaussianConfig()),
+        "prior": asdict(PriorConfig()),
+        "training": asdict(TrainingConfig()),
+    }
+    return {key: {**defaults[key], **value} if key in defaults else value for key, value in config.items()}
 
 
 def _short(value: object) -> str:

@@ -1,14 +1,17 @@
 """The training verbs: codebook, prior, baseline, and all of them in order."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.training import CodebookTask, GaussianTask
+from stage1_vqvae.training_images import TrainingImages
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.checkpoint import verify_checkpoint
@@ -22,7 +25,7 @@ from twostage.training import Fit, Task, seed_step
 from .commands import Train, TrainBaseline, TrainCodebook, TrainPrior
 from .device import pick_device, use_threads
 from .evaluate import evaluate_run
-from .extract import extract_codes
+from .extract import MIRRORED, extract_codes
 from .jobs import Job, Resume, check_jobs, make_job, record_of
 from .models import build_stage1, model_spec, parameter_count, prior_architecture, stage1_architecture
 from .report import write_report
@@ -84,6 +87,13 @@ def _plan(run: Run, job: Job, dataset: ImageDataset) -> str:
     size = ""
     if job.stage == "stage1":
         model = build_stage1(spec.kind, stage1_architecture(spec, run.recipe, dataset))
+        if isinstance(model, VQVAE):
+            vectors = len(dataset.train) * math.prod(model.code_shape[1:])
+            if model.codebook_size > vectors:
+                raise UsageError(
+                    f"{job.label}: the {len(dataset.train)} training images are encoded as {vectors} vectors, fewer "
+                    f"than the {model.codebook_size} codes of quantiser.codebook_size: choose a smaller one"
+                )
         size = f"{parameter_count(model):,} parameters, "
     state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
     return f"  {job.label}: {size}{state}"
@@ -119,7 +129,8 @@ def _fit(
     )
     result = fit.run(label=job.label)
     say(
-        f"{job.label}: {result.steps} steps in {result.seconds:.0f} s; best validation "
+        f"{job.label}: {result.steps} steps{' (stopped early)' if result.stopped_early else ''} in "
+        f"{result.seconds:.0f} s; best validation "
         f"{fit.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}; "
         f"saved in {job.folder}"
     )
@@ -140,7 +151,14 @@ def train_stage1(sitting: Sitting, name: str) -> None:
         "classes": list(dataset.classes),
         "architecture": architecture,
     }
-    train, validation = _tensor(dataset.train.images, device), _tensor(dataset.validation.images, device)
+    source = dataset.train
+    train = TrainingImages(
+        _tensor(source.images, device),
+        horizontal_flips=recipe.data.horizontal_flips,
+        intensities=None if source.intensities is None else _tensor(source.intensities, device),
+        intensity_levels=dataset.intensity_levels,
+    )
+    validation = _tensor(dataset.validation.images, device)
     batch_size = recipe.evaluation.batch_size
 
     def make_task(model: VQVAE | VAE) -> Task:
@@ -193,15 +211,17 @@ def train_prior(sitting: Sitting, name: str) -> None:
         "architecture": architecture,
     }
 
-    def condition(file: CodeFile) -> torch.Tensor | None:
-        return _tensor(file.labels, device)[:, None] if architecture["classes"] else None
+    def condition(*files: CodeFile) -> torch.Tensor | None:
+        labels = np.concatenate([file.labels for file in files])
+        return _tensor(labels, device)[:, None] if architecture["classes"] else None
 
     def make_task(prior: PixelCNN) -> Task:
-        train, validation = codes["train"], codes["validation"]
+        train = [codes[split] for split in ("train", MIRRORED) if split in codes]
+        validation = codes["validation"]
         return PriorTask(
             prior,
-            train=_tensor(train.codes, device),
-            train_condition=condition(train),
+            train=_tensor(np.concatenate([file.codes for file in train]), device),
+            train_condition=condition(*train),
             validation=_tensor(validation.codes, device),
             validation_condition=condition(validation),
             evaluation_batch_size=recipe.evaluation.batch_size,

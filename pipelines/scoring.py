@@ -1,0 +1,205 @@
+"""Rows of `evaluate`: every way of scoring one trained model, with the bits of every item behind it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stage1_vqvae import VAE, VQVAE
+from stage2_prior import PixelCNN
+from twostage.codebook_usage import codebook_usage
+from twostage.codes import CodeFile
+from twostage.data import ImageDataset
+from twostage.progress import say
+
+from .bits import (
+    ItemBits,
+    codebook_distortion,
+    gaussian_bits,
+    learned_rate_bits,
+    uniform_rate_bits,
+    unigram_rate_bits,
+)
+from .extract import extract_codes
+from .models import LoadedStage1, parameter_count
+from .results import Row
+from .run import Run, is_finished, training_cost
+from .search import search_codes
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A row, and the bits of every item that it is the mean of."""
+
+    row: Row
+    bits: ItemBits | None
+    """None where the model has no bits (likelihood `mse`)."""
+    partner: "Scored | None" = None
+    """The row on the same items that this one is paired with; None: the evaluation's reference."""
+
+
+def _scored(bits: ItemBits | None, *, partner: Scored | None = None, **fields: Any) -> Scored:
+    distortion = None if bits is None or bits.distortion is None else float(bits.distortion.mean())
+    rate = None if bits is None or bits.rate is None else float(bits.rate.mean())
+    row = Row(
+        bits_per_dim=None if bits is None else bits.mean,
+        standard_error=None if bits is None else bits.standard_error,
+        distortion_bits_per_dim=distortion,
+        rate_bits_per_dim=rate,
+        **fields,
+    )
+    return Scored(row=row, bits=bits, partner=partner)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What the rows of one evaluation share."""
+
+    run: Run
+    dataset: ImageDataset
+    split: str
+    device: torch.device
+
+    def score(self, name: str, stage1: LoadedStage1) -> Iterator[Scored]:
+        """All rows of a trained model."""
+        if isinstance(stage1.model, VQVAE):
+            return self._codebook(name, stage1, stage1.model)
+        return self._gaussian(name, stage1, stage1.model)
+
+    def _codebook(self, name: str, stage1: LoadedStage1, model: VQVAE) -> Iterator[Scored]:
+        """Uniform, unigram and, where it is trained, learned prior; the latter also with searched codes."""
+        run, batch_size = self.run, self.run.recipe.evaluation.batch_size
+        images = self.dataset.split(self.split).images
+        files = extract_codes(run, name, stage1, self.dataset, self.device, batch_size=batch_size)
+        codes, train = files[self.split].codes, files["train"]
+        distortion = codebook_distortion(
+            model, images, codes, seed=run.recipe.seed, device=self.device, batch_size=batch_size
+        )
+        usage = codebook_usage(codes, codebook_size=model.codebook_size)
+        cost, parameters = training_cost(run.stage1_folder(name)), parameter_count(model)
+        shared: dict[str, Any] = {
+            "model": name,
+            "kind": "vq-vae",
+            "codebook_update": model.quantiser.update_rule,
+            "bound": "two-part",
+            "likelihood": stage1.record["architecture"]["likelihood"],
+            "alphabet": model.levels,
+            "beta": None,
+            "samples_k": None,
+            "psnr_db": distortion.psnr_db,
+            "codebook_perplexity": usage.perplexity,
+            "codebook_used": usage.used,
+            "codebook_size": model.codebook_size * model.code_shape[0],
+        }
+        alone: dict[str, Any] = {
+            "labels": "none",
+            "parameters": parameters,
+            "steps": cost.steps,
+            "train_seconds": cost.seconds,
+        }
+        if not model.likelihood_is_discrete:
+            yield _scored(None, prior=None, **{**shared, "bound": None}, **alone)
+            return
+        shared["swapped_distortion_bits_per_dim"] = float(distortion.swapped_bits_per_dim.mean())
+
+        def two_part(rate_bits_N: np.ndarray) -> ItemBits:
+            return ItemBits.two_part(distortion.bits_per_dim, rate_bits_N / model.dims)
+
+        yield _scored(two_part(uniform_rate_bits(codes, model.codebook_size)), prior="uniform", **shared, **alone)
+        unigram = unigram_rate_bits(codes, train.codes, model.codebook_size)
+        yield _scored(two_part(unigram), prior="unigram", **shared, **alone)
+        if not is_finished(run.prior_folder(name)):
+            say(f"{name} has no finished prior; run train-prior {run.path} --model {name} for its row")
+            return
+        prior, prior_cost = run.prior(name, stage1, self.device).model, training_cost(run.prior_folder(name))
+        learned = learned_rate_bits(prior, codes, train.labels, device=self.device, batch_size=batch_size)
+        both: dict[str, Any] = {
+            **shared,
+            "prior": "learned",
+            "labels": "marginalised" if prior.classes else "none",
+            "parameters": parameters + parameter_count(prior),
+            "steps": cost.steps + prior_cost.steps,
+            "train_seconds": cost.seconds + prior_cost.seconds,
+        }
+        bits = two_part(learned)
+        yield _scored(bits, **both)
+        if run.recipe.evaluation.search_items:
+            yield from self._searched(model, prior, bits, train, both)
+
+    def _searched(
+        self, model: VQVAE, prior: PixelCNN, bits: ItemBits, train: CodeFile, fields: dict[str, Any]
+    ) -> Iterator[Scored]:
+        """The first items once more: with the encoder's codes, and with codes searched for fewer bits."""
+        settings = self.run.recipe.evaluation
+        images = self.dataset.split(self.split).images[: settings.search_items]
+        first = slice(0, len(images))
+        assert bits.distortion is not None
+        assert bits.rate is not None
+        before = ItemBits.two_part(bits.distortion[first], bits.rate[first])
+        codes = search_codes(
+            model,
+            prior,
+            images,
+            train_labels=train.labels,
+            candidates=settings.search_candidates,
+            sweeps=settings.search_sweeps,
+            device=self.device,
+            batch_size=settings.batch_size,
+        )
+        common: dict[str, Any] = {"device": self.device, "batch_size": settings.batch_size}
+        distortion = codebook_distortion(model, images, codes, seed=self.run.recipe.seed, **common)
+        rate = learned_rate_bits(prior, codes, train.labels, **common) / model.dims
+        usage = codebook_usage(codes, codebook_size=model.codebook_size)
+        partner = _scored(before, **{**fields, "psnr_db": None}, search_items=len(images))
+        yield partner
+        found: dict[str, Any] = {
+            "psnr_db": distortion.psnr_db,
+            "codebook_perplexity": usage.perplexity,
+            "codebook_used": usage.used,
+            "swapped_distortion_bits_per_dim": float(distortion.swapped_bits_per_dim.mean()),
+        }
+        yield _scored(
+            ItemBits.two_part(distortion.bits_per_dim, rate),
+            partner=partner,
+            **{**fields, **found},
+            search_items=len(images),
+            searched=True,
+        )
+
+    def _gaussian(self, name: str, stage1: LoadedStage1, model: VAE) -> Iterator[Scored]:
+        """ELBO and importance-weighted bound."""
+        settings = self.run.recipe.evaluation
+        bits = gaussian_bits(
+            model,
+            self.dataset.split(self.split).images,
+            samples=settings.iwae_samples,
+            seed=self.run.recipe.seed,
+            device=self.device,
+            batch_size=settings.batch_size,
+        )
+        cost = training_cost(self.run.stage1_folder(name))
+        shared: dict[str, Any] = {
+            "model": name,
+            "kind": "vae",
+            "codebook_update": None,
+            "prior": "gaussian",
+            "likelihood": stage1.record["architecture"]["likelihood"],
+            "alphabet": model.levels,
+            "beta": model.beta,
+            "samples_k": settings.iwae_samples,
+            "labels": "none",
+            "psnr_db": bits.psnr_db,
+            "codebook_perplexity": None,
+            "codebook_used": None,
+            "codebook_size": None,
+            "parameters": parameter_count(model),
+            "steps": cost.steps,
+            "train_seconds": cost.seconds,
+        }
+        if not model.likelihood_is_discrete:
+            yield _scored(None, **{**shared, "bound": None, "samples_k": None})
+            return
+        yield _scored(bits.elbo, bound="elbo", **shared)
+        yield _scored(bits.importance_weighted, bound="iwae", **shared)

@@ -1,0 +1,100 @@
+"""Test-time code search: other codes of the same image that make its two-part code shorter.
+
+The encoder picks the nearest code at every position, which says nothing about what p(x|z) and p(z) charge for it. The
+bound -log2 p(x|z) - log2 p(z) holds for *any* z, so a better z may be searched at evaluation time and the result is
+still a length that could be written. Coordinate descent: position after position (codebook after codebook), the codes
+nearest to the encoder's vector are tried, and the one with the fewest total bits stays.
+
+With a label-conditional prior the search charges p(z | y), y being the label under which the encoder's codes are most
+probable; the final score marginalises as always. An item whose exact score did not fall keeps the encoder's codes.
+
+Shapes: B items, M candidates, C x H x W image, G codebooks, h x w grid, D vector channels.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae import VQVAE
+from stage2_prior import PixelCNN
+from twostage.progress import Progress
+
+from .bits import label_frequencies, learned_log_prob
+
+
+@torch.no_grad()
+def search_codes(
+    model: VQVAE,
+    prior: PixelCNN,
+    images: np.ndarray,
+    *,
+    train_labels: np.ndarray,
+    candidates: int,
+    sweeps: int,
+    device: torch.device,
+    batch_size: int,
+) -> np.ndarray:
+    """Codes `[N, G, h, w]` of images `[N, C, H, W]` with at most as many total bits as the encoder's.
+
+    Args:
+        train_labels: `[N_train]`, whose frequencies weigh the labels of a conditional prior.
+        candidates: codes tried per position, the nearest ones; at most K.
+        sweeps: passes over all positions.
+        batch_size: evaluations per forward pass; changes memory and speed.
+    """
+    frequency = label_frequencies(prior, train_labels)
+    candidates = min(candidates, model.codebook_size)
+    found, items = [], max(1, batch_size // candidates)
+    with Progress("code search", total=len(images), unit="image") as progress:
+        for start in range(0, len(images), items):
+            x_BCHW = torch.from_numpy(images[start : start + items]).to(device)
+            codes = _search_batch(model, prior, x_BCHW, frequency=frequency, candidates=candidates, sweeps=sweeps)
+            found.append(codes.cpu().numpy())
+            progress.advance(len(x_BCHW))
+    return np.concatenate(found)
+
+
+def _search_batch(
+    model: VQVAE, prior: PixelCNN, x_BCHW: Tensor, *, frequency: np.ndarray, candidates: int, sweeps: int
+) -> Tensor:
+    before_BGHW = model.encode(x_BCHW)
+    nearest_MBGHW = nearest_codes(model.encode_vectors(x_BCHW), model.quantiser.codebook, count=candidates)
+    exact_before_B, per_label_YB = learned_log_prob(prior, before_BGHW, frequency)
+    exact_before_B = exact_before_B + model.log_prob(x_BCHW, before_BGHW).double()
+    condition_BA = per_label_YB.argmax(0)[:, None] if prior.classes else None
+    repeated_XCHW = x_BCHW.repeat(candidates, 1, 1, 1)
+    repeated_XA = None if condition_BA is None else condition_BA.repeat(candidates, 1)
+    codes_BGHW = before_BGHW.clone()
+    _, groups, height, width = codes_BGHW.shape
+    items = torch.arange(len(codes_BGHW), device=codes_BGHW.device)
+    for _ in range(sweeps):
+        for position in range(height * width):
+            row, column = divmod(position, width)
+            for group in range(groups):
+                tried_MBGHW = codes_BGHW.repeat(candidates, 1, 1, 1, 1)
+                tried_MBGHW[:, :, group, row, column] = nearest_MBGHW[:, :, group, row, column]
+                # An earlier sweep may have left the nearest codes behind: what is there stays a candidate.
+                tried_MBGHW[-1, :, group, row, column] = torch.where(
+                    (nearest_MBGHW[:-1, :, group, row, column] == codes_BGHW[:, group, row, column]).any(0),
+                    tried_MBGHW[-1, :, group, row, column],
+                    codes_BGHW[:, group, row, column],
+                )
+                tried_XGHW = tried_MBGHW.flatten(0, 1)
+                score_X = model.log_prob(repeated_XCHW, tried_XGHW) + prior.log_prob(tried_XGHW, repeated_XA)
+                best_B = score_X.view(candidates, -1).argmax(0)
+                codes_BGHW[:, group, row, column] = tried_MBGHW[best_B, items, group, row, column]
+    exact_after_B = learned_log_prob(prior, codes_BGHW, frequency)[0] + model.log_prob(x_BCHW, codes_BGHW).double()
+    worse_B = exact_after_B < exact_before_B
+    return torch.where(worse_B[:, None, None, None], before_BGHW, codes_BGHW)
+
+
+def nearest_codes(vectors_BDHW: Tensor, codebook_GKD: Tensor, *, count: int) -> Tensor:
+    """The `count` nearest codes of every vector, nearest first, `[M, B, G, h, w]`, int64."""
+    groups, _, width = codebook_GKD.shape
+    vectors_BGHWD = vectors_BDHW.unflatten(1, (groups, width)).movedim(2, -1)
+    per_group = []
+    for group in range(groups):
+        distance_BHWK = torch.cdist(vectors_BGHWD[:, group].flatten(1, 2), codebook_GKD[group])
+        nearest_BPM = distance_BHWK.topk(count, largest=False).indices
+        per_group.append(nearest_BPM.unflatten(1, tuple(vectors_BDHW.shape[2:])).movedim(-1, 0))
+    return torch.stack(per_group, 2)
