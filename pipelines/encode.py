@@ -14,21 +14,22 @@ from torch import Tensor
 from stage1_vqvae import VAE, VQVAE
 from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, load_codes, save_codes
 from twostage.config.check import check_model
+from twostage.config.schema import DataConfig
 from twostage.errors import RunError, UsageError
 from twostage.progress import Progress, say
 
 from .commands import Decode, Encode, Reconstruct
 from .device import pick_device, use_threads
 from .models import MAIN_MODEL
-from .pictures import display_scale, grid, read_image, to_bytes, write_png
+from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
 from .run import Run, check_folder, decode_in_batches
 
 BOUND_SAMPLES = 16
 """Posterior samples behind the negative ELBO that is printed of a file."""
 
 
-def read_images(paths: Sequence[Path], model: VQVAE | VAE) -> np.ndarray:
-    """Image files as integer levels `[N, C, H, W]`, uint8.
+def read_images(paths: Sequence[Path], model: VQVAE | VAE, data: DataConfig) -> np.ndarray:
+    """Image files as integer levels `[N, C, H, W]`, uint8; brought to size as those of a folder that was trained on.
 
     Raises:
         UsageError: two files have the same name without suffix, which is what their outputs are named after.
@@ -38,7 +39,8 @@ def read_images(paths: Sequence[Path], model: VQVAE | VAE) -> np.ndarray:
     doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
     if doubled:
         raise UsageError(f"several files are named {', '.join(doubled)}: their pictures would overwrite one another")
-    return np.stack([read_image(path, image_shape=model.image_shape, levels=model.levels) for path in paths])
+    fit = fit_of(data)
+    return np.stack([read_image(path, image_shape=model.image_shape, levels=model.levels, fit=fit) for path in paths])
 
 
 @torch.no_grad()
@@ -82,7 +84,7 @@ def run_reconstruct(command: Reconstruct) -> None:
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
     model = run.stage1(name, device).model
-    images = read_images(command.files, model)
+    images = read_images(command.files, model, run.recipe.data)
     if command.dry_run:
         say(f"would reconstruct {len(images)} files with {name} into {command.folder}; nothing was done")
         return
@@ -117,7 +119,7 @@ def run_encode(command: Encode) -> None:
     model = stage1.model
     if not isinstance(model, VQVAE):
         raise UsageError(f"model {name} has continuous latents and no codes; choose a vq-vae")
-    images = read_images(command.files, model)
+    images = read_images(command.files, model, run.recipe.data)
     names = tuple(path.stem for path in command.files)
     strange = [each for each in names if not is_plain_name(each)]
     if strange:

@@ -20,7 +20,7 @@ from twostage.progress import Progress, say
 from .commands import Generate
 from .device import pick_device, use_threads
 from .models import MAIN_MODEL
-from .pictures import display_scale, grid, read_image, to_bytes, write_png
+from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
 from .run import Run, TwoStageModel, check_folder, decode_in_batches, load_run
 
 DECODE_BATCH = 256
@@ -122,7 +122,8 @@ def _opening(model: TwoStageModel, path: Path, rows: int) -> Opening:
         raise UsageError(
             f"--keep-rows must be less than the {all_rows} rows of codes (one is {height} image rows), but is {rows}"
         )
-    image = read_image(path, image_shape=model.vqvae.image_shape, levels=model.vqvae.levels)
+    fit = fit_of(model.run.recipe.data)
+    image = read_image(path, image_shape=model.vqvae.image_shape, levels=model.vqvae.levels, fit=fit)
     codes = model.vqvae.encode(torch.from_numpy(image)[None].to(model.device))
     say(f"keeping {rows} of {all_rows} rows of codes of {path}: {rows * height} of {height * all_rows} image rows")
     return Opening(image=image, codes=codes[:, :, :rows])

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from twostage.atomic import write_atomic
+from twostage.config.schema import DataConfig
 from twostage.data.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
 from twostage.errors import DataError
 from twostage.progress import say
@@ -53,6 +54,11 @@ def write_png(path: Path, pixels_CHW: np.ndarray, *, scale: int = 1) -> None:
     """Write one PNG file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, png(pixels_CHW, scale=scale))
+
+
+def fit_of(data: DataConfig) -> Fit:
+    """How an image file comes to the size of the model's images: as the folder's did, other sets only exactly."""
+    return data.fit if data.name == "images" else "exact"
 
 
 def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int, fit: Fit = "exact") -> np.ndarray:

@@ -148,6 +148,7 @@ def train_stage1(sitting: Sitting, name: str) -> None:
     record = {
         "kind": spec.kind,
         "dataset": dataset.name,
+        "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
         "architecture": architecture,
     }

@@ -1,8 +1,11 @@
 """A folder of images: labels from sub-folders, splits from names, and one sentence for everything that is wrong."""
 
 import os
+import time
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from PIL import Image
 
 from twostage.config.schema import DataConfig
 from twostage.data import ImageDataset, folder, load_dataset
-from twostage.data.listing import ImageFile
+from twostage.data.decode import Fit
 from twostage.errors import DataError, UsageError
 
 
@@ -174,11 +177,25 @@ class TestFiles:
         assert load(tmp_path, colour="rgb").train.images[0, :, 0, 0].tolist()[1:] == [2, 3]
 
     def test_threads_change_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where a later file is done before an earlier one."""
         fill(tmp_path, 60)
-        one = load(tmp_path)
+        for index in (3, 30, 31):
+            os.truncate(tmp_path / f"{index:03d}.png", 0)
+        one = load(tmp_path, skip_unreadable=3)
+        decode, threads = folder.decode_image, set()
+
+        def late(path: Path, pixels: np.ndarray, *, fit: Fit) -> tuple[str, ...]:
+            threads.add(get_ident())
+            time.sleep(0.003 * (int(path.stem) % 3))
+            return decode(path, pixels, fit=fit)
+
+        monkeypatch.setattr(folder, "decode_image", late)
         monkeypatch.setattr(folder, "_SMALL_FILE_BYTES", 0)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-        assert load(tmp_path).sha256 == one.sha256
+        several = load(tmp_path, skip_unreadable=3)
+        assert len(threads) > 1
+        assert several.skipped == one.skipped
+        assert several.sha256 == one.sha256
 
     def test_a_folder_without_images(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()
@@ -196,14 +213,20 @@ class TestFiles:
         with pytest.raises(UsageError, match=r"--data\.path"):
             load_dataset(DataConfig(name="images"))
 
-    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-    def test_a_folder_that_may_not_be_listed(self, tmp_path: Path) -> None:
+    def test_a_folder_that_may_not_be_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fill(tmp_path, 3)
-        (tmp_path / "locked").mkdir(mode=0)
-        try:
-            assert "could not be listed" in refusal(tmp_path)
-        finally:
-            (tmp_path / "locked").chmod(0o700)
+        (tmp_path / "locked").mkdir()
+        scandir = os.scandir
+
+        def refuse(path: Path) -> Iterator[os.DirEntry[str]]:
+            if Path(path).name == "locked":
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        message = refusal(tmp_path)
+        assert "locked" in message
+        assert "could not be listed (Permission denied)" in message
 
     def test_names_that_are_no_text_do_not_break_anything(self, tmp_path: Path) -> None:
         fill(tmp_path, 9)
@@ -395,7 +418,7 @@ def test_labels_and_files_have_the_same_order(tmp_path: Path, monkeypatch: pytes
     for index in range(10):
         save(tmp_path / "a" / f"{index}.png", 10)
         save(tmp_path / "b" / f"{index}.png", 20)
-    read: list[ImageFile] = []
+    read: list[Path] = []
     decode = folder.decode_image
     monkeypatch.setattr(folder, "decode_image", lambda path, *a, **k: (read.append(path), decode(path, *a, **k))[1])
     dataset = load(tmp_path)
@@ -416,3 +439,15 @@ def test_natural32() -> None:
     with Image.open(path / "val" / "00007.webp") as picture:
         np.testing.assert_array_equal(np.moveaxis(dataset.test.images[7], 0, -1), np.asarray(picture))
     assert dataset.sha256[:12] == "6ec6888fb210"
+
+
+def test_sub_folders_named_like_splits_are_labels_and_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "train", 15)
+    fill(tmp_path / "val", 15)
+    assert load(tmp_path).classes == ("train", "val")
+    assert "taken for labels" in capsys.readouterr().err
+    fill(tmp_path / "cat", 15)
+    assert load(tmp_path).classes == ("cat", "train", "val")
+    assert "taken for labels" not in capsys.readouterr().err

@@ -16,7 +16,7 @@ class DataConfig:
     name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "images"] = "digits"
     """Data set: digits (built in), mnist, fashion-mnist, cifar10 (official files), or images: any folder of images."""
     path: str | None = None
-    """Folder that holds the files. Unless given, mnist, fashion-mnist and cifar10 are downloaded once, checksummed."""
+    """Folder of the files (cifar10: or its archive). Unless given, named sets are downloaded once, checksummed."""
     image_size: int = 32
     """Side of the square images made from a folder."""
     fit: Literal["exact", "crop", "resize"] = "resize"

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from twostage.data.dataset import ImageDataset, Split
 from twostage.data.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
-from twostage.data.listing import SPLITS, ImageFile, Listing, list_images, show
+from twostage.data.listing import ImageFile, Listing, list_images, show
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
 
@@ -25,6 +25,7 @@ LEVELS = 256
 # other's way.
 _SMALL_FILE_BYTES = 1 << 14
 _MOST_THREADS = 4
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclass(frozen=True)
@@ -75,28 +76,43 @@ def load_folder(
     skipped = _check_readable(path, listing, outcomes, skip_unreadable)
     _check_sizes(path, files, outcomes, fit, image_size)
     _tell_conversions(files, outcomes)
-    splits: dict[str, Split] = {}
-    start = 0
-    for name in SPLITS:
-        # The files come split by split: a split is a slice of one block, and is copied only to close gaps in it.
-        rows = [row for row in range(start, len(files)) if files[row].split == name]
+    if not {name.lower() for name in listing.classes} - _SPLIT_NAMES and listing.classes:
+        say(
+            f"the sub-folders {', '.join(listing.classes)} of {path} were taken for labels; if they are splits, name "
+            "them with --data.train-folder and --data.test-folder"
+        )
+    return ImageDataset(
+        name="images",
+        levels=LEVELS,
+        classes=listing.classes,
+        skipped=skipped,
+        **_make_splits(path, files, outcomes, images_NCHW),
+    )
+
+
+class _Splits(TypedDict):
+    train: Split
+    validation: Split
+    test: Split
+
+
+def _make_splits(
+    path: str, files: Sequence[ImageFile], outcomes: Sequence[_Outcome], images_NCHW: np.ndarray
+) -> _Splits:
+    """The readable images split by split; the files come in that order."""
+
+    def make(name: str) -> Split:
+        rows = [row for row, file in enumerate(files) if file.split == name]
         kept = [row for row in rows if outcomes[row].fault is None]
         if not kept:
             raise DataError(
                 f"expected a readable image for {name}, but all {len(rows)} in {path} were left out: add some"
             )
-        images = images_NCHW[start : start + len(rows)] if kept == rows else images_NCHW[kept]
-        splits[name] = Split(images=images, labels=np.array([files[row].label for row in kept], dtype=np.int64))
-        start += len(rows)
-    return ImageDataset(
-        name="images",
-        levels=LEVELS,
-        classes=listing.classes,
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
-        skipped=skipped,
-    )
+        # A slice of the one block, copied only to close gaps in it.
+        images = images_NCHW[rows[0] : rows[-1] + 1] if kept == rows else images_NCHW[kept]
+        return Split(images=images, labels=np.array([files[row].label for row in kept], dtype=np.int64))
+
+    return {"train": make("train"), "validation": make("validation"), "test": make("test")}
 
 
 def _allocate(count: int, shape: tuple[int, int, int]) -> np.ndarray:
