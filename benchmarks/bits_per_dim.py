@@ -46,15 +46,17 @@ def main() -> None:
     columns = (
         "model", "codebook_update", "prior", "bound", "bits_per_dim", "standard_error", "distortion_bits_per_dim",
         "rate_bits_per_dim", "psnr_db", "codebook_used", "codebook_perplexity", "parameters", "steps", "train_seconds",
-        "labels",
+        "labels", "swapped_distortion_bits_per_dim", "search_items", "searched",
     )  # fmt: skip
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for row in evaluation["rows"]:
         print("| " + " | ".join(_cell(row[column]) for column in columns) + " |")
-    if evaluation["paired_differences"]:
-        print(f"\nAgainst {evaluation['paired_differences'][0]['reference']}, bits/dim more, paired standard error:\n")
-    for difference in evaluation["paired_differences"]:
-        print(f"- {difference['other']}: {difference['bits_per_dim']:+.4f} ± {difference['standard_error']:.4f}")
+    for reference in dict.fromkeys(d["reference"] for d in evaluation["paired_differences"]):
+        print(f"\nAgainst {reference}, bits/dim more, paired standard error:\n")
+        for d in (d for d in evaluation["paired_differences"] if d["reference"] == reference):
+            print(f"- {d['other']}: {d['bits_per_dim']:+.4f} ± {_cell(d['standard_error'])}")
+    for score in evaluation.get("sample_scores", []):
+        print("\nSamples: " + ", ".join(f"{key} {_cell(value)}" for key, value in score.items()))
     # Where the data lay is of no use elsewhere; their digest is in every checkpoint.
     lines = (run / "config.toml").read_text().strip().splitlines()
     recipe = "\n".join(line for line in lines if not line.startswith("path = "))

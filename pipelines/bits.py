@@ -57,14 +57,27 @@ class Distortion:
     bits_per_dim: np.ndarray
     """`[N]`, float64. Of the likelihood `mse`, which has no bits, the halved squared error over log 2."""
     swapped_bits_per_dim: np.ndarray
-    """`[N]`, float64: the same with the codes of the next item. Near `bits_per_dim`, codes do not matter."""
+    """`[N]`, float64: the same with the codes of another item (`swap_partners`). Near `bits_per_dim`, codes do not
+    matter. Of a single item its own."""
     psnr_db: float | None
     """10 log10((L-1)^2 / mean squared error over all items), None if there is no error. Of the mean of p(x|z); of a
     sampled image where the decoder is autoregressive."""
 
 
-def _psnr_db(squared_error: float, count: int, levels: int) -> float | None:
+def psnr_db(squared_error: float, count: int, levels: int) -> float | None:
+    """10 log10((L-1)^2 / mean squared error) of `count` sub-pixels; None if there is no error."""
     return 10.0 * math.log10((levels - 1) ** 2 * count / squared_error) if squared_error > 0 else None
+
+
+def swap_partners(count: int) -> np.ndarray:
+    """Another item for every one of `count` items, `[N]`: one fixed random cycle through all of them.
+
+    Not the neighbour: files of a folder stand in the order of their names, where neighbours are alike.
+    """
+    order = np.random.Generator(np.random.PCG64(count)).permutation(count)
+    partners = np.empty(count, np.int64)
+    partners[order] = np.roll(order, 1)
+    return partners
 
 
 @torch.no_grad()
@@ -73,6 +86,7 @@ def codebook_distortion(
 ) -> Distortion:
     """Distortion of a VQ-VAE given the codes `[N, G, h, w]` of the images `[N, C, H, W]`; `seed` of sampled images."""
     bits, swapped, squared_error = [], [], 0.0
+    partners = swap_partners(len(images))
 
     def bits_per_dim(x_BCHW: Tensor, codes_BGHW: Tensor) -> np.ndarray:
         return (-model.log_prob(x_BCHW, codes_BGHW).double() / (math.log(2) * model.dims)).cpu().numpy()
@@ -82,16 +96,15 @@ def codebook_distortion(
             x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
             codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
             bits.append(bits_per_dim(x_BCHW, codes_BGHW))
-            # The neighbour over all items, so that the batch size changes nothing.
-            others = np.arange(start + 1, start + 1 + len(x_BCHW)) % len(images)
-            swapped.append(bits_per_dim(x_BCHW, torch.from_numpy(codes[others].astype(np.int64)).to(device)))
+            others_BGHW = torch.from_numpy(codes[partners[start : start + batch_size]].astype(np.int64)).to(device)
+            swapped.append(bits_per_dim(x_BCHW, others_BGHW))
             decoded_BCHW = model.decode(codes_BGHW, seed=seed, first_item=start)
             squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
             progress.advance(len(x_BCHW))
     return Distortion(
         bits_per_dim=np.concatenate(bits),
         swapped_bits_per_dim=np.concatenate(swapped),
-        psnr_db=_psnr_db(squared_error, images.size, model.levels),
+        psnr_db=psnr_db(squared_error, images.size, model.levels),
     )
 
 
@@ -183,5 +196,5 @@ def gaussian_bits(
     return GaussianBits(
         elbo=ItemBits(total=np.concatenate(elbo), distortion=np.concatenate(distortion), rate=np.concatenate(rate)),
         importance_weighted=ItemBits(total=np.concatenate(weighted), distortion=None, rate=None),
-        psnr_db=_psnr_db(squared_error, images.size, model.levels),
+        psnr_db=psnr_db(squared_error, images.size, model.levels),
     )

@@ -16,10 +16,12 @@ from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, 
 from twostage.config.check import check_model
 from twostage.config.schema import DataConfig
 from twostage.errors import RunError, UsageError
-from twostage.progress import Progress, say
+from twostage.progress import say
 
+from .bits import psnr_db
 from .commands import Decode, Encode, Reconstruct
 from .device import pick_device, use_threads
+from .extract import encode_images
 from .models import MAIN_MODEL
 from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
 from .run import Run, check_folder, decode_in_batches
@@ -44,18 +46,6 @@ def read_images(paths: Sequence[Path], model: VQVAE | VAE, data: DataConfig) -> 
 
 
 @torch.no_grad()
-def encode_images(model: VQVAE, images: np.ndarray, *, batch_size: int, device: torch.device) -> np.ndarray:
-    """Codes `[N, G, h, w]`, int64, of integer images `[N, C, H, W]`."""
-    parts = []
-    with Progress("encode", total=len(images), unit="image") as progress:
-        for start in range(0, len(images), batch_size):
-            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-            parts.append(model.encode(x_BCHW).cpu().numpy())
-            progress.advance(len(x_BCHW))
-    return np.concatenate(parts)
-
-
-@torch.no_grad()
 def _reconstruct(model: VQVAE | VAE, x_BCHW: Tensor, *, seed: int, first_item: int) -> tuple[np.ndarray, list[str]]:
     """Reconstructions `[B, C, H, W]` in levels, and what there is to say of each: bits/dim, or PSNR without bits."""
     latents = model.encode(x_BCHW) if isinstance(model, VQVAE) else model.posterior(x_BCHW).mean
@@ -73,8 +63,9 @@ def _reconstruct(model: VQVAE | VAE, x_BCHW: Tensor, *, seed: int, first_item: i
 
 
 def _squared_error(error: float, levels: int) -> str:
-    psnr = f"PSNR {10 * math.log10((levels - 1) ** 2 / error):.2f} dB" if error > 0 else "no error"
-    return f"mean squared error {error:.2f} of {levels} levels, {psnr}"
+    psnr = psnr_db(error, 1, levels)
+    shown = "no error" if psnr is None else f"PSNR {psnr:.2f} dB"
+    return f"mean squared error {error:.2f} of {levels} levels, {shown}"
 
 
 def run_reconstruct(command: Reconstruct) -> None:
@@ -127,7 +118,8 @@ def run_encode(command: Encode) -> None:
     if command.dry_run:
         say(f"would encode {len(images)} files with {name} into {command.out}; nothing was done")
         return
-    codes = encode_images(model, images, batch_size=run.recipe.evaluation.batch_size, device=device)
+    batch_size = run.recipe.evaluation.batch_size
+    codes = encode_images(model, torch.from_numpy(images), label="encode", batch_size=batch_size, device=device)
     header = CodeHeader(
         dataset=stage1.record["dataset"],
         split="files",

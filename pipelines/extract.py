@@ -18,6 +18,18 @@ MIRRORED = "train-mirrored"
 """Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
 
 
+def encode_images(
+    model: VQVAE, images_NCHW: torch.Tensor, *, label: str, batch_size: int, device: torch.device
+) -> np.ndarray:
+    """Codes `[N, G, h, w]`, int64, of integer images; `label` names the progress bar."""
+    parts = []
+    with Progress(label, total=len(images_NCHW), unit="image") as progress:
+        for x_BCHW in batches(images_NCHW, batch_size):
+            parts.append(model.encode(x_BCHW.to(device)).cpu().numpy())
+            progress.advance(len(x_BCHW))
+    return np.concatenate(parts)
+
+
 def extract_codes(
     run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, device: torch.device, *, batch_size: int
 ) -> dict[str, CodeFile]:
@@ -44,11 +56,7 @@ def extract_codes(
                 if made_of == (dataset.name, split, len(images)):
                     files[split] = existing
                     continue
-        parts = []
-        with Progress(f"{name} codes, {split}", total=len(images), unit="image") as progress:
-            for x_BCHW in batches(images, batch_size):
-                parts.append(model.encode(x_BCHW.to(device)).cpu().numpy())
-                progress.advance(len(x_BCHW))
+        codes = encode_images(model, images, label=f"{name} codes, {split}", batch_size=batch_size, device=device)
         header = CodeHeader(
             dataset=dataset.name,
             split=split,
@@ -59,7 +67,7 @@ def extract_codes(
             classes=len(dataset.classes),
             stage1_sha256=stage1.sha256,
         )
-        files[split] = CodeFile(codes=np.concatenate(parts), labels=source.labels, header=header)
+        files[split] = CodeFile(codes=codes, labels=source.labels, header=header)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_codes(path, files[split])
     return files

@@ -151,4 +151,7 @@ def parameter_count(model: torch.nn.Module) -> int:
     """Numbers a model consists of; an EMA codebook is a buffer, but the decoder needs it as much as any parameter."""
     codebook = model.quantiser.codebook if isinstance(model, VQVAE) else None
     buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
-    return sum(parameter.numel() for parameter in model.parameters()) + buffered
+    # The auxiliary likelihood has no part in p(x|z).
+    auxiliary = model.decoder.auxiliary if isinstance(model, VQVAE | VAE) else None
+    unused = 0 if auxiliary is None else sum(parameter.numel() for parameter in auxiliary.parameters())
+    return sum(parameter.numel() for parameter in model.parameters()) + buffered - unused

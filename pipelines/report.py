@@ -8,6 +8,7 @@ import torch
 
 from stage1_vqvae import VQVAE
 from twostage.atomic import write_atomic
+from twostage.checkpoint import load_checkpoint
 from twostage.codebook_usage import codebook_usage
 from twostage.codes import load_codes
 from twostage.data import ImageDataset, load_dataset
@@ -162,6 +163,17 @@ def training_section(run: Run, names: list[str]) -> str:
     return "".join(parts)
 
 
+def _check_scored(run: Run, name: str, stage1: LoadedStage1, evaluation: Evaluation) -> None:
+    """Raise RunError where the weights of a model or of its prior are not the ones that were scored."""
+    rows = [row for row in evaluation.rows if row.model == name and row.stage1_sha256 is not None]
+    scored = {(row.stage1_sha256, row.prior_sha256) for row in rows}
+    now: set[tuple[str | None, str | None]] = {(stage1.sha256, None)}
+    if isinstance(stage1.model, VQVAE) and stage1.model.likelihood_is_discrete and is_finished(run.prior_folder(name)):
+        now.add((stage1.sha256, load_checkpoint(run.prior_folder(name) / "best").sha256["model.safetensors"]))
+    if rows and scored != now:
+        raise RunError(f"{name} of {run.path} was trained since it was evaluated: run evaluate {run.path} again")
+
+
 def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed: int) -> Path:
     """Write RUN/report.html.
 
@@ -175,7 +187,9 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
             f"{run.path} are {_listed(set(names))}: run evaluate {run.path} again"
         )
     for name in names:
-        run.check_data(run.stage1(name, device), dataset)
+        stage1 = run.stage1(name, device)
+        run.check_data(stage1, dataset)
+        _check_scored(run, name, stage1, evaluation)
     sampled = run.recipe.stage1.autoregressive_layers > 0
     sections = [results_section(evaluation, sampled=sampled), samples_section(evaluation)]
     reference = reference_images(run, dataset)

@@ -12,6 +12,7 @@ from twostage.atomic import write_atomic
 from twostage.errors import RunError
 
 SCHEMA_VERSION = 1
+SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,18 @@ class Row:
     steps: int
     """Optimiser steps, codebook and prior together where both are needed."""
     train_seconds: float
+    psnr_of: str | None = None
+    """`mean` of p(x|z), or `sample` where the decoder is autoregressive."""
     search_items: int | None = None
-    """Number of items of a row about code search, the first of the split; None for rows on all items."""
+    """Number of items of a row about code search, spread over the split; None for rows on all items."""
     searched: bool = False
     """Whether the codes were searched for fewer bits; a partner row keeps the encoder's codes on the same items."""
     swapped_distortion_bits_per_dim: float | None = None
     """Distortion with the codes of another image: near the row's distortion, the decoder ignores its codes."""
+    stage1_sha256: str | None = None
+    """Digest of the weights that were scored; None in files of an earlier version."""
+    prior_sha256: str | None = None
+    """The same of the prior; None without a learned prior."""
 
     @property
     def name(self) -> str:
@@ -61,7 +68,7 @@ class Row:
         if self.bound in ("elbo", "iwae"):
             parts.append("ELBO" if self.bound == "elbo" else f"IWAE-{self.samples_k}")
         if self.search_items is not None:
-            parts.append(f"{'searched on' if self.searched else 'first'} {self.search_items} items")
+            parts.append(f"{self.search_items} items" + (", searched" if self.searched else ""))
         return ", ".join(parts)
 
 
@@ -103,7 +110,7 @@ class Evaluation:
     items: int
     dims: int
     seed: int
-    """Of the latents that the VAE's bounds drew."""
+    """Of the latents that the VAE's bounds drew, of sampled pixels and of scored samples."""
     rows: tuple[Row, ...]
     paired_differences: tuple[PairedDifference, ...]
     sample_scores: tuple[SampleScore, ...] = ()
@@ -113,6 +120,11 @@ class Evaluation:
     def has_bits(self) -> bool:
         """Whether any row has bits/dim."""
         return any(row.bits_per_dim is not None for row in self.rows)
+
+    @property
+    def has_sampled_psnr(self) -> bool:
+        """Whether a PSNR of the table is marked as one of sampled images."""
+        return any(row.psnr_of == "sample" and row.psnr_db is not None for row in self.rows)
 
     @property
     def title(self) -> str:
@@ -178,7 +190,7 @@ def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
             _number(row.standard_error, 4),
             _number(row.distortion_bits_per_dim, 4),
             _number(row.rate_bits_per_dim, 4),
-            _number(row.psnr_db, 2),
+            _number(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else ""),
             row.labels,
         ]
         for row, count in zip(evaluation.rows, items, strict=True)
@@ -234,8 +246,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The tables and the paired differences, on stdout."""
     console = Console(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
-    for table in (score_table(evaluation), model_table(evaluation)):
-        _print_table(*table)
+    _print_table(*score_table(evaluation))
+    if evaluation.has_sampled_psnr:
+        console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
+    _print_table(*model_table(evaluation))
     for reference, lines in difference_lines(evaluation).items():
         console.print(f"bits/dim more than {reference}, ± paired s.e.:")
         console.print("\n".join(f"  {line}" for line in lines))

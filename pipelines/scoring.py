@@ -15,6 +15,7 @@ from twostage.data import ImageDataset
 from twostage.progress import say
 
 from .bits import (
+    Distortion,
     ItemBits,
     codebook_distortion,
     gaussian_bits,
@@ -26,6 +27,7 @@ from .extract import extract_codes
 from .models import LoadedStage1, parameter_count
 from .results import Row
 from .run import Run, is_finished, training_cost
+from .sample_quality import evenly
 from .search import search_codes
 
 
@@ -53,6 +55,23 @@ def _scored(bits: ItemBits | None, *, partner: Scored | None = None, **fields: A
     return Scored(row=row, bits=bits, partner=partner)
 
 
+def _psnr_of(model: VQVAE | VAE) -> str:
+    return "sample" if model.autoregressive else "mean"
+
+
+def _measured(model: VQVAE, distortion: Distortion, codes: np.ndarray) -> dict[str, Any]:
+    """Fields of a row that depend on its items and their codes `[N, G, h, w]`, bits apart."""
+    usage = codebook_usage(codes, codebook_size=model.codebook_size)
+    swapped = float(distortion.swapped_bits_per_dim.mean())
+    return {
+        "psnr_db": distortion.psnr_db,
+        "psnr_of": _psnr_of(model),
+        "codebook_perplexity": usage.perplexity,
+        "codebook_used": usage.used,
+        "swapped_distortion_bits_per_dim": swapped if model.likelihood_is_discrete and len(codes) > 1 else None,
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
     """What the rows of one evaluation share."""
@@ -77,7 +96,6 @@ class Scoring:
         distortion = codebook_distortion(
             model, images, codes, seed=run.recipe.seed, device=self.device, batch_size=batch_size
         )
-        usage = codebook_usage(codes, codebook_size=model.codebook_size)
         cost, parameters = training_cost(run.stage1_folder(name)), parameter_count(model)
         shared: dict[str, Any] = {
             "model": name,
@@ -88,9 +106,8 @@ class Scoring:
             "alphabet": model.levels,
             "beta": None,
             "samples_k": None,
-            "psnr_db": distortion.psnr_db,
-            "codebook_perplexity": usage.perplexity,
-            "codebook_used": usage.used,
+            **_measured(model, distortion, codes),
+            "stage1_sha256": stage1.sha256,
             "codebook_size": model.codebook_size * model.code_shape[0],
         }
         alone: dict[str, Any] = {
@@ -102,7 +119,6 @@ class Scoring:
         if not model.likelihood_is_discrete:
             yield _scored(None, prior=None, **{**shared, "bound": None}, **alone)
             return
-        shared["swapped_distortion_bits_per_dim"] = float(distortion.swapped_bits_per_dim.mean())
 
         def two_part(rate_bits_N: np.ndarray) -> ItemBits:
             return ItemBits.two_part(distortion.bits_per_dim, rate_bits_N / model.dims)
@@ -113,11 +129,13 @@ class Scoring:
         if not is_finished(run.prior_folder(name)):
             say(f"{name} has no finished prior; run train-prior {run.path} --model {name} for its row")
             return
-        prior, prior_cost = run.prior(name, stage1, self.device).model, training_cost(run.prior_folder(name))
+        loaded, prior_cost = run.prior(name, stage1, self.device), training_cost(run.prior_folder(name))
+        prior = loaded.model
         learned = learned_rate_bits(prior, codes, train.labels, device=self.device, batch_size=batch_size)
         both: dict[str, Any] = {
             **shared,
             "prior": "learned",
+            "prior_sha256": loaded.checkpoint.sha256["model.safetensors"],
             "labels": "marginalised" if prior.classes else "none",
             "parameters": parameters + parameter_count(prior),
             "steps": cost.steps + prior_cost.steps,
@@ -126,45 +144,41 @@ class Scoring:
         bits = two_part(learned)
         yield _scored(bits, **both)
         if run.recipe.evaluation.search_items:
-            yield from self._searched(model, prior, bits, train, both)
+            yield from self._searched(model, prior, bits, files, both)
 
     def _searched(
-        self, model: VQVAE, prior: PixelCNN, bits: ItemBits, train: CodeFile, fields: dict[str, Any]
+        self, model: VQVAE, prior: PixelCNN, bits: ItemBits, files: dict[str, CodeFile], fields: dict[str, Any]
     ) -> Iterator[Scored]:
-        """The first items once more: with the encoder's codes, and with codes searched for fewer bits."""
-        settings = self.run.recipe.evaluation
-        images = self.dataset.split(self.split).images[: settings.search_items]
-        first = slice(0, len(images))
+        """Some items once more: with the encoder's codes, and with codes searched for fewer bits."""
+        settings, labels = self.run.recipe.evaluation, files["train"].labels
+        rows = evenly(len(self.dataset.split(self.split)), settings.search_items)
+        images = self.dataset.split(self.split).images[rows]
         assert bits.distortion is not None
         assert bits.rate is not None
-        before = ItemBits.two_part(bits.distortion[first], bits.rate[first])
-        codes = search_codes(
+        common: dict[str, Any] = {"device": self.device, "batch_size": settings.batch_size}
+        own, seed = files[self.split].codes[rows], self.run.recipe.seed
+        found = search_codes(
             model,
             prior,
             images,
-            train_labels=train.labels,
+            train_labels=labels,
             candidates=settings.search_candidates,
             sweeps=settings.search_sweeps,
-            device=self.device,
-            batch_size=settings.batch_size,
+            **common,
         )
-        common: dict[str, Any] = {"device": self.device, "batch_size": settings.batch_size}
-        distortion = codebook_distortion(model, images, codes, seed=self.run.recipe.seed, **common)
-        rate = learned_rate_bits(prior, codes, train.labels, **common) / model.dims
-        usage = codebook_usage(codes, codebook_size=model.codebook_size)
-        partner = _scored(before, **{**fields, "psnr_db": None}, search_items=len(images))
+        before, after = (codebook_distortion(model, images, codes, seed=seed, **common) for codes in (own, found))
+        partner = _scored(
+            ItemBits.two_part(bits.distortion[rows], bits.rate[rows]),
+            **{**fields, **_measured(model, before, own)},
+            search_items=len(rows),
+        )
         yield partner
-        found: dict[str, Any] = {
-            "psnr_db": distortion.psnr_db,
-            "codebook_perplexity": usage.perplexity,
-            "codebook_used": usage.used,
-            "swapped_distortion_bits_per_dim": float(distortion.swapped_bits_per_dim.mean()),
-        }
+        rate = learned_rate_bits(prior, found, labels, **common) / model.dims
         yield _scored(
-            ItemBits.two_part(distortion.bits_per_dim, rate),
+            ItemBits.two_part(after.bits_per_dim, rate),
             partner=partner,
-            **{**fields, **found},
-            search_items=len(images),
+            **{**fields, **_measured(model, after, found)},
+            search_items=len(rows),
             searched=True,
         )
 
@@ -191,6 +205,8 @@ class Scoring:
             "samples_k": settings.iwae_samples,
             "labels": "none",
             "psnr_db": bits.psnr_db,
+            "psnr_of": _psnr_of(model),
+            "stage1_sha256": stage1.sha256,
             "codebook_perplexity": None,
             "codebook_used": None,
             "codebook_size": None,

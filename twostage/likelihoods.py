@@ -5,11 +5,15 @@ and the integer image, and answers with exact log-masses in nats. Nothing is deq
 all L levels sum to one and -log2 p is the length of a code that could be written. The exception is `mse`, a density
 offered because people expect it: it trains and has PSNR, but `discrete` is False and nothing may call it bits.
 
+All of them (`AnyLikelihood`) have `levels`, `discrete` and
+- `log_prob(features, x)`: log-mass of every sub-pixel in nats, `[B, C, H, W]`, fp32; x holds integers 0..levels-1.
+- `probabilities(features, x)`: masses of all levels given the earlier channels in x, `[B, C, H, W, L]`, fp32.
+- `mean(features)`: mean of p(x|z) in levels, `[B, C, H, W]`, fp32, the image whose PSNR is reported.
+
+Pixels are independent given the features; channels are too, or follow in order.
+
 Shapes: B items, F features, C image channels, H x W pixels, L levels, M pixels above zero.
 """
-
-from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,26 +22,6 @@ from torch import Tensor, nn
 
 from twostage.errors import UsageError
 from twostage.logistic_mixture import LogisticMixtureLikelihood
-
-
-class Likelihood(Protocol):
-    """What stage one asks of p(x|z); pixels are independent given the features, channels at most follow in order."""
-
-    levels: int
-    discrete: bool
-    """Whether it is a mass function, so that -log2 p is a number of bits."""
-
-    def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Log-mass of every sub-pixel in nats, `[B, C, H, W]`, fp32; x holds integers 0..levels-1."""
-
-    def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Masses of all levels given the earlier channels in x, `[B, C, H, W, L]`, fp32, summing to one over L."""
-
-    def mean(self, features_BFHW: Tensor) -> Tensor:
-        """Mean of p(x|z) in levels, `[B, C, H, W]`, fp32: the image whose PSNR is reported."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Weights of the last layer."""
 
 
 def _project(features_BFHW: Tensor, linear: nn.Linear, channels: int) -> Tensor:

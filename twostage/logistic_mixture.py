@@ -5,7 +5,8 @@ location `mu_mc + sum_{j<c} a_mcj x_j` (x of the earlier channels, scaled to [-1
 the mass between its two bin edges. The lowest and the highest level take the open tails, so the masses sum to one.
 
 Departures: the mass of an inner bin is computed as `sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`,
-whose logarithm is exact at every scale, where the paper's code falls back to the density at the bin's centre; and the
+whose logarithm is finite at every scale, where the paper's code falls back to the density at the bin's centre; one
+formula gives the edge that two bins share, so that rounding moves mass between neighbours and never makes any; and the
 chain rule is written out, so that every sub-pixel has its own log-mass given the channels before it.
 
 Shapes: B items, F features, C image channels, H x W pixels, L levels, M components.
@@ -19,15 +20,16 @@ LOG_SCALES = (-7.0, 7.0)
 """Narrower logistics put all their mass on one of 256 levels (half a bin is exp(-5.5)), wider ones on the two ends."""
 
 
-def bin_log_mass(centre: Tensor, half_width: Tensor, *, lowest: Tensor, highest: Tensor) -> Tensor:
-    """log(sigmoid(centre + half_width) - sigmoid(centre - half_width)), in units of the scale; the arguments broadcast.
+def bin_log_mass(low: Tensor, high: Tensor, *, lowest: Tensor, highest: Tensor) -> Tensor:
+    """log(sigmoid(high) - sigmoid(low)) for the edges of bins in units of the scale; the arguments broadcast.
 
     Where `lowest` the lower edge is minus infinity, where `highest` the upper edge is plus infinity.
     """
-    below_top = torch.where(highest, 0.0, F.logsigmoid(centre + half_width))
-    above_bottom = torch.where(lowest, 0.0, F.logsigmoid(half_width - centre))
-    # With an open end the factor 1 - exp(-width) is one.
-    inner = torch.where(lowest | highest, 0.0, torch.log(-torch.expm1(-2.0 * half_width)))
+    below_top = torch.where(highest, 0.0, F.logsigmoid(high))
+    above_bottom = torch.where(lowest, 0.0, F.logsigmoid(-low))
+    # Edges may round to one number where no mass is left; with an open end the factor 1 - exp(-width) is one.
+    width = (high - low).clamp(min=1e-9)
+    inner = torch.where(lowest | highest, 0.0, torch.log(-torch.expm1(-width)))
     return below_top + above_bottom + inner
 
 
@@ -54,7 +56,8 @@ class LogisticMixtureLikelihood(nn.Module):
             # Components start spread over the alphabet and wide, so that every level has mass from the first step on.
             bias_MP = self.project.bias.view(mixtures, self.parameters_per_mixture)
             bias_MP.zero_()
-            bias_MP[:, 1 : 1 + channels] = torch.linspace(-0.9, 0.9, mixtures)[:, None]
+            start_M = torch.linspace(-0.9, 0.9, mixtures) if mixtures > 1 else torch.zeros(1)
+            bias_MP[:, 1 : 1 + channels] = start_M[:, None]
             bias_MP[:, 1 + channels : 1 + 2 * channels] = -1.5
 
     def _components(self, features_BFHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -77,11 +80,16 @@ class LogisticMixtureLikelihood(nn.Module):
         first = count * (count - 1) // 2
         return sum((link[..., first + j] * earlier[j] for j in range(count)), 0.0)
 
+    def _upper_edge(self, location: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
+        """Upper edge of the bins of integer levels, seen from the location and in units of the scale."""
+        step = 2.0 / (self.levels - 1)
+        return ((level.float() + 0.5) * step - 1.0 - location) * torch.exp(-log_scale)
+
     def _log_mass(self, location: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
         """Log-mass of integer levels under every component; the arguments broadcast."""
-        step, precision = 2.0 / (self.levels - 1), torch.exp(-log_scale)
-        centre = (level.float() * step - 1.0 - location) * precision
-        return bin_log_mass(centre, 0.5 * step * precision, lowest=level == 0, highest=level == self.levels - 1)
+        level = level.long()  # unsigned bytes have no level below 0
+        low, high = (self._upper_edge(location, log_scale, edge) for edge in (level - 1, level))
+        return bin_log_mass(low, high, lowest=level == 0, highest=level == self.levels - 1)
 
     def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Log-mass of every sub-pixel given the earlier channels of its pixel, nats, `[B, C, H, W]`, fp32."""
@@ -132,12 +140,11 @@ class LogisticMixtureLikelihood(nn.Module):
 
     def _invert(self, weight: Tensor, location: Tensor, log_scale: Tensor, uniform_BHW: Tensor) -> Tensor:
         """Lowest level whose distribution function exceeds the uniform number, `[B, H, W]`, int64."""
-        step, precision = 2.0 / (self.levels - 1), torch.exp(-log_scale)
         low = torch.zeros_like(uniform_BHW, dtype=torch.int64)
         high = torch.full_like(low, self.levels - 1)
         for _ in range((self.levels - 1).bit_length()):
             middle = (low + high) // 2
-            edge = ((middle[..., None].float() + 0.5) * step - 1.0 - location) * precision
+            edge = self._upper_edge(location, log_scale, middle[..., None])
             exceeds = (weight * edge.double().sigmoid()).sum(-1) > uniform_BHW
             high = torch.where(exceeds, middle, high)
             low = torch.where(exceeds, low, torch.minimum(middle + 1, high))

@@ -184,6 +184,11 @@ class Fit:
             with torch.no_grad():
                 self.latest_validation = dict(self.task.validate())
             value = self.latest_validation[self.task.objective]
+            if not math.isfinite(value):
+                raise RunError(
+                    f"the validation number {self.task.objective} is {value} after step {self.step}; the best model so "
+                    f"far stays in {self.folder}: lower the learning rate"
+                )
             if value < self.best_value:
                 self.best_step, self.best_value = self.step, value
                 save_checkpoint(
@@ -260,7 +265,8 @@ class Fit:
             started = time.perf_counter()
             numbers = self.train_step()
             last = self.step == self.budget.steps
-            if self.step % LOG_EVERY == 0 or last:
+            # A revival is an event: between two lines of the record it would be lost.
+            if self.step % LOG_EVERY == 0 or last or numbers.get("revived"):
                 metrics.write({"step": self.step, **numbers})
                 progress.advance(0, {"loss": shown(numbers["loss"])})
             if self.step % self.budget.validate_every == 0 or last:

@@ -14,6 +14,7 @@ from twostage_pipelines.bits import (
     codebook_distortion,
     gaussian_bits,
     learned_rate_bits,
+    swap_partners,
     uniform_rate_bits,
     unigram_rate_bits,
 )
@@ -106,3 +107,13 @@ def test_standard_error_is_that_of_the_mean() -> None:
     bits = ItemBits.two_part(np.array([1.0, 2.0, 3.0, 6.0]), np.array([0.5, 0.5, 0.5, 0.5]))
     assert bits.mean == 3.5
     assert bits.standard_error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
+
+
+@pytest.mark.parametrize("count", [2, 3, 50, 1000])
+def test_every_item_is_swapped_with_another_one_and_none_twice(count: int) -> None:
+    partners = swap_partners(count)
+    assert sorted(partners) == list(range(count))
+    assert (partners != np.arange(count)).all()
+    assert np.array_equal(partners, swap_partners(count))
+    if count == 1000:  # files in the order of their names: neighbours are alike and may not be partners
+        assert (np.abs(partners - np.arange(count)) < 10).mean() < 0.05

@@ -96,6 +96,7 @@ def test_train_writes_every_row_and_the_learned_prior_pays(trained: Path) -> Non
         assert uniform["rate_bits_per_dim"] == pytest.approx(16 * 4 / 64)
         assert uniform["bits_per_dim"] > unigram["bits_per_dim"] > learned["bits_per_dim"]
         assert uniform["distortion_bits_per_dim"] == learned["distortion_bits_per_dim"]
+        assert learned["swapped_distortion_bits_per_dim"] > learned["distortion_bits_per_dim"] + 0.5
         assert (learned["labels"], learned["codebook_update"], learned["alphabet"]) == ("marginalised", update, 17)
         assert learned["bits_per_dim"] < 2.9  # 17 levels cost 4.09, a smoothed histogram of the pixels about 3.3
     elbo, iwae = rows["vae", "gaussian", "elbo"], rows["vae", "gaussian", "iwae"]

@@ -79,8 +79,8 @@ def test_every_kind_of_row_has_a_name_of_its_own() -> None:
     rows = (LEARNED, FIRST, SEARCHED, VAE, replace(VAE, bound="elbo"), SQUARED_ERROR, replace(VAE, bound=None))
     assert [row.name for row in rows] == [
         "vq-vae-loss (loss), learned prior",
-        "vq-vae-loss (loss), learned prior, first 1000 items",
-        "vq-vae-loss (loss), learned prior, searched on 1000 items",
+        "vq-vae-loss (loss), learned prior, 1000 items",
+        "vq-vae-loss (loss), learned prior, 1000 items, searched",
         "vae, IWAE-64",
         "vae, ELBO",
         "vq-vae-loss (loss)",
@@ -147,7 +147,7 @@ def test_differences_stand_under_the_row_they_are_paired_with(capsys: pytest.Cap
     evaluation = _evaluation(LEARNED, VAE, FIRST, SEARCHED, paired_differences=differences)
     assert difference_lines(evaluation) == {
         LEARNED.name: ["vae, IWAE-64: -0.0100 ± 0.0020", "unigram: +0.2000 ± -"],
-        FIRST.name: ["vq-vae-loss (loss), learned prior, searched on 1000 items: -0.0500 ± 0.0010"],
+        FIRST.name: ["vq-vae-loss (loss), learned prior, 1000 items, searched: -0.0500 ± 0.0010"],
     }
     print_evaluation(evaluation)
     out = capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_no_number_is_cut_however_long_the_names(
     print_evaluation(_evaluation(LEARNED, replace(SEARCHED, model="vq-vae-with-a-very-long-name" * 3)))
     out = capsys.readouterr().out
     assert "…" not in out
-    assert "searched on 1000 items   1,000  2.2000  0.0100      1.5000  0.7500" in out
+    assert "1000 items, searched   1,000  2.2000  0.0100      1.5000  0.7500" in out
 
 
 @pytest.mark.parametrize("sampled", [True, False])

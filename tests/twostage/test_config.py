@@ -155,7 +155,7 @@ def test_whole_number_is_taken_for_a_float_and_name_defaults_to_the_file(tmp_pat
 @pytest.mark.parametrize(
     ("given_name", "parts"),
     [
-        ("digit", ["'digit'", "digits, mnist", "Did you mean digits?"]),
+        ("digit", ["'digit'", "cifar10, cifar10-small, digits", "Did you mean digits?"]),
         ("recipes/mnsit.toml", ["recipes/mnsit.toml", "Did you mean mnist?"]),
         (".", ["is a folder"]),
     ],

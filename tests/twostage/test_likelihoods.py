@@ -166,6 +166,27 @@ def test_logistic_mixture_is_finite_at_every_level_and_scale() -> None:
     assert features.grad.isfinite().all()
 
 
+def test_logistic_mixture_masses_sum_to_one_wherever_the_components_are() -> None:
+    """One formula for the edge that two bins share: rounding moves mass to a neighbour and never makes any."""
+    torch.manual_seed(0)
+    likelihood = _make("logistic-mixture", channels=1, levels=256, features=1)
+    with torch.no_grad():
+        likelihood.project.weight.zero_()
+    for _ in range(50):
+        with torch.no_grad():
+            bias = likelihood.project.bias.view(3, 3)
+            bias[:, 1].uniform_(-1.5, 1.5)
+            bias[:, 2].uniform_(-7.5, 1.0)
+        x = torch.arange(256).reshape(256, 1, 1, 1)
+        mass = likelihood.log_prob(torch.zeros(256, 1, 1, 1), x).double().exp().sum().item()
+        assert mass == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_single_component_starts_at_the_middle_of_the_alphabet() -> None:
+    likelihood = make_likelihood("logistic-mixture", features=2, channels=3, levels=256, mixtures=1)
+    torch.testing.assert_close(likelihood.mean(torch.zeros(1, 2, 1, 1)), torch.full((1, 3, 1, 1), 127.5))
+
+
 def test_logistic_mixture_stays_in_fp32_under_autocast() -> None:
     likelihood = _make("logistic-mixture", channels=3, levels=256)
     features, x = torch.randn(2, 5, 4, 4), torch.randint(0, 256, (2, 3, 4, 4))

@@ -25,6 +25,8 @@ class _Regression:
 
     objective = "error"
 
+    poison_validation = False
+
     def __init__(self, *, poison_step: int | None = None, kill_step: int | None = None, number: int = signal.SIGINT):
         self.model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 1))
         self.model.register_buffer("statistic", torch.zeros(3))
@@ -55,7 +57,8 @@ class _Regression:
         return {}
 
     def validate(self) -> Mapping[str, float]:
-        return {"error": (self.model(self.x) - self.y).pow(2).mean().item()}
+        error = (self.model(self.x) - self.y).pow(2).mean().item()
+        return {"error": float("nan") if self.poison_validation else error}
 
 
 def _fit(folder: Path, task: _Regression, *, steps: int, **budget: object) -> Fit:
@@ -170,6 +173,14 @@ def test_signals_end_at_a_saved_step_with_their_exit_code(tmp_path: Path, number
     assert newest is not None
     assert newest.state["step"] == 3
     assert signal.getsignal(number) == before
+
+
+def test_a_non_finite_validation_ends_the_training_and_says_so(tmp_path: Path) -> None:
+    """Otherwise a run without a single usable model would count as finished."""
+    task = _new_task()
+    task.poison_validation = True
+    with pytest.raises(RunError, match=r"validation number error is nan after step \d+"):
+        _fit(tmp_path, task, steps=20).run(label="x")
 
 
 def test_a_non_finite_loss_reaches_neither_optimiser_nor_statistic(tmp_path: Path) -> None:

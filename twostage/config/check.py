@@ -72,7 +72,6 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "autoregressive_layers": _NOT_NEGATIVE,
         "autoregressive_channels": _COUNT,
         "autoregressive_kernel": Limit(3, odd=True),
-        "auxiliary_weight": _NOT_NEGATIVE,
     },
     QuantiserConfig: {
         "codebook_size": Limit(2, 65536),
@@ -81,8 +80,9 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "commitment_beta": _NOT_NEGATIVE,
         "decay": _SHARE,
         "revival_threshold": _SHARE,
+        "auxiliary_weight": _NOT_NEGATIVE,
     },
-    GaussianConfig: {"latent_channels": _COUNT},
+    GaussianConfig: {"latent_channels": _COUNT, "auxiliary_weight": _NOT_NEGATIVE},
     PriorConfig: {
         "layers": _COUNT,
         "channels": _COUNT,
@@ -140,9 +140,20 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             f"{source}: stage1.likelihood mse has no distribution over pixels to draw from, so "
             f"stage1.autoregressive_layers must be 0, but is {recipe.stage1.autoregressive_layers}."
         )
-    if recipe.stage1.auxiliary_weight and not recipe.stage1.autoregressive_layers:
+    for section in ("quantiser", "gaussian"):
+        if getattr(recipe, section).auxiliary_weight and not recipe.stage1.autoregressive_layers:
+            raise UsageError(
+                f"{source}: {section}.auxiliary_weight is for autoregressive decoders, but "
+                "stage1.autoregressive_layers is 0."
+            )
+    if recipe.prior.label_dropout and not recipe.prior.conditional:
         raise UsageError(
-            f"{source}: stage1.auxiliary_weight is for autoregressive decoders, but stage1.autoregressive_layers is 0."
+            f"{source}: prior.label_dropout hides labels of a conditional prior, but prior.conditional is false."
+        )
+    if recipe.stage1.likelihood == "mse" and recipe.evaluation.search_items:
+        raise UsageError(
+            f"{source}: stage1.likelihood mse has no bits that a search could lower, so evaluation.search_items must "
+            f"be 0, but is {recipe.evaluation.search_items}."
         )
     if (recipe.stage1.likelihood == "bernoulli") != (data.binarise != "none"):
         raise UsageError(
@@ -151,6 +162,11 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
         )
     for section in ("codebook_training", "prior_training", "baseline_training"):
         training: TrainingConfig = getattr(recipe, section)
+        if training.patience and training.validate_every > training.steps:
+            raise UsageError(
+                f"{source}: {section}.patience counts validations, but {section}.validate_every "
+                f"({training.validate_every}) is more than {section}.steps ({training.steps})."
+            )
         if training.warmup_steps > training.steps:
             raise UsageError(
                 f"{source}: {section}.warmup_steps must be at most {section}.steps ({training.steps}), "

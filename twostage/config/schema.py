@@ -54,16 +54,13 @@ class Stage1Config:
     """p(x|z) over the levels: `categorical`, `hurdle` (P(0), then a categorical over the others), `logistic-mixture`
     (discretised, sub-pixels in order), `bernoulli` (binarised data), or `mse`, which has PSNR but no bits/dim."""
     mixtures: int = 10
-    """Components of the logistic mixture."""
+    """Components per pixel, read by `logistic-mixture` alone."""
     autoregressive_layers: int = 0
     """Gated masked layers over the pixels on top of the decoder; 0: pixels are independent given the codes."""
     autoregressive_channels: int = 32
-    """Width of those layers."""
+    """Width of those layers, read where there are any."""
     autoregressive_kernel: int = 5
     """Kernel side of the first of them; the later ones have 3."""
-    auxiliary_weight: float = 0.0
-    """Training weight of a likelihood on the decoder's features alone, which keeps codes in use under autoregressive
-    layers; it has no part in bits/dim. 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +85,9 @@ class QuantiserConfig:
     """Codebook at step 0: k-means on encoded training images, or small random vectors."""
     revival_threshold: float = 0.03
     """A code used less than this share of the tokens expected per code moves onto an encoded vector; 0: never."""
+    auxiliary_weight: float = 0.0
+    """Training weight of a likelihood on the decoder's features alone, which keeps codes in use under autoregressive
+    layers; it has no part in bits/dim. 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,8 @@ class GaussianConfig:
 
     latent_channels: int = 8
     """Gaussian latents per grid position."""
+    auxiliary_weight: float = 0.0
+    """As quantiser.auxiliary_weight. Above 0 the baseline is no longer trained on the bound that it is scored by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +159,11 @@ class EvaluationConfig:
     batch_size: int = 256
     """Items per forward pass; changes memory and speed, not results."""
     search_items: int = 0
-    """Items, the first of the split, whose codes are searched for fewer total bits: a row of its own; 0: no search."""
+    """Items, spread over the split, whose codes are searched for fewer total bits: a row of its own; 0: no search."""
     search_candidates: int = 4
-    """Nearest codes tried at every position in turn."""
+    """Nearest codes that the search tries at every position in turn."""
     search_sweeps: int = 1
-    """Passes over all positions."""
+    """Passes of the search over all positions."""
     frechet_samples: int = 0
     """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
 

@@ -81,12 +81,14 @@ def load_folder(
             f"the sub-folders {', '.join(listing.classes)} of {path} were taken for labels; if they are splits, name "
             "them with --data.train-folder and --data.test-folder"
         )
+    splits = _make_splits(path, files, outcomes, images_NCHW)
+    _tell_repeated(splits)
     return ImageDataset(
         name="images",
         levels=LEVELS,
         classes=listing.classes,
         skipped=skipped,
-        **_make_splits(path, files, outcomes, images_NCHW),
+        **splits,
     )
 
 
@@ -94,6 +96,19 @@ class _Splits(TypedDict):
     train: Split
     validation: Split
     test: Split
+
+
+def _tell_repeated(splits: _Splits) -> None:
+    """Say how many held-out images also stand in the training data, pixel for pixel: their bits are not unseen."""
+    trained = {image.tobytes() for image in splits["train"].images}
+    names: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    for name in names:
+        held_out: Split = splits[name]
+        repeated = sum(image.tobytes() in trained for image in held_out.images)
+        if repeated:
+            say(
+                f"warning: {repeated} of {len(held_out)} {name} images also stand in the training data, pixel for pixel"
+            )
 
 
 def _make_splits(

@@ -8,10 +8,12 @@ Labels: the first folder below the (train or test) folder names the class. Where
 in none, there is nothing to tell apart: no classes, every label 0. Images beside sub-folders with images are refused,
 because no label would be right for them.
 
-Splits depend on the SHA-256 of a seed and each file's name (relative, with forward slashes) and on nothing else:
+Splits follow the order of the SHA-256 of a seed and each file's name (relative, with forward slashes):
 - with a train and a test folder, test is all of the latter, a tenth of the former is validation, the rest training;
 - otherwise a tenth is test, a tenth validation and the rest training.
-Every split gets at least one file, nothing is dropped, and the files of a split are in the order of their names.
+Every split gets at least one file, nothing is dropped, and the files of a split are in the order of their names. The
+tenths are of the number of files, so that files added to a folder move a few of the old ones: a run belongs to the very
+files that it was trained on, and another set of them is refused.
 """
 
 import hashlib
