@@ -16,11 +16,11 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+from twostage.audio.libraries import FITTING_TORCHAUDIO
 from twostage.errors import RunError
 
 from .commands import Doctor
 
-_FITTING = "torchaudio 2.11 fits torch 2.11 to 2.14 except 2.13, built for CUDA 13.0"
 _LOW_DISK_BYTES = 2 * 2**30
 # bf16 autocast is quicker than fp32 only where the CPU multiplies bf16 itself.
 _BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
@@ -76,7 +76,7 @@ def torchaudio_finding(load: Callable[[str], Any] = import_module) -> Finding:
         module = load("torchaudio")
     except (ImportError, OSError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        return Finding("torchaudio", f"cannot be imported ({reason}); audio needs it: {_FITTING}", "warning")
+        return Finding("torchaudio", f"cannot be imported ({reason}); audio needs it: {FITTING_TORCHAUDIO}", "warning")
     return Finding("torchaudio", str(module.__version__))
 
 

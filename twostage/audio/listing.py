@@ -1,0 +1,155 @@
+"""Which files of a folder are recordings, and what their names say about label, speaker and number; nothing is opened.
+
+Files are found by suffix (.wav, .flac, .ogg, .oga, .opus, either case) at any depth; names that begin with a dot are
+passed over, as by a shell, and so are those that match one of the shell patterns of `ignore`. Symbolic links are not
+followed but reported, as for images (`twostage.data.listing`).
+
+With a pattern (`twostage.audio.pattern`) every file must match it. Without one the first sub-folder names the label, as
+for images. Fewer than two labels, or speakers, are none: there is nothing to tell apart.
+"""
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from twostage.audio.pattern import Fields, name_pattern
+from twostage.data.listing import show
+from twostage.errors import DataError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file that should be a recording."""
+
+    path: Path
+    name: str
+    """Relative to the data set's folder, with forward slashes."""
+    label: int
+    """Index of its class; 0 without classes."""
+    speaker: int
+    """Index of its speaker; 0 without speakers."""
+    index: int | None
+    """The pattern's {index}."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that the names say."""
+
+    recordings: tuple[Recording, ...]
+    """By name, at least one."""
+    classes: tuple[str, ...]
+    """At least two, or none."""
+    speakers: tuple[str, ...]
+    """At least two, or none."""
+    unusable: dict[str, str]
+    """Name and fault (a clause such as `is a symbolic link`) of what has the name of a recording but is no file."""
+    ignored: frozenset[str]
+    """Names that `ignore` passed over."""
+
+
+def list_recordings(path: str, *, pattern: str | None, ignore: tuple[str, ...]) -> Listing:
+    """Find the recordings below `path` and read their names.
+
+    Raises:
+        UsageError: the pattern is none.
+        DataError: the folder is missing or cannot be read, has no recordings, or names that do not fit.
+    """
+    root = Path(path)
+    compiled = None if pattern is None else name_pattern(pattern)
+    names, unusable, ignored = _find(root, ignore)
+    if compiled is None:
+        fields = _by_folder(root, names)
+    else:
+        matched = {name: compiled.match(name) for name in names}
+        odd = [name for name, found in matched.items() if found is None]
+        if odd:
+            raise DataError(
+                f"expected names such as {pattern} in {root}, but {len(odd)} of {len(names)} files do not match: "
+                f"{show([repr(name) for name in odd])}; correct data.pattern, rename them, or pass them over with "
+                "data.ignore"
+            )
+        fields = {name: found for name, found in matched.items() if found is not None}
+    classes = _at_least_two({found.label for found in fields.values()})
+    speakers = _at_least_two({found.speaker for found in fields.values()})
+    label, speaker = ({value: row for row, value in enumerate(values)} for values in (classes, speakers))
+    recordings = tuple(
+        Recording(root / name, name, label.get(found.label or "", 0), speaker.get(found.speaker or "", 0), found.index)
+        for name, found in fields.items()
+    )
+    return Listing(recordings, classes, speakers, unusable, ignored)
+
+
+def _at_least_two(values: set[str | None]) -> tuple[str, ...]:
+    found = sorted(value for value in values if value is not None)
+    return tuple(found) if len(found) > 1 else ()
+
+
+def _by_folder(root: Path, names: list[str]) -> dict[str, Fields]:
+    """The first sub-folder as the label."""
+    inside = [name for name in names if "/" in name]
+    beside = [name for name in names if "/" not in name]
+    if inside and beside:
+        raise DataError(
+            f"expected all recordings of {root} in sub-folders, whose names are the labels, or none, but {inside[0]!r} "
+            f"is in one and {beside[0]!r} is not: move the {len(beside)} that are not, or say with data.pattern what "
+            "names mean"
+        )
+    labels = {name: PurePosixPath(name).parts[0] for name in inside}
+    for label in sorted(set(labels.values())):
+        if not label.isprintable():
+            raise DataError(f"expected printable names of sub-folders, but {label!r} in {root} is not one")
+    return {name: Fields(label=labels.get(name)) for name in names}
+
+
+def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str], frozenset[str]]:
+    """Names of files, in order, of what is no file, with its fault, and of what is ignored."""
+    if not root.is_dir():
+        raise DataError(
+            f"expected a folder with recordings, but {root} is {'a file' if root.exists() else 'not there'}: "
+            "correct data.path"
+        )
+    names: list[str] = []
+    unusable: dict[str, str] = {}
+    ignored: set[str] = set()
+    others, waiting = 0, [""]
+    while waiting:
+        inside = waiting.pop()
+        for entry in _entries(root / inside):
+            name = inside + entry.name
+            looks_right = entry.name.lower().endswith(SUFFIXES)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{name}/")
+            elif any(fnmatchcase(name, shell) for shell in ignore):
+                ignored.update([name] if looks_right else [])
+            elif entry.is_symlink():
+                if looks_right or entry.is_dir():
+                    unusable[name] = "is a symbolic link"
+            elif not looks_right:
+                others += 1
+            elif entry.is_file():
+                names.append(name)
+            else:
+                unusable[name] = "is no regular file"
+    if not names:
+        beside = f" besides {show([f'{n!r} ({f})' for n, f in sorted(unusable.items())])}" if unusable else ""
+        raise DataError(
+            f"expected recordings in {root}, but it has no file whose name ends in {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}{beside} ({others} others, {len(ignored)} passed over by data.ignore): correct data.path"
+        )
+    return sorted(names), dict(sorted(unusable.items())), frozenset(ignored)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(
+            f"expected to read {folder}, but it could not be listed ({error.strerror}): "
+            "change its permissions or move it away"
+        ) from error

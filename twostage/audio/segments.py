@@ -1,0 +1,122 @@
+"""What training and evaluation read of a split: random segments of one length, or whole recordings, padded at the end.
+
+Segments are a pure function of (seed, step), like batches of images (`twostage.data.batches`): nothing is remembered
+between calls. An epoch has one segment per begun segment length of every recording, in random order, at a random
+offset: every sample is equally likely to be read, apart from the ends of recordings, while one segment per recording
+would read long ones less. Recordings shorter than a segment are read whole and padded.
+
+Padding is silence (0) behind a mask; nothing may count where the mask is false.
+
+Shapes: B items, S samples, N recordings of the split.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from twostage.audio.dataset import AudioSplit
+from twostage.data.batches import batch_indices
+
+OFFSET_SEED = "twostage segments 1"
+
+
+@dataclass(frozen=True)
+class RecordingBatch:
+    """Pieces of recordings of unequal length."""
+
+    samples: np.ndarray
+    """int16 [B, S]; 0 behind the end."""
+    mask: np.ndarray
+    """bool [B, S]: true for samples of the recording, which come first; false for padding."""
+    labels: np.ndarray
+    """int64 [B]."""
+    speakers: np.ndarray
+    """int64 [B]."""
+    items: np.ndarray
+    """Index of the recording in the split, int64 [B]."""
+    offsets: np.ndarray
+    """Where in the recording the piece begins, int64 [B]."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Samples that are no padding, int64 [B]."""
+        return self.mask.sum(axis=1, dtype=np.int64)
+
+
+def segment_batch(split: AudioSplit, *, seed: int, step: int, batch_size: int, segment_samples: int) -> RecordingBatch:
+    """The segments of one optimiser step, `[batch_size, segment_samples]`.
+
+    Args:
+        split: where they come from.
+        seed: non-negative seed of the order and the offsets.
+        step: optimiser step, counted from 0.
+        batch_size: B.
+        segment_samples: S, at least 1.
+
+    Raises:
+        ValueError: a negative seed or step, or a batch size or segment below 1.
+    """
+    if segment_samples < 1:
+        raise ValueError(f"expected segment_samples >= 1, but {segment_samples} came")
+    lengths_N = split.lengths
+    ends_N = np.cumsum(-(-lengths_N // segment_samples))  # of each recording's share of an epoch
+    places_B = batch_indices(seed=seed, step=step, batch_size=batch_size, items=int(ends_N[-1]))
+    items_B = np.searchsorted(ends_N, places_B, side="right")
+    # The raw stream, which numpy promises to keep, unlike what its generators make of it.
+    key = int.from_bytes(hashlib.sha256(f"{OFFSET_SEED} {seed} {step}".encode()).digest()[:16], "little")
+    draws_B = np.random.Philox(key=key).random_raw(batch_size) >> np.uint64(32)
+    choices_B = np.maximum(lengths_N[items_B] - segment_samples, 0) + 1
+    offsets_B = ((draws_B * choices_B.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+    return _gather(split, items_B, offsets_B, segment_samples)
+
+
+def whole_batch(split: AudioSplit, items: Sequence[int] | np.ndarray, *, multiple: int = 1) -> RecordingBatch:
+    """Whole recordings, padded to the longest of them, rounded up to a multiple (of samples per code).
+
+    Args:
+        split: where they come from.
+        items: indices of recordings, at least one.
+        multiple: S is a multiple of it.
+    """
+    items_B = np.asarray(items, dtype=np.int64)
+    longest = int(split.lengths[items_B].max())
+    return _gather(split, items_B, np.zeros(len(items_B), dtype=np.int64), -(-longest // multiple) * multiple)
+
+
+def length_batches(lengths_N: np.ndarray, *, most_samples: int) -> list[np.ndarray]:
+    """Every recording once, in batches of similar length: what evaluation reads.
+
+    Args:
+        lengths_N: samples per recording.
+        most_samples: most samples of a batch, padding included; a longer recording is a batch of its own.
+
+    Returns:
+        Indices int64 [B] per batch, longest recordings first (what does not fit into memory fails at once), equally
+        long ones in order.
+    """
+    order_N = np.argsort(-lengths_N, kind="stable")
+    batches, start = [], 0
+    while start < len(order_N):
+        count = max(1, most_samples // int(lengths_N[order_N[start]]))
+        batches.append(order_N[start : start + count].astype(np.int64))
+        start += count
+    return batches
+
+
+def _gather(split: AudioSplit, items_B: np.ndarray, offsets_B: np.ndarray, length: int) -> RecordingBatch:
+    samples_BS = np.zeros((len(items_B), length), dtype=np.int16)
+    mask_BS = np.zeros(samples_BS.shape, dtype=bool)
+    for row, (item, offset) in enumerate(zip(items_B, offsets_B, strict=True)):
+        piece = split.recording(int(item))[offset : offset + length]
+        samples_BS[row, : len(piece)] = piece
+        mask_BS[row, : len(piece)] = True
+    return RecordingBatch(
+        samples=samples_BS,
+        mask=mask_BS,
+        labels=split.labels[items_B],
+        speakers=split.speakers[items_B],
+        items=items_B,
+        offsets=offsets_B,
+    )
