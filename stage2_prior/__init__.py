@@ -10,10 +10,18 @@ if TYPE_CHECKING:
     from stage2_prior.pixelcnn import PixelCNN
     from stage2_prior.prior import Prior
     from stage2_prior.sampling import sample
+    from stage2_prior.sequences import sample_sequences
+    from stage2_prior.wavenet import WaveNet
 
-__all__ = ["PixelCNN", "Prior", "sample"]
+__all__ = ["PixelCNN", "Prior", "WaveNet", "sample", "sample_sequences"]
 
-_MODULES = {"PixelCNN": "pixelcnn", "Prior": "prior", "sample": "sampling"}
+_MODULES = {
+    "PixelCNN": "pixelcnn",
+    "Prior": "prior",
+    "WaveNet": "wavenet",
+    "sample": "sampling",
+    "sample_sequences": "sequences",
+}
 
 
 def __getattr__(name: str) -> Any:

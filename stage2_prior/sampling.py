@@ -64,7 +64,7 @@ def sample(
         UsageError: an argument is out of its range, or the condition or the known codes do not fit the prior.
         RunError: the logits of the first code to draw are not finite.
     """
-    _check_arguments(
+    check_arguments(
         prior,
         count=count,
         temperature=temperature,
@@ -81,7 +81,7 @@ def sample(
         batch_size=count,
     )
     symbols = math.prod(prior.code_shape)
-    known_NB = _known_symbols(prior, known, count=count).to(device)
+    known_NB = known_symbols(prior, known, count=count).to(device)
     if known is not None and len(known_NB) == symbols:
         return known.to(device, copy=True)
     batches = [torch.empty((0, *prior.code_shape), dtype=torch.int64, device=device)]
@@ -95,7 +95,7 @@ def sample(
             known_NB=known_NB[:, start : start + items],
             condition_BA=condition_BA,
             draw_code=partial(draw, temperature=temperature, top_k=top_k, top_p=top_p),
-            report=partial(_report, progress, before=start * symbols, total=count * symbols),
+            report=partial(report_progress, progress, before=start * symbols, total=count * symbols),
         )
         batches.append(codes)
     return torch.cat(batches)
@@ -117,7 +117,7 @@ def _sample_batch(
     for position, noise_B in enumerate(noise_NB):
         logits_BK, state = prior.step(state, symbols[-1] if symbols else None, condition_BA)
         # Looked at once per batch: a diverged prior shows at once, and a look per code would stall an accelerator.
-        if position == len(known_NB) and not _usable(logits_BK):
+        if position == len(known_NB) and not usable(logits_BK):
             raise RunError(
                 "Expected finite logits from the prior, got NaN or infinity: its training diverged, take an earlier "
                 "checkpoint or train again."
@@ -129,7 +129,7 @@ def _sample_batch(
     return codes_BSG.transpose(1, 2).reshape(items, *prior.code_shape)
 
 
-def _known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
+def known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
     """Known codes in the order of the symbols, int64 [n, count]; n = 0 where nothing is known."""
     codebooks, rows, *rest = prior.code_shape
     if known is None:
@@ -150,7 +150,7 @@ def _known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
     return known.flatten(2).permute(2, 1, 0).flatten(0, 1)
 
 
-def _report(progress: Callable[[int, int], None] | None, done: int, *, before: int, total: int) -> None:
+def report_progress(progress: Callable[[int, int], None] | None, done: int, *, before: int, total: int) -> None:
     if progress is not None:
         progress(before + done, total)
 
@@ -169,7 +169,7 @@ def draw(logits_BK: Tensor, noise_B: Tensor, *, temperature: float, top_k: int, 
     return torch.searchsorted(cumulative_BK, target_B1, right=True)[:, 0]
 
 
-def _usable(logits_BK: Tensor) -> bool:
+def usable(logits_BK: Tensor) -> bool:
     """Whether every row has a finite maximum; minus infinity alone rules a code out and is fine."""
     return bool(logits_BK.amax(dim=1).isfinite().all())
 
@@ -184,7 +184,7 @@ def _keep_most_probable(weights_BK: Tensor, *, top_k: int, top_p: float) -> Tens
     return torch.zeros_like(weights_BK).scatter_(1, order_BK, ranked_BK)
 
 
-def _check_arguments(
+def check_arguments(
     prior: Prior,
     *,
     count: int,

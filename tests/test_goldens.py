@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stage1_vqvae import VAE, VQVAE
-from stage2_prior import PixelCNN
+from stage2_prior import PixelCNN, WaveNet
 
 FOLDER = Path(__file__).parent / "goldens"
 _STAGE1 = {"image_shape": (1, 4, 4), "levels": 5, "downsampling": 2, "channels": 6, "residual_channels": 3}
@@ -38,6 +38,9 @@ def _models() -> dict[str, nn.Module]:
             auxiliary_weight=1.0,
         ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
+        "wavenet": WaveNet(
+            codebook_size=5, max_length=6, codebooks=2, classes=(3, 2), channels=4, blocks=2, layers_per_block=2
+        ),
         "pixelcnn": PixelCNN(codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3),
     }
 
@@ -51,6 +54,10 @@ def _fill(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _outputs(model: nn.Module) -> dict[str, Tensor]:
+    if isinstance(model, WaveNet):
+        codes, lengths = (torch.arange(24) * 7 % 5).reshape(2, 2, 6), torch.tensor([4, 6])
+        parts = model.log_prob_parts(codes, torch.tensor([[0, 1], [2, 0]]), lengths)
+        return {"codes": parts.codes_B, "end": parts.end_B}
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}

@@ -8,7 +8,8 @@ from torch import Tensor
 def uniform_noise(*, seed: int, first_item: int, count: int, symbols: int, stream: int = 0) -> Tensor:
     """Uniform numbers in [0, 1), float64 [count, symbols]; row i is a pure function of (seed, first_item + i, stream).
 
-    Codes draw from stream 0 and pixels from stream 1: under one seed they must not share numbers.
+    Codes draw from stream 0, pixels from stream 1, ends of sequences from stream 2: under one seed they must not share
+    numbers.
     """
     counter = np.array([0, 0, 0, stream], np.uint64)  # stream 0 is Philox's own start
     keys = [np.array([seed, first_item + item], np.uint64) for item in range(count)]

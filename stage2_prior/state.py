@@ -1,0 +1,102 @@
+"""Progress of a batch through its codes, for priors made of an embedding, a causal trunk and a `CodeHead`.
+
+The trunk runs once per position, on the sum of the embeddings of the previous position's codes; the head runs once per
+code. The codes are ordered n = s G + g for position s and codebook g.
+
+Shape suffixes: B items, G codebooks, K codes, C channels, S features, A attributes.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stage2_prior.heads import CodeHead, CodeHeadState
+from twostage.errors import UsageError
+
+
+class TrunkState(Protocol):
+    """One walk of a causal stack (`GatedStackState`, `DilatedStackState`)."""
+
+    def advance(self, x_BC: Tensor | None) -> Tensor:
+        """Take in the input of the previous position, None before the first; return the features of this one [B, S]."""
+
+
+class CodeState:
+    """Position, trunk, head and the embedding of the codes so far of the current position; updated in place.
+
+    Args:
+        trunk: before its first position.
+        head, embedding_GKC: of the prior; copied, so that the state belongs to the weights of this moment.
+        positions: how many there are at most.
+        batch_size: items B walked side by side.
+        condition_BA: the condition that went into the trunk.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        trunk: TrunkState,
+        *,
+        head: CodeHead,
+        embedding_GKC: Tensor,
+        positions: int,
+        batch_size: int,
+        condition_BA: Tensor | None,
+    ) -> None:
+        self._trunk = trunk
+        self._head = CodeHeadState(head)
+        self._embedding_GKC = embedding_GKC.clone()
+        self._codebooks = len(embedding_GKC)
+        self._symbols = self._codebooks * positions
+        self._symbol = 0
+        self._batch_size = batch_size
+        self._condition_BA = condition_BA
+        self._x_BC: Tensor | None = None
+        self.features_BS: Tensor | None = None
+        """The trunk's features of the current position after a ReLU; None before the first step."""
+
+    @property
+    def position(self) -> int:
+        """Position s of the code whose logits came last, -1 before the first step."""
+        return (self._symbol - 1) // self._codebooks
+
+    @torch.no_grad()
+    def advance(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> Tensor:
+        """Take in code n - 1 (int64 [B], None at n = 0); return the logits of code n, [B, K].
+
+        Raises:
+            UsageError: the symbol or the condition does not fit the state, or all positions are complete.
+        """
+        self._check(symbol_B, condition_BA)
+        codebook = self._symbol % self._codebooks
+        self._symbol += 1
+        if symbol_B is not None:
+            previous = codebook - 1 if codebook else self._codebooks - 1
+            embedded_BC = self._embedding_GKC[previous].index_select(0, symbol_B)
+            self._x_BC = embedded_BC if previous == 0 or self._x_BC is None else self._x_BC + embedded_BC
+            if codebook:
+                return self._head.following(codebook, symbol_B)
+        self.features_BS = self._trunk.advance(self._x_BC)
+        return self._head.first(self.features_BS)  # takes the ReLU in place
+
+    def _check(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> None:
+        if self._symbol == self._symbols:
+            raise UsageError(f"Expected at most {self._symbols} steps per state, got one more: make a new state.")
+        if (symbol_B is None) != (self._symbol == 0):
+            came = "none" if symbol_B is None else "one"
+            raise UsageError(
+                f"Expected no symbol at the first step and one at every other, got {came} at step {self._symbol}: "
+                f"hand in the symbol drawn last."
+            )
+        if symbol_B is not None and (symbol_B.shape != (self._batch_size,) or symbol_B.dtype != torch.int64):
+            raise UsageError(
+                f"Expected a symbol of shape [{self._batch_size}] and type int64, got {list(symbol_B.shape)} and "
+                f"{symbol_B.dtype}: hand in one code per item."
+            )
+        if condition_BA is None or condition_BA is self._condition_BA:
+            return
+        if self._condition_BA is None or not torch.equal(condition_BA, self._condition_BA):
+            raise UsageError(
+                "Expected the condition that the state was made with, got another one: make a new state for it."
+            )

@@ -1,0 +1,254 @@
+"""WaveNet prior over sequences of integer codes with an end (van den Oord et al. 2016, arXiv 1609.03499).
+
+p(codes, T) is a product over positions. Position t begins with the decision whether the sequence ends before it, after
+t positions; if it goes on, its G codes follow in order, each a categorical over K codes. The codes are embedded (an
+index carries no magnitude); a `DilatedStack` (`twostage.dilated`, which lists how it departs from the paper) turns the
+embeddings of all earlier positions into features, a `CodeHead` turns those into the logits of the position's codes, and
+one linear layer into the log-odds of the end. `stage2_prior.condition` says how labels and speakers enter.
+
+The paper's models have one code per position and no end: they are given a length. Here a sequence has 1 to `max_length`
+positions, no end is possible before the first, and after `max_length` positions it is certain and free, so that the
+probabilities of all sequences of all lengths sum to one. An untrained prior expects an end after every position with
+probability 1 / `max_length`.
+
+Shape suffixes: B items, G codebooks, T positions, K codes, A attributes, C channels, S features, L layers, D = 2 C.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stage2_prior.condition import ConditionBias
+from stage2_prior.heads import CodeHead
+from stage2_prior.state import CodeState
+from twostage.dilated import DilatedStack
+from twostage.dilated_step import DilatedStackState
+from twostage.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SequenceLogProb:
+    """Log-probabilities of a batch of sequences in nats, [B] each."""
+
+    codes_B: Tensor
+    """Of the codes, given that the sequence is at least that long."""
+    end_B: Tensor
+    """Of going on after every position but the last, and of ending there."""
+
+    @property
+    def total_B(self) -> Tensor:
+        return self.codes_B + self.end_B
+
+
+class WaveNet(nn.Module):
+    """Autoregressive prior over codes [B, G, T] of variable length T.
+
+    `initial_state` and `step` are those of `stage2_prior.prior.Prior`, with `max_length` positions; `log_prob` also
+    takes the lengths, and pays for them.
+
+    Args:
+        codebook_size: K, codes run from 0 to K - 1.
+        max_length: most positions of a sequence.
+        codebooks: G codes per position.
+        classes: number of classes of each attribute of the condition; empty for an unconditional prior.
+        channels: width C of the stack; features and hidden layer of the head have 2 C.
+        blocks, layers_per_block: repetitions of the dilations 1, 2, 4, ..., 2^(layers_per_block - 1).
+        kernel: taps per layer, 2 or 3.
+        dropout: probability of dropping a gated output in training mode.
+        label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
+
+    Raises:
+        UsageError: a size is below 1, a kernel of other size, or `label_dropout` is outside 0 <= p < 1.
+    """
+
+    offset_G: Tensor
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        max_length: int,
+        codebooks: int = 1,
+        classes: tuple[int, ...] = (),
+        channels: int = 64,
+        blocks: int = 2,
+        layers_per_block: int = 10,
+        kernel: int = 2,
+        dropout: float = 0.0,
+        label_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if min(codebook_size, max_length, codebooks, *classes, channels) < 1:
+            raise UsageError(
+                f"Expected codebook_size, max_length, codebooks, classes and channels of at least 1, got "
+                f"{codebook_size}, {max_length}, {codebooks}, {tuple(classes)} and {channels}: enlarge the one that "
+                "is not."
+            )
+        self.codebook_size = codebook_size
+        self.code_shape: tuple[int, int] = (codebooks, max_length)
+        self.classes = tuple(classes)
+        self.embedding = nn.Embedding(codebooks * codebook_size, channels)
+        nn.init.normal_(self.embedding.weight, std=codebooks**-0.5)
+        self.register_buffer("offset_G", torch.arange(codebooks) * codebook_size, persistent=False)
+        self.condition = ConditionBias(
+            self.classes, layers=blocks * layers_per_block, gate_inputs=2 * channels, label_dropout=label_dropout
+        )
+        self.stack = DilatedStack(
+            channels=channels,
+            skip_channels=2 * channels,
+            blocks=blocks,
+            layers_per_block=layers_per_block,
+            kernel=kernel,
+            dropout=dropout,
+        )
+        self.head = CodeHead(features=2 * channels, codebook_size=codebook_size, codebooks=codebooks)
+        self.end = nn.Linear(2 * channels, 1)
+        nn.init.normal_(self.end.weight, std=0.1 * (2 * channels) ** -0.5)
+        nn.init.constant_(self.end.bias, -math.log(max(max_length - 1, 1)))  # log-odds of 1 / max_length
+
+    @property
+    def max_length(self) -> int:
+        """Most positions of a sequence."""
+        return self.code_shape[1]
+
+    @property
+    def condition_optional(self) -> bool:
+        """Whether a prior with classes also takes None, which means "no label": it was trained with label dropout."""
+        return self.condition.optional
+
+    def forward(self, codes_BGT: Tensor, condition_BA: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [B, G, T, K] of every code given all before it, and log-odds [B, T] of an end after each position.
+
+        Both are given the condition, int64 [B, A] (None with label dropout, or without classes). In training mode the
+        label dropout draws from torch's global generator.
+
+        Raises:
+            UsageError: the codes or the condition do not fit this prior (on the CPU values are checked as well).
+        """
+        self._check_codes(codes_BGT)
+        bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGT))
+        x_BCT = self.embedding(codes_BGT + self.offset_G[:, None]).sum(dim=1).transpose(1, 2)
+        # One position more, whose features see the last codes: an end after them is decided there.
+        features_BST = self.stack(F.pad(x_BCT, (0, 1)), bias_BLD)
+        logits_BGTK = self.head(features_BST[:, :, None, :-1], codes_BGT[:, :, None]).squeeze(2)
+        return logits_BGTK, self.end(F.relu(features_BST[:, :, 1:]).transpose(1, 2)).squeeze(2)
+
+    def log_prob(
+        self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
+    ) -> Tensor:
+        """Log-probability of each sequence, its end included, in nats, [B]; see `log_prob_parts`."""
+        return self.log_prob_parts(codes_BGT, condition_BA, lengths_B).total_B
+
+    def log_prob_parts(
+        self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
+    ) -> SequenceLogProb:
+        """Log-probabilities of the codes and of the length; the softmax is taken in at least fp32.
+
+        Args:
+            codes_BGT: int64, T from 1 to `max_length`; what lies beyond an item's length may be anything.
+            condition_BA: int64, as for `forward`.
+            lengths_B: positions of each item, int64, from 1 to T; None where all have T.
+
+        Raises:
+            UsageError: an argument does not fit this prior (on the CPU values are checked as well).
+        """
+        if lengths_B is None:
+            lengths_B = torch.full((len(codes_BGT),), codes_BGT.shape[-1], device=codes_BGT.device)
+        _check_lengths(lengths_B, codes_BGT)
+        position_T = torch.arange(codes_BGT.shape[-1], device=codes_BGT.device)
+        inside_BT = position_T < lengths_B[:, None]
+        codes_BGT = codes_BGT.where(inside_BT[:, None], 0)
+        logits_BGTK, end_BT = self(codes_BGT, condition_BA)
+        at_least_fp32 = torch.promote_types(logits_BGTK.dtype, torch.float32)
+        nats_X = F.cross_entropy(logits_BGTK.to(at_least_fp32).flatten(0, 2), codes_BGT.flatten(), reduction="none")
+        codes_nats_BGT = nats_X.view(codes_BGT.shape).where(inside_BT[:, None], 0)
+        # The decision after position t is number t + 1; after the last possible position nothing is decided.
+        ends_BT = position_T + 1 == lengths_B[:, None]
+        end_nats_BT = -F.logsigmoid(torch.where(ends_BT, end_BT, -end_BT).to(at_least_fp32))
+        end_nats_BT = end_nats_BT.where(inside_BT & (position_T + 1 < self.max_length), 0)
+        return SequenceLogProb(codes_B=-codes_nats_BGT.sum(dim=(1, 2)), end_B=-end_nats_BT.sum(dim=1))
+
+    @torch.no_grad()
+    def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> "WaveNetState":
+        """State before the first code, with a copy of the weights: it belongs to the weights of this moment."""
+        bias_BLD = self.condition.shown(condition_BA, batch_size=batch_size)
+        codes = CodeState(
+            DilatedStackState(self.stack, batch_size=batch_size, bias_BLD=bias_BLD),
+            head=self.head,
+            embedding_GKC=self.embedding.weight.view(self.code_shape[0], self.codebook_size, -1),
+            positions=self.max_length,
+            batch_size=batch_size,
+            condition_BA=condition_BA,
+        )
+        return WaveNetState(codes, end_weight_S1=self.end.weight.T.clone(), end_bias=self.end.bias.clone())
+
+    def step(
+        self, state: "WaveNetState", symbol_B: Tensor | None, condition_BA: Tensor | None = None
+    ) -> tuple[Tensor, "WaveNetState"]:
+        """Take in code n - 1 (int64 [B], None at n = 0); return the logits of code n, [B, K], and the state.
+
+        The codes are ordered n = t G + g, and their logits are given that the sequence has a position t;
+        `state.end_logit_B` says what that costs. The state is updated in place. Eval mode is implied: no dropout, no
+        gradient. The condition went into the state; one given here must be the same.
+
+        Raises:
+            UsageError: the symbol or the condition does not fit the state, or there are `max_length` positions.
+        """
+        return state.codes.advance(symbol_B, condition_BA), state
+
+    def _check_codes(self, codes_BGT: Tensor) -> None:
+        shape = codes_BGT.shape
+        fits = len(shape) == 3 and shape[1] == self.code_shape[0] and 1 <= shape[2] <= self.max_length
+        if not fits or codes_BGT.dtype != torch.int64:
+            raise UsageError(
+                f"Expected codes of shape [B, {self.code_shape[0]}, 1 to {self.max_length}] and type int64, got "
+                f"{list(shape)} and {codes_BGT.dtype}: use codes of the codebook this prior was built for, no more "
+                "than its max_length."
+            )
+        if codes_BGT.device.type != "cpu" or codes_BGT.numel() == 0:
+            return  # looking at values would stall every step of an accelerator
+        low, high = (int(value) for value in codes_BGT.aminmax())
+        if low < 0 or high >= self.codebook_size:
+            raise UsageError(
+                f"Expected codes 0 to {self.codebook_size - 1}, got {low if low < 0 else high}: "
+                f"use codes of the codebook this prior was built for."
+            )
+
+
+@dataclass(frozen=True)
+class WaveNetState:
+    """Progress of one batch, made by `WaveNet.initial_state` and updated in place by `WaveNet.step`."""
+
+    codes: CodeState
+    end_weight_S1: Tensor
+    end_bias: Tensor
+
+    @property
+    @torch.no_grad()
+    def end_logit_B(self) -> Tensor:
+        """Log-odds that the sequence ends before the position of the logits that came last; minus infinity before 0."""
+        features_BS = self.codes.features_BS
+        if features_BS is None:
+            raise ValueError("expected a step before the question for an end")
+        if self.codes.position == 0:
+            return features_BS.new_full((len(features_BS),), -math.inf)
+        return torch.addmm(self.end_bias, features_BS, self.end_weight_S1)[:, 0]
+
+
+def _check_lengths(lengths_B: Tensor, codes_BGT: Tensor) -> None:
+    if lengths_B.shape != codes_BGT.shape[:1] or lengths_B.dtype != torch.int64:
+        raise UsageError(
+            f"Expected lengths of shape [{len(codes_BGT)}] and type int64, got {list(lengths_B.shape)} and "
+            f"{lengths_B.dtype}: give one length per item."
+        )
+    if lengths_B.device.type != "cpu" or len(lengths_B) == 0:
+        return
+    low, high = (int(value) for value in lengths_B.aminmax())
+    if low < 1 or high > codes_BGT.shape[-1]:
+        raise UsageError(
+            f"Expected lengths 1 to {codes_BGT.shape[-1]}, the positions of the codes, got "
+            f"{low if low < 1 else high}: give each item's own number of positions."
+        )
