@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from stage1_vqvae import VQVAE
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
 from twostage.progress import say
@@ -11,8 +12,9 @@ from twostage.progress import say
 from .bits import standard_error
 from .commands import Evaluate
 from .device import pick_device, use_threads
+from .proving import prove
 from .results import Evaluation, PairedDifference, print_evaluation
-from .run import Run
+from .run import Run, is_finished
 from .sample_quality import score_samples, why_not
 from .scoring import Scored, Scoring
 
@@ -51,10 +53,13 @@ def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split
         say(f"{name} is not finished and is left out")
     scoring = Scoring(run=run, dataset=dataset, split=split, device=device)
     scored: list[Scored] = []
+    coded: list[str] = []
     for name in names:
         stage1 = run.stage1(name, device)
         run.check_data(stage1, dataset)
         scored += scoring.score(name, stage1)
+        if isinstance(stage1.model, VQVAE) and is_finished(run.prior_folder(name)):
+            coded.append(name)
     evaluation = Evaluation(
         recipe=run.recipe.name,
         dataset=dataset.name,
@@ -66,7 +71,10 @@ def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split
         paired_differences=_paired(scored),
     )
     path = run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
-    evaluation.write(path)  # the bits are kept whatever happens to the samples
+    evaluation.write(path)  # the bits are kept whatever happens to the streams and the samples
+    if items := run.recipe.evaluation.coded_items:
+        evaluation = replace(evaluation, coding=tuple(prove(run, name, split, items, device) for name in coded))
+        evaluation.write(path)
     scores = score_samples(run, dataset, split, device)
     if scores:
         evaluation = replace(evaluation, sample_scores=scores)

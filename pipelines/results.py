@@ -11,6 +11,8 @@ from rich.table import Table
 from twostage.atomic import write_atomic
 from twostage.errors import RunError
 
+from .coding_proof import CodingProof, proof_line
+
 SCHEMA_VERSION = 1
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
 
@@ -115,6 +117,8 @@ class Evaluation:
     paired_differences: tuple[PairedDifference, ...]
     sample_scores: tuple[SampleScore, ...] = ()
     """Empty where sample quality was not asked for."""
+    coding: tuple[CodingProof, ...] = ()
+    """Codes written as bytes and read back; empty where that was not asked for."""
 
     @property
     def has_bits(self) -> bool:
@@ -166,6 +170,7 @@ class Evaluation:
             data["rows"] = tuple(Row(**row) for row in data["rows"])
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
             data["sample_scores"] = tuple(SampleScore(**score) for score in data.get("sample_scores", ()))
+            data["coding"] = tuple(CodingProof(**proof) for proof in data.get("coding", ()))
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
@@ -253,6 +258,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for reference, lines in difference_lines(evaluation).items():
         console.print(f"bits/dim more than {reference}, ± paired s.e.:")
         console.print("\n".join(f"  {line}" for line in lines))
+    if evaluation.coding:
+        console.print("codes as bytes, labels as said:", soft_wrap=True)
+        console.print("\n".join(f"  {proof_line(proof)}" for proof in evaluation.coding), soft_wrap=True)
     if evaluation.sample_scores:
         console.print()
         console.print(evaluation.samples_title, soft_wrap=True)

@@ -110,6 +110,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "search_items": _NOT_NEGATIVE,
         "search_candidates": Limit(2, 65536),
         "search_sweeps": _COUNT,
+        "coded_items": _NOT_NEGATIVE,
         "frechet_samples": _NOT_NEGATIVE,
     },
 }

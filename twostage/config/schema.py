@@ -164,6 +164,9 @@ class EvaluationConfig:
     """Nearest codes that the search tries at every position in turn."""
     search_sweeps: int = 1
     """Passes of the search over all positions."""
+    coded_items: int = 0
+    """Items, spread over the split, whose codes are written with a range coder and read back: bytes that prove the
+    learned rate; 0: none."""
     frechet_samples: int = 0
     """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
 
