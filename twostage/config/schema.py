@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal
 class DataConfig:
     """Which images are modelled."""
 
-    name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "images"] = "digits"
-    """Data set: digits (built in), mnist, fashion-mnist, cifar10 (official files), or images: any folder of images."""
+    name: Literal["digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images"] = "digits"
+    """Data set: digits and shapes (drawn, with known factors) are built in; mnist, fashion-mnist and cifar10 come from
+    their official files; images is any folder of images."""
     path: str | None = None
     """Folder of the files (cifar10: or its archive). Unless given, named sets are downloaded once, checksummed."""
     image_size: int = 32

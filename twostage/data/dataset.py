@@ -121,12 +121,16 @@ def _read(config: DataConfig) -> ImageDataset:
                 f"data.{setting.name} is for folders of images, but data.name is {config.name} and "
                 f"data.{setting.name} is {value!r}: leave it out or set data.name to images"
             )
-    if config.name == "digits":
+    if config.name in ("digits", "shapes"):
         if config.path is not None:
             raise UsageError(
-                f"the data set digits is built in and reads no folder, but data.path is {config.path!r}: "
+                f"the data set {config.name} is built in and reads no folder, but data.path is {config.path!r}: "
                 "leave data.path out or set data.name to another data set"
             )
+        if config.name == "shapes":
+            from twostage.data.shapes import load_shapes
+
+            return load_shapes()
         from twostage.data.digits import load_digits
 
         return load_digits()
