@@ -44,7 +44,7 @@ def search_codes(
     """
     frequency = label_frequencies(prior, train_labels)
     candidates = min(candidates, model.codebook_size)
-    found, items = [], max(1, batch_size // candidates)
+    found, items = [], max(1, batch_size // (candidates - 1))
     with Progress("code search", total=len(images), unit="image") as progress:
         for start in range(0, len(images), items):
             x_BCHW = torch.from_numpy(images[start : start + items]).to(device)
@@ -62,30 +62,34 @@ def _search_batch(
     exact_before_B, per_label_YB = learned_log_prob(prior, before_BGHW, frequency)
     exact_before_B = exact_before_B + model.log_prob(x_BCHW, before_BGHW).double()
     condition_BA = per_label_YB.argmax(0)[:, None] if prior.classes else None
-    repeated_XCHW = x_BCHW.repeat(candidates, 1, 1, 1)
-    repeated_XA = None if condition_BA is None else condition_BA.repeat(candidates, 1)
+    # What stands at a position has its score already: only the others are evaluated.
+    others = candidates - 1
+    repeated_XCHW = x_BCHW.repeat(others, 1, 1, 1)
+    repeated_XA = None if condition_BA is None else condition_BA.repeat(others, 1)
     codes_BGHW = before_BGHW.clone()
+    score_B = model.log_prob(x_BCHW, codes_BGHW) + prior.log_prob(codes_BGHW, condition_BA)
     _, groups, height, width = codes_BGHW.shape
-    items = torch.arange(len(codes_BGHW), device=codes_BGHW.device)
-    for _ in range(sweeps):
-        for position in range(height * width):
-            row, column = divmod(position, width)
-            for group in range(groups):
-                tried_MBGHW = codes_BGHW.repeat(candidates, 1, 1, 1, 1)
-                tried_MBGHW[:, :, group, row, column] = nearest_MBGHW[:, :, group, row, column]
-                # An earlier sweep may have left the nearest codes behind: what is there stays a candidate.
-                tried_MBGHW[-1, :, group, row, column] = torch.where(
-                    (nearest_MBGHW[:-1, :, group, row, column] == codes_BGHW[:, group, row, column]).any(0),
-                    tried_MBGHW[-1, :, group, row, column],
-                    codes_BGHW[:, group, row, column],
-                )
-                tried_XGHW = tried_MBGHW.flatten(0, 1)
-                score_X = model.log_prob(repeated_XCHW, tried_XGHW) + prior.log_prob(tried_XGHW, repeated_XA)
-                best_B = score_X.view(candidates, -1).argmax(0)
-                codes_BGHW[:, group, row, column] = tried_MBGHW[best_B, items, group, row, column]
+    places = [(g, *divmod(place, width)) for place in range(height * width) for g in range(groups)]
+    for place in places * sweeps:
+        at = (..., *place)
+        tried_OB = _alternatives(nearest_MBGHW[at], codes_BGHW[at])
+        tried_OBGHW = codes_BGHW.repeat(others, 1, 1, 1, 1)
+        tried_OBGHW[at] = tried_OB
+        tried_XGHW = tried_OBGHW.flatten(0, 1)
+        score_X = model.log_prob(repeated_XCHW, tried_XGHW) + prior.log_prob(tried_XGHW, repeated_XA)
+        best_B, choice_B = score_X.view(others, -1).max(0)
+        better_B = best_B > score_B
+        codes_BGHW[at] = torch.where(better_B, tried_OB.gather(0, choice_B[None])[0], codes_BGHW[at])
+        score_B = torch.where(better_B, best_B, score_B)
     exact_after_B = learned_log_prob(prior, codes_BGHW, frequency)[0] + model.log_prob(x_BCHW, codes_BGHW).double()
     worse_B = exact_after_B < exact_before_B
     return torch.where(worse_B[:, None, None, None], before_BGHW, codes_BGHW)
+
+
+def _alternatives(nearest_MB: Tensor, current_B: Tensor) -> Tensor:
+    """The nearest codes without the current one, or without the furthest where it is none of them, `[M - 1, B]`."""
+    last_first = (nearest_MB == current_B).long().argsort(dim=0, stable=True)
+    return nearest_MB.gather(0, last_first)[:-1]
 
 
 def nearest_codes(vectors_BDHW: Tensor, codebook_GKD: Tensor, *, count: int) -> Tensor:
