@@ -75,5 +75,6 @@ def stacked_bits(rows: list[tuple[str, float, float]], *, unit: str) -> bytes:
         axis.text(total, index, f" {total:.3f}", va="center", fontsize=8)
     axis.set_xlim(0, float((distortion + rate).max()) * 1.15)
     axis.set_xlabel(unit)
-    axis.legend(fontsize=8, loc="lower right")
+    # Beside the bars: inside it would hide the total of one of them.
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return _png(figure)
