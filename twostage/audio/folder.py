@@ -146,7 +146,7 @@ def _read(path: str, files: Sequence[Recording], sample_rate_hz: int, minimum_sa
     except MemoryError as error:
         raise DataError(
             f"expected the recordings to fit into memory, but after {len(lengths)} of {len(files)} files in {path} "
-            f"({len(block) / 2**30:.1f} GiB) they do not: set a lower data.sample_rate_hz or use fewer files"
+            f"({len(block) / 2**30:.1f} GiB) they do not: set a lower recordings.sample_rate_hz or use fewer files"
         ) from error
     return _Read(np.frombuffer(block, dtype=np.int16), lengths, faults, remarks, clipped)
 
@@ -170,7 +170,7 @@ def _check_readable(path: str, listing: Listing, found: dict[str, str], most: in
 
 def _tell(path: str, listing: Listing, read: _Read, total: int) -> None:
     if listing.ignored:
-        say(f"passed over {len(listing.ignored)} files in {path} that match data.ignore")
+        say(f"passed over {len(listing.ignored)} files in {path} that match recordings.ignore")
     for remark, names in read.remarks.items():
         say(f"{len(names)} of {total} recordings: {remark} (first: {names[0]!r})")
 

@@ -69,8 +69,8 @@ def list_recordings(path: str, *, pattern: str | None, ignore: tuple[str, ...]) 
         if odd:
             raise DataError(
                 f"expected names such as {pattern} in {root}, but {len(odd)} of {len(names)} files do not match: "
-                f"{show([repr(name) for name in odd])}; correct data.pattern, rename them, or pass them over with "
-                "data.ignore"
+                f"{show([repr(name) for name in odd])}; correct recordings.pattern, rename them, or pass them "
+                "over with recordings.ignore"
             )
         fields = {name: found for name, found in matched.items() if found is not None}
     classes = _at_least_two({found.label for found in fields.values()})
@@ -95,8 +95,8 @@ def _by_folder(root: Path, names: list[str]) -> dict[str, Fields]:
     if inside and beside:
         raise DataError(
             f"expected all recordings of {root} in sub-folders, whose names are the labels, or none, but {inside[0]!r} "
-            f"is in one and {beside[0]!r} is not: move the {len(beside)} that are not, or say with data.pattern what "
-            "names mean"
+            f"is in one and {beside[0]!r} is not: move the {len(beside)} that are not, or say with "
+            "recordings.pattern what names mean"
         )
     labels = {name: PurePosixPath(name).parts[0] for name in inside}
     for label in sorted(set(labels.values())):
@@ -140,7 +140,8 @@ def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str
         beside = f" besides {show([f'{n!r} ({f})' for n, f in sorted(unusable.items())])}" if unusable else ""
         raise DataError(
             f"expected recordings in {root}, but it has no file whose name ends in {', '.join(SUFFIXES[:-1])} or "
-            f"{SUFFIXES[-1]}{beside} ({others} others, {len(ignored)} passed over by data.ignore): correct data.path"
+            f"{SUFFIXES[-1]}{beside} ({others} others, {len(ignored)} passed over by recordings.ignore): "
+            "correct data.path"
         )
     return sorted(names), dict(sorted(unusable.items())), frozenset(ignored)
 

@@ -62,7 +62,7 @@ def name_pattern(text: str) -> NamePattern:
         field, stars = token["field"], token["any"]
         if token["brace"] or (field is not None and field not in FIELDS):
             raise UsageError(
-                f"expected {{label}}, {{speaker}} and {{index}} as fields of data.pattern, but {text!r} has "
+                f"expected {{label}}, {{speaker}} and {{index}} as fields of recordings.pattern, but {text!r} has "
                 f"{token.group()!r}: correct it"
             )
         if token["literal"]:
@@ -76,8 +76,8 @@ def name_pattern(text: str) -> NamePattern:
         else:
             if after is not None and not after["literal"]:
                 raise UsageError(
-                    f"expected text behind every label and speaker of data.pattern, to tell where they end, but in "
-                    f"{text!r} {after.group()!r} follows {{{field}}}: put something between them"
+                    f"expected text behind every label and speaker of recordings.pattern, to tell where they end, but "
+                    f"in {text!r} {after.group()!r} follows {{{field}}}: put something between them"
                 )
             end = "" if after is None else re.escape(after["literal"][0])
             pieces.append(f"(?P<{field}>[^/{end}]+)")
@@ -85,6 +85,6 @@ def name_pattern(text: str) -> NamePattern:
             seen.add(field)
     if not seen:
         raise UsageError(
-            f"expected {{label}}, {{speaker}} or {{index}} in data.pattern, but {text!r} has none: add one"
+            f"expected {{label}}, {{speaker}} or {{index}} in recordings.pattern, but {text!r} has none: add one"
         )
     return NamePattern(text=text, expression=re.compile("".join(pieces), re.DOTALL))

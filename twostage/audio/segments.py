@@ -58,18 +58,49 @@ def segment_batch(split: AudioSplit, *, seed: int, step: int, batch_size: int, s
     Raises:
         ValueError: a negative seed or step, or a batch size or segment below 1.
     """
-    if segment_samples < 1:
-        raise ValueError(f"expected segment_samples >= 1, but {segment_samples} came")
-    lengths_N = split.lengths
-    ends_N = np.cumsum(-(-lengths_N // segment_samples))  # of each recording's share of an epoch
-    places_B = batch_indices(seed=seed, step=step, batch_size=batch_size, items=int(ends_N[-1]))
-    items_B = np.searchsorted(ends_N, places_B, side="right")
+    places_B = batch_indices(
+        seed=seed, step=step, batch_size=batch_size, items=segment_count(split, segment_samples=segment_samples)
+    )
     # The raw stream, which numpy promises to keep, unlike what its generators make of it.
     key = int.from_bytes(hashlib.sha256(f"{OFFSET_SEED} {seed} {step}".encode()).digest()[:16], "little")
     draws_B = np.random.Philox(key=key).random_raw(batch_size) >> np.uint64(32)
-    choices_B = np.maximum(lengths_N[items_B] - segment_samples, 0) + 1
-    offsets_B = ((draws_B * choices_B.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+    return segments_at(split, places_B, draws_B, segment_samples=segment_samples)
+
+
+def segment_count(split: AudioSplit, *, segment_samples: int) -> int:
+    """Segments of an epoch: one per begun segment length of every recording.
+
+    Raises:
+        ValueError: a segment below one sample.
+    """
+    return int(_ends(split, segment_samples)[-1])
+
+
+def segments_at(
+    split: AudioSplit, places_B: np.ndarray, draws_B: np.ndarray, *, segment_samples: int
+) -> RecordingBatch:
+    """Segments `[B, segment_samples]` at places of an epoch.
+
+    Args:
+        split: where they come from.
+        places_B: integers 0..segment_count - 1; each belongs to a recording.
+        draws_B: integers below 2**32, evenly distributed: where in its recording a segment begins.
+        segment_samples: S, at least 1.
+
+    Raises:
+        ValueError: a segment below one sample.
+    """
+    items_B = np.searchsorted(_ends(split, segment_samples), places_B, side="right")
+    choices_B = np.maximum(split.lengths[items_B] - segment_samples, 0) + 1
+    offsets_B = ((draws_B.astype(np.uint64) * choices_B.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
     return _gather(split, items_B, offsets_B, segment_samples)
+
+
+def _ends(split: AudioSplit, segment_samples: int) -> np.ndarray:
+    """Where each recording's share of the places of an epoch ends, int64 [N]."""
+    if segment_samples < 1:
+        raise ValueError(f"expected segment_samples >= 1, but {segment_samples} came")
+    return np.cumsum(-(-split.lengths // segment_samples))
 
 
 def whole_batch(split: AudioSplit, items: Sequence[int] | np.ndarray, *, multiple: int = 1) -> RecordingBatch:

@@ -12,6 +12,7 @@ frames, of the same values, alone and beside longer ones. All of it in fp32, als
 Shapes: B items, S samples, T frames, Q frequency bins, M mels.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class LogMelSettings:
     """Triangles from 0 Hz to half the rate."""
     floor: float = 1e-5
     """Least power before the logarithm."""
+
+
+def log_mel_settings(sample_rate_hz: int) -> LogMelSettings:
+    """Settings for a rate: windows of about 32 ms (a power of two of samples) every quarter of one."""
+    n_fft = 2 ** round(math.log2(0.032 * sample_rate_hz))
+    return LogMelSettings(sample_rate_hz=sample_rate_hz, n_fft=n_fft, hop=n_fft // 4)
 
 
 def waveform(samples: Tensor) -> Tensor:

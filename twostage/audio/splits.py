@@ -52,7 +52,8 @@ class SplitRule:
             )
         if given and "test" not in self.held_out(given[0]):
             raise UsageError(
-                f"expected data.test_{given[0]} beside data.validation_{given[0]}, but it is not given: name both"
+                f"expected recordings.test_{given[0]} beside recordings.validation_{given[0]}, but it is not given: "
+                "name both"
             )
         return given[0] if given else None
 
@@ -75,8 +76,8 @@ def split_recordings(root: Path, listing: Listing, rule: SplitRule) -> tuple[dic
     both = sorted(chosen.get("test", set()) & chosen.get("validation", set()))
     if both:
         raise UsageError(
-            f"expected data.test_{kind} and data.validation_{kind} apart, but {len(both)} recordings are in both: "
-            f"{show([repr(name) for name in both])}; test recordings must not choose anything"
+            f"expected recordings.test_{kind} and recordings.validation_{kind} apart, but {len(both)} recordings are "
+            f"in both: {show([repr(name) for name in both])}; test recordings must not choose anything"
         )
     held_out = set().union(*chosen.values())
     rest = sorted((item.name for item in listing.recordings if item.name not in held_out), key=_rank)
@@ -108,7 +109,7 @@ def _in_words(kind: str | None, settings: dict[str, str | tuple[str, ...]]) -> s
 
 def _chosen(root: Path, listing: Listing, kind: str, split: str, setting: str | tuple[str, ...]) -> set[str]:
     """Names of what the setting holds out, at least one."""
-    key = f"data.{split}_{kind}"
+    key = f"recordings.{split}_{kind}"
     if isinstance(setting, tuple):
         names = _by_speakers(root, listing, key, setting)
     elif kind == "list":
@@ -128,15 +129,17 @@ def _by_indices(listing: Listing, key: str, setting: str) -> set[str]:
             raise UsageError(f"expected ranges of numbers such as 0-4 or 0-4,17 as {key}, but {setting!r} came")
         ranges.append(range(int(found[1]), int(found[2] or found[1]) + 1))
     if any(recording.index is None for recording in listing.recordings):
-        raise UsageError(f"expected {{index}} in data.pattern, by which {key} holds recordings out, but it has none")
+        raise UsageError(
+            f"expected {{index}} in recordings.pattern, by which {key} holds recordings out, but it has none"
+        )
     return {item.name for item in listing.recordings if any(item.index in numbers for numbers in ranges)}
 
 
 def _by_speakers(root: Path, listing: Listing, key: str, wanted: Iterable[str]) -> set[str]:
     if not listing.speakers:
         raise DataError(
-            f"expected at least 2 speakers to split by them, but {root} has fewer: name {{speaker}} in data.pattern, "
-            f"or leave {key} out"
+            f"expected at least 2 speakers to split by them, but {root} has fewer: name {{speaker}} in "
+            f"recordings.pattern, or leave {key} out"
         )
     unknown = sorted(set(wanted) - set(listing.speakers))
     if unknown:

@@ -233,7 +233,7 @@ class TestRefusals:
         save(tmp_path / "a_x_3_old.wav", 1)
         save(tmp_path / "noise" / "a_x_3.wav", 1)
         message = refusal(tmp_path)
-        assert "2 of 62 files do not match: 'a_x_3_old.wav', 'noise/a_x_3.wav'; correct data.pattern" in message
+        assert "2 of 62 files do not match: 'a_x_3_old.wav', 'noise/a_x_3.wav'; correct recordings.pattern" in message
         assert len(everything(load(tmp_path, ignore=("*_old.wav", "noise/*")))) == 60
         assert "60 of 60 files do not match" in refusal(
             tmp_path, pattern="{label}/{index}", ignore=("*old*", "noise/*")
@@ -243,9 +243,9 @@ class TestRefusals:
         assert "not there" in refusal(tmp_path / "absent")
         (tmp_path / "file").write_bytes(b"")
         assert "is a file" in refusal(tmp_path / "file")
-        assert "(1 others, 0 passed over by data.ignore)" in refusal(tmp_path)
+        assert "(1 others, 0 passed over by recordings.ignore)" in refusal(tmp_path)
         save(tmp_path / "a.wav", 1)
-        assert "(1 others, 1 passed over by data.ignore)" in refusal(tmp_path, ignore=("*.wav",))
+        assert "(1 others, 1 passed over by recordings.ignore)" in refusal(tmp_path, ignore=("*.wav",))
         with pytest.raises(UsageError, match=r"--data\.path"):
             load_recordings(None, sample_rate_hz=8000)
 

@@ -74,7 +74,7 @@ def test_the_rule_is_said_in_words() -> None:
     ("rule", "message"),
     [
         (SplitRule(test_indices="0", validation_speakers=("ann",)), "by indices and by speakers"),
-        (SplitRule(validation_indices="0"), "data.test_indices beside"),
+        (SplitRule(validation_indices="0"), "recordings.test_indices beside"),
         (SplitRule(test_indices="0-4", validation_indices="4-5"), "3 recordings are in both: 'ann_4.wav'"),
         (SplitRule(test_indices="4-0"), "expected ranges"),
         (SplitRule(test_indices="a"), "expected ranges"),
@@ -90,7 +90,7 @@ def test_wrong_rules(rule: SplitRule, message: str) -> None:
 
 
 def test_a_split_by_index_needs_indices() -> None:
-    with pytest.raises(UsageError, match=r"\{index\} in data\.pattern"):
+    with pytest.raises(UsageError, match=r"\{index\} in recordings\.pattern"):
         split(listing(numbered=False), SplitRule(test_indices="0"))
 
 
