@@ -1,8 +1,9 @@
 """Codes on disk: what stage one hands to stage two, and the only thing both know.
 
 A code file is one safetensors file with the tensors `codes` [N, G, *grid] (the smallest of uint8, uint16 and int32 that
-holds the codebook) and `labels` int32 [N]. Its header (safetensors' string metadata) carries the alphabet K, the number
-of codebooks G, the grid, the classes and the SHA-256 of the stage-one weights that made the codes, so that a prior can
+holds the codebook) and `labels` int32 [N]; for sequences of unequal length also `lengths` int32 [N], and for known
+speakers `speakers` int32 [N]. Its header (safetensors' string metadata) carries the alphabet K, the number of codebooks
+G, the grid, the classes, the speakers and the SHA-256 of the stage-one weights that made the codes, so that a prior can
 refuse codes of another codebook; codes of single files also carry their names. The header also carries the SHA-256 of
 the file itself, taken with these 64 characters replaced by zeros: safetensors has no checksum, and a flipped bit in a
 code is another valid code.
@@ -50,6 +51,8 @@ class CodeHeader:
     """A label is one of 0..classes-1; 0 where no labels are known, and all of them are 0."""
     stage1_sha256: str
     """Hexadecimal SHA-256 of the stage-one weights file."""
+    speakers: int = 0
+    """Like `classes`, of speakers."""
     names: tuple[str, ...] = ()
     """One plain file name without its suffix per item, all different; empty for the items of a data set."""
 
@@ -63,6 +66,10 @@ class CodeFile:
     labels: np.ndarray
     """Integer [N]; int64 when loaded."""
     header: CodeHeader
+    lengths: np.ndarray | None = None
+    """Integer [N], positions of every item, 1..T of the grid (T,); int64 when loaded. None: all fill the grid."""
+    speakers: np.ndarray | None = None
+    """Integer [N]; int64 when loaded. None where no speakers are known."""
 
 
 class _Refused(Exception):
@@ -77,7 +84,7 @@ def save_codes(path: Path, file: CodeFile) -> None:
         ValueError: codes, labels and header do not fit together.
     """
     try:
-        _check(file.codes, file.labels, file.header)
+        _check(file)
     except _Refused as reason:
         raise ValueError(f"expected codes that fit their header, but {reason}") from reason
     header = file.header
@@ -94,6 +101,8 @@ def save_codes(path: Path, file: CodeFile) -> None:
         "stage1_sha256": header.stage1_sha256,
         "sha256": _BLANK,
     }
+    if header.speakers:
+        metadata["speakers"] = str(header.speakers)
     if header.names:
         metadata["names"] = json.dumps(header.names)
     # safetensors writes the memory behind an array as it lies: a transposed view would be saved in the wrong order.
@@ -101,6 +110,9 @@ def save_codes(path: Path, file: CodeFile) -> None:
         "codes": np.ascontiguousarray(file.codes, dtype=_disk_dtype(header.codebook_size)),
         "labels": np.ascontiguousarray(file.labels, dtype=np.int32),
     }
+    for name, array in (("lengths", file.lengths), ("speakers", file.speakers)):
+        if array is not None:
+            tensors[name] = np.ascontiguousarray(array, dtype=np.int32)
     data = _sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
     start = _digest_position(data, _BLANK)
     write_atomic(path, b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
@@ -157,7 +169,6 @@ def _parse(data: bytes) -> CodeFile:
         raise _Refused("it does not match its own SHA-256")
     try:
         tensors = safetensors.numpy.load(data)
-        codes, labels = tensors["codes"], tensors["labels"]
         header = CodeHeader(
             dataset=metadata["dataset"],
             split=metadata["split"],
@@ -167,16 +178,31 @@ def _parse(data: bytes) -> CodeFile:
             grid=tuple(int(length) for length in metadata["grid"].split("x")),
             classes=int(metadata["classes"]),
             stage1_sha256=metadata["stage1_sha256"],
+            speakers=int(metadata.get("speakers", "0")),
             names=tuple(json.loads(metadata.get("names", "[]"))),
+        )
+        file = CodeFile(
+            codes=tensors["codes"],
+            labels=tensors["labels"],
+            header=header,
+            lengths=tensors.get("lengths"),
+            speakers=tensors.get("speakers"),
         )
     except Exception as error:  # the parser raises half a dozen types on bytes that carry a valid digest
         raise _Refused("it lacks a tensor or a header field, or has one of the wrong kind") from error
-    _check(codes, labels, header)
-    return CodeFile(codes=codes.astype(np.int64), labels=labels.astype(np.int64), header=header)
+    _check(file)
+    return CodeFile(
+        codes=file.codes.astype(np.int64),
+        labels=file.labels.astype(np.int64),
+        header=header,
+        lengths=None if file.lengths is None else file.lengths.astype(np.int64),
+        speakers=None if file.speakers is None else file.speakers.astype(np.int64),
+    )
 
 
-def _check(codes: np.ndarray, labels: np.ndarray, header: CodeHeader) -> None:
+def _check(file: CodeFile) -> None:
     """Shapes and ranges; written and read files pass the same check."""
+    codes, labels, header = file.codes, file.labels, file.header
     if header.codebook_size < 1 or header.codebook_size > 1 << 31 or header.codebooks < 1 or header.classes < 0:
         raise _Refused("codebook size and codebooks must be at least 1, classes at least 0 and K at most 2^31")
     for name, array in (("codes", codes), ("labels", labels)):
@@ -188,6 +214,7 @@ def _check(codes: np.ndarray, labels: np.ndarray, header: CodeHeader) -> None:
     for name, array, size in (("codes", codes, header.codebook_size), ("labels", labels, max(header.classes, 1))):
         if array.size and (array.min() < 0 or array.max() >= size):
             raise _Refused(f"its {name} reach from {array.min()} to {array.max()} where 0 to {size - 1} are allowed")
+    _check_sequences(file)
     names = header.names
     if names and len(names) != len(codes):
         raise _Refused(f"it holds {len(names)} names for {len(codes)} items")
@@ -196,6 +223,24 @@ def _check(codes: np.ndarray, labels: np.ndarray, header: CodeHeader) -> None:
             raise _Refused(f"it holds the name {name!r:.60}, which is no plain file name")
     if len(set(names)) < len(names):
         raise _Refused("it holds a name twice")
+
+
+def _check_sequences(file: CodeFile) -> None:
+    """Lengths and speakers."""
+    header = file.header
+    longest = header.grid[0] if len(header.grid) == 1 else 0
+    if header.speakers < 0 or (file.speakers is None) != (header.speakers == 0):
+        raise _Refused("it must hold speakers exactly where its header counts some")
+    for name, array, low, high in (
+        ("lengths", file.lengths, 1, longest),
+        ("speakers", file.speakers, 0, header.speakers - 1),
+    ):
+        if array is None:
+            continue
+        if array.shape != file.labels.shape or not np.issubdtype(array.dtype, np.integer):
+            raise _Refused(f"its {name} are no integers, one per item")
+        if array.size and (array.min() < low or array.max() > high):
+            raise _Refused(f"its {name} reach from {array.min()} to {array.max()} where {low} to {high} are allowed")
 
 
 def _disk_dtype(codebook_size: int) -> type[np.integer]:

@@ -276,3 +276,42 @@ def test_missing_files_folders_and_pipes_are_refused(tmp_path: Path) -> None:
     refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     refusal(tmp_path / "pipe")
+
+
+def sequences(**changes: Any) -> CodeFile:
+    header = replace(HEADER, grid=(6,), speakers=3)
+    file = replace(example(header=header), lengths=np.array([1, 6, 3, 2, 5]), speakers=np.array([0, 2, 1, 1, 0]))
+    return replace(file, **changes)
+
+
+def test_lengths_and_speakers_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "codes.safetensors"
+    save_codes(path, sequences())
+    loaded = load_codes(path)
+    assert loaded.lengths is not None
+    assert loaded.speakers is not None
+    assert loaded.lengths.tolist() == [1, 6, 3, 2, 5]
+    assert loaded.speakers.tolist() == [0, 2, 1, 1, 0]
+    assert loaded.header.speakers == 3
+    save_codes(path, sequences(lengths=None, speakers=None, header=replace(sequences().header, speakers=0)))
+    assert load_codes(path).lengths is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lengths": np.array([0, 6, 3, 2, 5])}, "lengths reach from 0"),
+        ({"lengths": np.array([1, 7, 3, 2, 5])}, "lengths reach from 1 to 7 where 1 to 6"),
+        ({"lengths": np.array([1, 2])}, "no integers, one per item"),
+        ({"lengths": np.array([1.0, 6, 3, 2, 5])}, "no integers, one per item"),
+        ({"speakers": np.array([0, 3, 1, 1, 0])}, "speakers reach from 0 to 3"),
+        ({"speakers": None}, "speakers exactly where"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    path = tmp_path / "codes.safetensors"
+    with pytest.raises(ValueError, match="expected codes that fit"):
+        save_codes(path, sequences(**changes))
+    forge(path, sequences(**changes))
+    if said != "no integers, one per item" or len(changes["lengths"]) != 5:  # written as integers
+        assert said in refusal(path)
