@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.latents import check_labels
 from stage1_vqvae.training_images import TrainingImages
 from stage1_vqvae.vae import VAE
 from stage1_vqvae.vqvae import VQVAE, VQVAEOutput
@@ -118,39 +119,62 @@ class CodebookTask:
 
 
 class GaussianTask:
-    """Train a VAE or beta-VAE; the best model has the lowest validation loss at its own beta.
+    """Train a VAE, beta-VAE or conditional VAE; the best model has the lowest validation loss at its own whole beta.
 
-    Args: as in `CodebookTask`.
+    Args:
+        train_labels, validation_labels: int64 `[N]` on the same device, exactly where the model has classes.
+        Others: as in `CodebookTask`.
+
+    Raises:
+        UsageError: the labels do not fit the model.
     """
 
-    def __init__(self, model: VAE, *, train: TrainingImages, validation: Tensor, evaluation_batch_size: int) -> None:
+    def __init__(
+        self,
+        model: VAE,
+        *,
+        train: TrainingImages,
+        validation: Tensor,
+        evaluation_batch_size: int,
+        train_labels: Tensor | None = None,
+        validation_labels: Tensor | None = None,
+    ) -> None:
         self.objective = "loss_bits_per_dim" if model.likelihood_is_discrete else "loss_per_dim"
         self.model, self.train, self.validation = model, train, validation
         self.evaluation_batch_size = evaluation_batch_size
         self.items = len(train)
+        check_labels(train_labels, classes=model.classes, count=len(train))
+        check_labels(validation_labels, classes=model.classes, count=len(validation))
+        self.train_labels, self.validation_labels = train_labels, validation_labels
 
     def start(self) -> None:
         """Nothing to prepare."""
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Distortion + beta * KL on the training items at `indices`."""
-        output = self.model(self.train.batch(indices))
+        labels_N = self.train_labels
+        labels_B = None if labels_N is None else labels_N[torch.from_numpy(indices).to(labels_N.device)]
+        output = self.model(self.train.batch(indices), labels_B)
         nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
         metrics = {
             **distortion_metrics(nats_per_dim, discrete=self.model.likelihood_is_discrete),
             "rate_bits_per_dim": output.kl_nats.detach().mean() / (math.log(2) * self.model.dims),
         }
+        if self.model.kl_warmup_steps:
+            metrics["kl_weight"] = self.model.kl_weight()
         return StepResult(loss=output.loss, metrics=metrics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
-        """Nothing to update."""
+        """Count the step, for the warm-up of beta."""
+        self.model.count_step()
         return {}
 
     def validate(self) -> Mapping[str, float]:
         """Loss at the training beta and at beta = 1, from one posterior sample per item, always the same."""
         distortion_nats, rate_nats, done = 0.0, 0.0, 0
         for x_BCHW in batches(self.validation, self.evaluation_batch_size):
-            bounds = self.model.bounds(x_BCHW, samples=1, seed=0, first_item=done)
+            labels_B = None if self.validation_labels is None else self.validation_labels[done : done + len(x_BCHW)]
+            bounds = self.model.bounds(x_BCHW, labels_B, samples=1, seed=0, first_item=done)
             distortion_nats -= bounds.log_likelihood.double().sum().item()
             rate_nats += bounds.kl.double().sum().item()
             done += len(x_BCHW)
