@@ -54,6 +54,8 @@ class LogisticMixtureLikelihood(nn.Module):
         mixtures: M, components per pixel.
         start_spread: the components' locations start evenly from minus to plus this (the alphabet is [-1, 1]).
         start_log_scale: and their log-scales here.
+        relative: the last two features are a centre and the logarithm of a unit; locations count from that centre, in
+            that unit, and so do scales.
     """
 
     discrete = True
@@ -67,14 +69,15 @@ class LogisticMixtureLikelihood(nn.Module):
         mixtures: int,
         start_spread: float = 0.9,
         start_log_scale: float = -1.5,
+        relative: bool = False,
     ) -> None:
         super().__init__()
-        self.channels, self.levels, self.mixtures = channels, levels, mixtures
+        self.channels, self.levels, self.mixtures, self.relative = channels, levels, mixtures, relative
         self.log_scales = (LOG_SCALES[0] - math.log(max(levels / 256, 1.0)), LOG_SCALES[1])
         self.links = channels * (channels - 1) // 2
         """Coefficients per component: one for every pair of channels."""
         self.parameters_per_mixture = 1 + 2 * channels + self.links
-        self.project = nn.Linear(features, mixtures * self.parameters_per_mixture)
+        self.project = nn.Linear(features - 2 * relative, mixtures * self.parameters_per_mixture)
         with torch.no_grad():
             # By default spread over the alphabet and wide, so that every level has mass from the first step on.
             bias_MP = self.project.bias.view(mixtures, self.parameters_per_mixture)
@@ -85,11 +88,15 @@ class LogisticMixtureLikelihood(nn.Module):
 
     def _components(self, features_BFHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log-weights `[B, H, W, M]`, locations and log-scales `[B, H, W, M, C]`, links `[B, H, W, M, pairs]`; fp32."""
+        features_BHWF = features_BFHW.movedim(1, -1)
         # bf16 has eight bits: a location would be half a level off.
         with torch.autocast(features_BFHW.device.type, enabled=False):
-            raw = self.project(features_BFHW.movedim(1, -1).to(self.project.weight.dtype)).float()
-        raw = raw.unflatten(-1, (self.mixtures, -1))
+            projected_BHWF = features_BHWF[..., : self.project.in_features].to(self.project.weight.dtype)
+            raw = self.project(projected_BHWF).float().unflatten(-1, (self.mixtures, -1))
         log_weight, location, log_scale, link = raw.split([1, self.channels, self.channels, self.links], dim=-1)
+        if self.relative:
+            centre, log_unit = features_BHWF[..., -2:].float()[..., None, None].unbind(-3)
+            location, log_scale = centre + location * log_unit.exp(), log_scale + log_unit
         return (
             log_weight.squeeze(-1).log_softmax(-1),
             location,
@@ -152,9 +159,13 @@ class LogisticMixtureLikelihood(nn.Module):
             earlier.append(scaled[:, channel, :, :, None])
         return torch.stack(result, 1)
 
-    def draw(self, features_BFHW: Tensor, uniform_BCHW: Tensor) -> Tensor:
-        """Levels `[B, C, H, W]`, int64, at which the distribution function first exceeds the uniform numbers."""
+    def draw(self, features_BFHW: Tensor, uniform_BCHW: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """Levels `[B, C, H, W]`, int64, at which the distribution function first exceeds the uniform numbers.
+
+        The temperature, above 0, divides the logits of the components and multiplies their scales.
+        """
         log_weight, location, log_scale, link = self._components(features_BFHW)
+        log_weight, log_scale = log_weight / temperature, (log_scale + math.log(temperature)).clamp(*self.log_scales)
         joint, earlier, result = log_weight, list[Tensor](), []
         for channel in range(self.channels):
             mean = location[..., channel] + self._shift(link, earlier)

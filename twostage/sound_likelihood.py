@@ -29,7 +29,9 @@ SOUND_LIKELIHOODS = ("mu-law", "logistic-mixture")
 SAMPLE_LEVELS = 65536
 _LOWEST = -32768
 _START_SPREAD, _START_LOG_SCALE = 0.1, -4.0
-# Weights of the usual size move the locations by more than their spread, a dozen scales away from silence.
+_RELATIVE_SPREAD, _RELATIVE_LOG_SCALE = 1.0, 0.0
+# Weights of the usual size move the locations by more than their spread, a dozen scales away from silence. Relative
+# locations they move by a unit, and with smaller ones the features come to matter late.
 _START_WEIGHTS = 0.1
 
 
@@ -40,15 +42,21 @@ class SoundLikelihood(nn.Module):
         name: `mu-law` or `logistic-mixture`.
         features: F, channels of the decoder's output.
         mixtures: components of the mixture; the other does not read it.
+        relative: for the mixture alone: the last two features of a sample are a centre in [-1, 1] and the logarithm of
+            a unit; locations count from that centre, in that unit, and so do scales. An autoregressive network says so
+            what it expects and how loud it is; otherwise a linear layer would have to say locations to the precision
+            of the narrowest scale.
 
     Raises:
-        UsageError: another name.
+        UsageError: another name, or mu-law and `relative`.
     """
 
-    def __init__(self, name: str, *, features: int, mixtures: int = 10) -> None:
+    def __init__(self, name: str, *, features: int, mixtures: int = 10, relative: bool = False) -> None:
         super().__init__()
         if name not in SOUND_LIKELIHOODS:
             raise UsageError(f"the likelihood of sound must be one of {', '.join(SOUND_LIKELIHOODS)}, not {name!r}")
+        if relative and name == "mu-law":
+            raise UsageError("levels of mu-law have no locations: only the likelihood logistic-mixture can be relative")
         self.name = name
         self.levels = mulaw.LEVELS if name == "mu-law" else SAMPLE_LEVELS
         self.pixels: CategoricalLikelihood | LogisticMixtureLikelihood
@@ -62,11 +70,13 @@ class SoundLikelihood(nn.Module):
                 channels=1,
                 levels=self.levels,
                 mixtures=mixtures,
-                start_spread=_START_SPREAD,
-                start_log_scale=_START_LOG_SCALE,
+                start_spread=_RELATIVE_SPREAD if relative else _START_SPREAD,
+                start_log_scale=_RELATIVE_LOG_SCALE if relative else _START_LOG_SCALE,
+                relative=relative,
             )
-            with torch.no_grad():
-                self.pixels.project.weight.mul_(_START_WEIGHTS)
+            if not relative:
+                with torch.no_grad():
+                    self.pixels.project.weight.mul_(_START_WEIGHTS)
 
     def levels_of(self, samples: Tensor) -> Tensor:
         """Levels 0..L-1, int64, of int16 samples; any shape, any device."""
@@ -95,15 +105,17 @@ class SoundLikelihood(nn.Module):
             return self.pixels.probabilities(features_BF1S, none_B11S)[:, 0, 0]
 
     @torch.no_grad()
-    def draw(self, features_BFS: Tensor, uniform_BS: Tensor) -> Tensor:
+    def draw(self, features_BFS: Tensor, uniform_BS: Tensor, *, temperature: float = 1.0) -> Tensor:
         """int16 samples `[B, S]` at which the distribution function first exceeds the uniform numbers.
 
         Args:
             features_BFS: what the decoder says.
             uniform_BS: float64, one number in [0, 1) per sample; the same numbers give the same samples.
+            temperature: above 0; see `draw_levels`.
         """
         with torch.autocast(features_BFS.device.type, enabled=False):
-            levels_B11S = draw_levels(self.pixels, self._image(features_BFS), uniform_BS[:, None, None])
+            image_BF1S, uniform_B11S = self._image(features_BFS), uniform_BS[:, None, None]
+            levels_B11S = draw_levels(self.pixels, image_BF1S, uniform_B11S, temperature=temperature)
             return self.samples_of(levels_B11S[:, 0, 0])
 
     def _image(self, features_BFS: Tensor) -> Tensor:
@@ -112,9 +124,9 @@ class SoundLikelihood(nn.Module):
         return features_BFS[:, :, None].to(weight.dtype)
 
 
-def make_sound_likelihood(name: str, *, features: int, mixtures: int = 10) -> SoundLikelihood:
+def make_sound_likelihood(name: str, *, features: int, mixtures: int = 10, relative: bool = False) -> SoundLikelihood:
     """The likelihood of sound of that name; see `SoundLikelihood`."""
-    return SoundLikelihood(name, features=features, mixtures=mixtures)
+    return SoundLikelihood(name, features=features, mixtures=mixtures, relative=relative)
 
 
 def _table(values: np.ndarray, dtype: torch.dtype) -> Tensor:

@@ -77,7 +77,7 @@ def segment_count(split: AudioSplit, *, segment_samples: int) -> int:
 
 
 def segments_at(
-    split: AudioSplit, places_B: np.ndarray, draws_B: np.ndarray, *, segment_samples: int
+    split: AudioSplit, places_B: np.ndarray, draws_B: np.ndarray, *, segment_samples: int, multiple: int = 1
 ) -> RecordingBatch:
     """Segments `[B, segment_samples]` at places of an epoch.
 
@@ -86,13 +86,14 @@ def segments_at(
         places_B: integers 0..segment_count - 1; each belongs to a recording.
         draws_B: integers below 2**32, evenly distributed: where in its recording a segment begins.
         segment_samples: S, at least 1.
+        multiple: segments begin at multiples of it (of samples per code); the last of a recording may then be padded.
 
     Raises:
         ValueError: a segment below one sample.
     """
     items_B = np.searchsorted(_ends(split, segment_samples), places_B, side="right")
-    choices_B = np.maximum(split.lengths[items_B] - segment_samples, 0) + 1
-    offsets_B = ((draws_B.astype(np.uint64) * choices_B.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+    choices_B = -(-np.maximum(split.lengths[items_B] - segment_samples, 0) // multiple) + 1
+    offsets_B = ((draws_B.astype(np.uint64) * choices_B.astype(np.uint64)) >> np.uint64(32)).astype(np.int64) * multiple
     return _gather(split, items_B, offsets_B, segment_samples)
 
 
