@@ -6,17 +6,17 @@ wants its taps. The newest input takes the place of the oldest, so the order ins
 of the ring, and the weights are kept in all k turns.
 
 At batch 1 the cost is the overhead per operation, so there are four of them per layer and position, all into buffers
-and through views that are made once: one product for the gate, tanh, the gate, one product for the residual; and a
-single product for all skips. The sigmoid is spared by `sigmoid(x) = (1 + tanh(x / 2)) / 2`, as in
-`twostage.causal_step`: the halves are folded into the weights, and twice the gate is `t + t u` with
-`(t, u) = tanh(...)` taken in one go. A condition by position is projected for a stretch of positions and all layers at
-once.
+and through views that are made once: one product for the gate, sigmoid, the gate, one product for the residual; and a
+single product for all skips. The tanh, which takes six times as long as a sigmoid, is spared by
+`tanh(x) = 2 sigmoid(2 x) - 1`: the factor 2 is folded into the weights, and minus the gate is `s - 2 r s` with
+`(r, s) = sigmoid(...)` taken in one go. A condition by position is projected for a stretch of positions and all layers
+at once.
 
 The weights are copied when a state is made. A state therefore belongs to the weights of that moment: an optimiser step
 in between changes nothing in it, and the next `DilatedStackState` sees the new weights. Values follow eval mode:
 dropout is never applied. A layer of dilation d needs k C (B d + 2 k C) numbers for queue and kernels.
 
-Shape suffixes as in `twostage.dilated`; d slots of a ring, X positions of a stretch, N = L D.
+Shape suffixes as in `twostage.dilated`; d slots of a ring, Y vectors of a stretch, N = L D.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class DilatedStackState:
     Args:
         stack: the stack to walk.
         batch_size: items B walked side by side.
-        bias_BLD, condition_BFT: what `DilatedStack.forward` would be given.
+        bias_BLD, condition_BFX: what `DilatedStack.forward` would be given.
     """
 
     @torch.no_grad()
@@ -49,14 +49,14 @@ class DilatedStackState:
         *,
         batch_size: int,
         bias_BLD: Tensor | None = None,
-        condition_BFT: Tensor | None = None,
+        condition_BFX: Tensor | None = None,
     ) -> None:
-        stack.check_condition(condition_BFT)
+        stack.check_condition(condition_BFX)
         layers = [cast(DilatedLayer, layer) for layer in stack.layers]
         like = layers[0].output.weight
         self._position = 0
-        self._positions = None if condition_BFT is None else condition_BFT.shape[2]
-        self._biases = _Biases.fold(layers, batch_size=batch_size, bias_BLD=bias_BLD, condition_BFT=condition_BFT)
+        self._positions = None if condition_BFX is None else condition_BFX.shape[2] * stack.condition_hold
+        self._biases = _Biases.fold(stack, batch_size=batch_size, bias_BLD=bias_BLD, condition_BFX=condition_BFX)
         self._gate_in_BD = like.new_zeros(batch_size, 2 * stack.channels)
         self._gates_BP = like.new_zeros(batch_size, len(layers) * stack.channels)
         self._skip_weight_PS = torch.cat([_output_weight(layer)[:, layer.splits[0] :] for layer in layers])
@@ -86,8 +86,8 @@ class DilatedStackState:
             slot.newest_BC.copy_(x_BC)
         for op, bias_BD in zip(self._operations, biases, strict=True):
             torch.addmm(bias_BD, slot.taps_BP, slot.weight_PD, out=gate_in_BD)
-            gate_in_BD.tanh_()
-            torch.addcmul(value_BC, value_BC, opening_BC, out=op.gate_BC)
+            gate_in_BD.sigmoid_()
+            torch.addcmul(opening_BC, value_BC, opening_BC, value=-2.0, out=op.gate_BC)
             if op.above is not None:
                 residual_BC, slot = slot.newest_BC, op.above.at(position)
                 torch.addmm(residual_BC, op.gate_BC, op.residual_weight_CC, out=slot.newest_BC)
@@ -98,7 +98,7 @@ class DilatedStackState:
 class _Operands:
     """What one layer works on besides its slot."""
 
-    gate_BC: Tensor  # twice the gate; a view of the buffer of all gates
+    gate_BC: Tensor  # minus the gate; a view of the buffer of all gates
     residual_weight_CC: Tensor
     above: "_Queue | None"  # the queue of the next layer, None in the last
 
@@ -124,7 +124,7 @@ class _Queue:
     def empty(cls, layer: DilatedLayer, *, batch_size: int) -> "_Queue":
         kernel, dilation = len(layer.offsets), layer.dilation
         channels = layer.output.in_features
-        weight_PD = layer.taps.weight.T * _tanh_form(layer)
+        weight_PD = layer.taps.weight.T * _sigmoid_form(layer)
         # Tap k - 1 belongs to the newest input. In turn `newest` that one lies at place `newest`, and the place before
         # it (after the first comes the last) holds the input d positions earlier.
         taps = weight_PD.chunk(kernel)
@@ -148,50 +148,54 @@ class _Queue:
 
 @dataclass(frozen=True, slots=True)
 class _Biases:
-    """What is added to every layer's gate inputs, folded; with a condition by position, for a stretch at a time."""
+    """What is added to every layer's gate inputs, folded; with a condition by position, for Y vectors at a time."""
 
-    sums_XBLD: Tensor  # X = 1 without a condition
-    by_position: list[list[Tensor]]  # the same memory, by position of the stretch, then layer: [B, D]
+    sums_YBLD: Tensor  # Y = 1 without a condition
+    by_vector: list[list[Tensor]]  # the same memory, by vector, then layer: [B, D]
     constant_BLD: Tensor
-    condition_TBF: Tensor | None
+    condition_XBF: Tensor | None
     weight_FN: Tensor | None  # N = L D
+    hold: int  # positions that share a vector
 
     @classmethod
     def fold(
-        cls, layers: list[DilatedLayer], *, batch_size: int, bias_BLD: Tensor | None, condition_BFT: Tensor | None
+        cls, stack: DilatedStack, *, batch_size: int, bias_BLD: Tensor | None, condition_BFX: Tensor | None
     ) -> "_Biases":
-        scale_D = _tanh_form(layers[0])
+        layers = [cast(DilatedLayer, layer) for layer in stack.layers]
+        scale_D = _sigmoid_form(layers[0])
         constant_LD = torch.stack([layer.taps.bias for layer in layers])
         constant_BLD = constant_LD.expand(batch_size, -1, -1) if bias_BLD is None else constant_LD + bias_BLD
         constant_BLD = (constant_BLD * scale_D).expand(batch_size, -1, -1).contiguous()
-        sums_XBLD, condition_TBF, weight_FN = constant_BLD[None], None, None
-        if condition_BFT is not None:
-            condition_TBF = condition_BFT.permute(2, 0, 1).contiguous()
+        sums_YBLD, condition_XBF, weight_FN = constant_BLD[None], None, None
+        if condition_BFX is not None:
+            condition_XBF = condition_BFX.permute(2, 0, 1).contiguous()
             weight_FN = torch.cat([layer.condition.weight.T * scale_D for layer in layers], dim=1)
-            sums_XBLD = constant_BLD.new_zeros(min(_STRETCH, len(condition_TBF)), *constant_BLD.shape)
-        by_position = [list(sums_BLD.unbind(1)) for sums_BLD in sums_XBLD]
-        return cls(sums_XBLD, by_position, constant_BLD, condition_TBF, weight_FN)
+            vectors = min(max(_STRETCH // stack.condition_hold, 1), len(condition_XBF))
+            sums_YBLD = constant_BLD.new_zeros(vectors, *constant_BLD.shape)
+        by_vector = [list(sums_BLD.unbind(1)) for sums_BLD in sums_YBLD]
+        return cls(sums_YBLD, by_vector, constant_BLD, condition_XBF, weight_FN, stack.condition_hold)
 
     def at(self, position: int) -> list[Tensor]:
         """The biases [B, D] of all layers; positions must come in order."""
-        index = position % len(self.by_position)
-        if index == 0 and self.condition_TBF is not None and self.weight_FN is not None:
-            self._project(position, self.condition_TBF, self.weight_FN)
-        return self.by_position[index]
+        vector, within = divmod(position, self.hold)
+        index = vector % len(self.by_vector)
+        if index == within == 0 and self.condition_XBF is not None and self.weight_FN is not None:
+            self._project(vector, self.condition_XBF, self.weight_FN)
+        return self.by_vector[index]
 
-    def _project(self, start: int, condition_TBF: Tensor, weight_FN: Tensor) -> None:
-        stretch_XBF = condition_TBF[start : start + len(self.by_position)]
-        sums_XBLD = self.sums_XBLD[: len(stretch_XBF)]
-        torch.mm(stretch_XBF.flatten(0, 1), weight_FN, out=sums_XBLD.view(-1, weight_FN.shape[1]))
-        sums_XBLD.add_(self.constant_BLD)
+    def _project(self, start: int, condition_XBF: Tensor, weight_FN: Tensor) -> None:
+        some_YBF = condition_XBF[start : start + len(self.by_vector)]
+        sums_YBLD = self.sums_YBLD[: len(some_YBF)]
+        torch.mm(some_YBF.flatten(0, 1), weight_FN, out=sums_YBLD.view(-1, weight_FN.shape[1]))
+        sums_YBLD.add_(self.constant_BLD)
 
 
 def _output_weight(layer: DilatedLayer) -> Tensor:
-    """[C, residual and skip], halved because the walk computes twice the gate."""
-    return layer.output.weight.T / 2
+    """[C, residual and skip], negative because the walk computes minus the gate."""
+    return -layer.output.weight.T
 
 
-def _tanh_form(layer: DilatedLayer) -> Tensor:
-    """[D] factors: 1 for what goes into the tanh, 1/2 for what goes into the sigmoid."""
+def _sigmoid_form(layer: DilatedLayer) -> Tensor:
+    """[D] factors: 2 for what goes into the tanh, 1 for what goes into the sigmoid."""
     ones_C = layer.output.weight.new_ones(layer.output.in_features)
-    return torch.cat([ones_C, ones_C / 2])
+    return torch.cat([2.0 * ones_C, ones_C])

@@ -29,11 +29,11 @@ def inputs(stack: DilatedStack, *, items: int, positions: int) -> dict[str, Tens
 
     values = {"x_BCT": normal(items, 4, positions), "bias_BLD": normal(items, len(stack.layers), 8)}
     if stack.condition_channels:
-        values["condition_BFT"] = normal(items, stack.condition_channels, positions)
+        values["condition_BFX"] = normal(items, stack.condition_channels, positions)
     return values
 
 
-def loop_forward(stack: DilatedStack, x_BCT: Tensor, bias_BLD: Tensor, condition_BFT: Tensor | None = None) -> Tensor:
+def loop_forward(stack: DilatedStack, x_BCT: Tensor, bias_BLD: Tensor, condition_BFX: Tensor | None = None) -> Tensor:
     """Reference: equation 2 written out for one position, layer and tap at a time."""
     items, channels, positions = x_BCT.shape
     lines = [torch.zeros(items, channels, dtype=x_BCT.dtype), *x_BCT.unbind(2)][:positions]
@@ -48,8 +48,8 @@ def loop_forward(stack: DilatedStack, x_BCT: Tensor, bias_BLD: Tensor, condition
                 source = t - (weight_DkC.shape[1] - 1 - tap) * layer.dilation
                 if source >= 0:
                     gate_in = gate_in + lines[source] @ weight_DkC[:, tap].T
-            if condition_BFT is not None:
-                gate_in = gate_in + condition_BFT[:, :, t] @ layer.condition.weight.T
+            if condition_BFX is not None:
+                gate_in = gate_in + condition_BFX[:, :, t] @ layer.condition.weight.T
             output = layer.output(torch.tanh(gate_in[:, :channels]) * torch.sigmoid(gate_in[:, channels:]))
             features[t] = features[t] + output[:, -3:]
             above.append(lines[t] + output[:, :-3] if index < len(stack.layers) - 1 else lines[t])
@@ -84,10 +84,10 @@ def test_stack_sees_its_field_of_view_and_nothing_else(arrangement: tuple[int, i
     assert reach == 1 + (kernel - 1) * blocks * (2**layers_per_block - 1)
     positions = reach + 4
     values = inputs(stack, items=2, positions=positions)
-    x_BCT, condition_BFT = values["x_BCT"].requires_grad_(), values["condition_BFT"].requires_grad_()
+    x_BCT, condition_BFX = values["x_BCT"].requires_grad_(), values["condition_BFX"].requires_grad_()
     features_BST = stack(**values)
     for t in sorted({0, 1, reach // 2, reach, reach + 1, positions - 1}):
-        gradients = torch.autograd.grad(features_BST[0, :, t].square().sum(), (x_BCT, condition_BFT), retain_graph=True)
+        gradients = torch.autograd.grad(features_BST[0, :, t].square().sum(), (x_BCT, condition_BFX), retain_graph=True)
         seen_x, seen_condition = (gradient[0].abs().sum(dim=0) > 0 for gradient in gradients)
         at = torch.arange(positions)
         assert torch.equal(seen_x, (at >= t - reach) & (at < t)), f"position {t}"
@@ -106,7 +106,7 @@ def test_walk_equals_forward(arrangement: tuple[int, int, int], condition_channe
     expected_BST = stack(**values)
     assert (expected_BST[:, :, 1:] - expected_BST[:, :, :-1]).abs().mean() > 0.01
     state = DilatedStackState(
-        stack, batch_size=items, bias_BLD=values["bias_BLD"], condition_BFT=values.get("condition_BFT")
+        stack, batch_size=items, bias_BLD=values["bias_BLD"], condition_BFX=values.get("condition_BFX")
     )
     for t in range(75):
         features_BS = state.advance(values["x_BCT"][:, :, t - 1] if t else None)
@@ -115,6 +115,49 @@ def test_walk_equals_forward(arrangement: tuple[int, int, int], condition_channe
     if condition_channels:
         with pytest.raises(ValueError, match="at most 75 positions"):
             state.advance(values["x_BCT"][:, :, -1])
+
+
+@pytest.mark.parametrize("hold", [3, 40])  # several vectors of the condition at once, and less than one
+@pytest.mark.parametrize("items", [1, 2])
+def test_a_held_condition_is_one_that_repeats(hold: int, items: int) -> None:
+    positions = 4 * hold * 7
+    repeating = build(2, 3, 2, condition_channels=5)
+    values = inputs(repeating, items=items, positions=positions)
+    condition_BFX = values.pop("condition_BFX")[:, :, ::hold]
+    repeated_BFX = condition_BFX.repeat_interleave(hold, dim=2).requires_grad_()
+    expected_BST = repeating(**values, condition_BFX=repeated_BFX)
+    assert (expected_BST[:, :, 1:] - expected_BST[:, :, :-1]).abs().mean() > 0.01
+
+    held = build(2, 3, 2, condition_channels=5, condition_hold=hold)
+    condition_BFX.requires_grad_()
+    features_BST = held(**values, condition_BFX=condition_BFX)
+    torch.testing.assert_close(features_BST, expected_BST, rtol=0, atol=1e-10)
+    gradients = [
+        torch.autograd.grad(features.square().sum(), condition)[0]
+        for features, condition in ((features_BST, condition_BFX), (expected_BST, repeated_BFX))
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1].unflatten(2, (-1, hold)).sum(3), rtol=1e-9, atol=1e-10)
+
+    state = DilatedStackState(held, batch_size=items, bias_BLD=values["bias_BLD"], condition_BFX=condition_BFX)
+    for t in range(positions):
+        features_BS = state.advance(values["x_BCT"][:, :, t - 1] if t else None)
+        torch.testing.assert_close(features_BS, expected_BST[:, :, t], rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match=f"at most {positions} positions"):
+        state.advance(values["x_BCT"][:, :, -1])
+
+
+def test_in_mixed_precision_features_are_near_and_gradients_full() -> None:
+    stack = build(2, 3, 2, condition_channels=5, condition_hold=4).float()
+    values = {name: value.float() for name, value in inputs(stack, items=2, positions=64).items()}
+    values["condition_BFX"] = values["condition_BFX"][:, :, ::4]
+    expected_BST = stack(**values)
+    with torch.autocast("cpu", torch.bfloat16):
+        features_BST = stack(**values)
+    assert features_BST.dtype == torch.bfloat16
+    assert (features_BST - expected_BST).abs().mean() < 0.02 * expected_BST.abs().mean()
+    features_BST.float().square().sum().backward()
+    gradients = [parameter.grad for parameter in stack.parameters()]
+    assert all(gradient is not None and gradient.dtype == torch.float32 and gradient.any() for gradient in gradients)
 
 
 def test_walk_equals_forward_in_single_precision_at_full_size() -> None:
@@ -135,7 +178,7 @@ def test_walk_is_eval_mode_and_keeps_the_weights_it_was_made_with() -> None:
     expected_BST = stack.eval()(**values)
     stack.train()
     assert not torch.allclose(stack(**values), expected_BST, atol=1e-2)
-    state = DilatedStackState(stack, batch_size=1, bias_BLD=values["bias_BLD"], condition_BFT=values["condition_BFT"])
+    state = DilatedStackState(stack, batch_size=1, bias_BLD=values["bias_BLD"], condition_BFX=values["condition_BFX"])
     with torch.no_grad():
         for parameter in stack.parameters():
             parameter.add_(0.1)
@@ -155,9 +198,11 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="condition of 2 channels, got 0"):
         build(1, 1, 2, condition_channels=2)(x_BCT)
     with pytest.raises(ValueError, match="condition of 0 channels, got 4"):
-        DilatedStackState(build(1, 1, 2), batch_size=1, condition_BFT=x_BCT)
-    with pytest.raises(ValueError, match="condition of 6 positions, got 5"):
+        DilatedStackState(build(1, 1, 2), batch_size=1, condition_BFX=x_BCT)
+    with pytest.raises(ValueError, match="condition of 6 positions, got 5 of 1 each"):
         build(1, 1, 2, condition_channels=4)(x_BCT, None, x_BCT[:, :, 1:])
+    with pytest.raises(ValueError, match="condition of 6 positions, got 6 of 2 each"):
+        build(1, 1, 2, condition_channels=4, condition_hold=2)(x_BCT, None, x_BCT)
     state = DilatedStackState(build(1, 1, 2), batch_size=1)
     with pytest.raises(ValueError, match="None before the first"):
         state.advance(x_BCT[:, :, 0])
