@@ -3,19 +3,25 @@
 Discrete models are scored as an exact two-part code, bits(x) = -log2 p(x|z(x)) - log2 p(z(x)), under three priors over
 the codes: uniform (log2 K each), unigram (smoothed frequencies of the training codes, one table per codebook) and
 learned. A label-conditional prior is scored without the label, p(z) = sum_y p(y) p(z|y) with the training frequencies
-of the labels. Continuous models are scored by the ELBO and by the importance-weighted bound, both at beta = 1.
+of the labels. Latent variable models are scored by the ELBO and by the importance-weighted (VAE) or multi-sample bound
+(VIMCO, under the factorised prior that it was trained with), all at beta = 1; a conditional VAE by bounds on log p(x|y)
+without the bits of the label. An autoencoder has no bits.
 
 Shapes: N items, C x H x W image, G codebooks of K codes, h x w grid.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.autoencoder import Autoencoder
+from stage1_vqvae.vae import VAEBounds
+from stage1_vqvae.vimco import VIMCO, VIMCOBounds
 from stage2_prior import PixelCNN
 from twostage.progress import Progress
 
@@ -159,42 +165,78 @@ def learned_rate_bits(
 
 
 @dataclass(frozen=True)
-class GaussianBits:
-    """Both bounds of a VAE on every item."""
+class BoundBits:
+    """Two bounds on every item from the same draws: one that splits, and a tighter one that does not."""
 
     elbo: ItemBits
-    importance_weighted: ItemBits
+    multi_sample: ItemBits
+    """Importance-weighted (VAE) or multi-sample (VIMCO): the same estimate, of continuous and of discrete latents."""
     psnr_db: float | None
 
 
 @torch.no_grad()
-def gaussian_bits(
-    model: VAE, images: np.ndarray, *, samples: int, seed: int, device: torch.device, batch_size: int
-) -> GaussianBits:
-    """ELBO and IWAE bound at beta = 1 from the same `samples` posterior draws per item; PSNR at the posterior mean.
+def bound_bits(
+    model: VAE | VIMCO,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    samples: int,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+) -> BoundBits:
+    """Both bounds at beta = 1 from the same `samples` posterior draws per item; PSNR at the posterior mean or mode.
 
-    `seed` is that of the draws, and of the sampled images of an autoregressive decoder.
+    Of a conditional VAE, which needs the `labels` `[N]`, they are bounds on log p(x|y). `seed` is that of the draws,
+    and of the sampled images of an autoregressive decoder.
     """
     scale = math.log(2) * model.dims
-    elbo, weighted, distortion, rate, squared_error = [], [], [], [], 0.0
-
-    def bits(nats_B: Tensor) -> np.ndarray:
-        return (-nats_B.double() / scale).cpu().numpy()
-
-    with Progress(f"ELBO and IWAE-{samples}", total=len(images), unit="image") as progress:
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("elbo", "multi_sample", "log_likelihood", "kl")}
+    squared_error = 0.0
+    with Progress(f"bounds of {samples} samples", total=len(images), unit="image") as progress:
         for start in range(0, len(images), batch_size):
             x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-            bounds = model.bounds(x_BCHW, samples=samples, seed=seed, first_item=start)
-            elbo.append(bits(bounds.elbo))
-            weighted.append(bits(bounds.importance_weighted))
-            distortion.append(bits(bounds.log_likelihood))
-            rate.append(-bits(bounds.kl))
-            squared_error += (
-                (model.reconstruct(x_BCHW, seed=seed, first_item=start) - x_BCHW).double().pow(2).sum().item()
-            )
+            draws: dict[str, Any] = {"seed": seed, "first_item": start}
+            bounds: VAEBounds | VIMCOBounds
+            if isinstance(model, VAE):
+                y_B = None if labels is None else torch.from_numpy(labels[start : start + batch_size]).to(device)
+                bounds = model.bounds(x_BCHW, y_B, samples=samples, **draws)
+                multi_sample, decoded_BCHW = bounds.importance_weighted, model.reconstruct(x_BCHW, y_B, **draws)
+            else:
+                bounds = model.bounds(x_BCHW, samples=samples, **draws)
+                multi_sample, decoded_BCHW = bounds.multi_sample, model.reconstruct(x_BCHW, **draws)
+            parts = (bounds.elbo, multi_sample, bounds.log_likelihood, bounds.kl)
+            for name, nats_B in zip(found, parts, strict=True):
+                found[name].append((-nats_B.double() / scale).cpu().numpy())
+            squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
             progress.advance(len(x_BCHW))
-    return GaussianBits(
-        elbo=ItemBits(total=np.concatenate(elbo), distortion=np.concatenate(distortion), rate=np.concatenate(rate)),
-        importance_weighted=ItemBits(total=np.concatenate(weighted), distortion=None, rate=None),
+    elbo, weighted, distortion, minus_rate = (np.concatenate(parts) for parts in found.values())
+    return BoundBits(
+        elbo=ItemBits(total=elbo, distortion=distortion, rate=-minus_rate),
+        multi_sample=ItemBits(total=weighted, distortion=None, rate=None),
         psnr_db=psnr_db(squared_error, images.size, model.levels),
     )
+
+
+def drawn_codes(model: VIMCO, images: np.ndarray, *, seed: int, device: torch.device, batch_size: int) -> np.ndarray:
+    """One draw of q(z|x) per image, `[N, G, h, w]`: the first of those behind `bound_bits` under the same seed."""
+    parts = []
+    for start in range(0, len(images), batch_size):
+        x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
+        parts.append(model.sample_codes(x_BCHW, seed=seed, first_item=start).cpu().numpy())
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def reconstruction_psnr_db(
+    model: Autoencoder, images: np.ndarray, *, seed: int, device: torch.device, batch_size: int
+) -> float | None:
+    """PSNR over all images, None if there is no error; `seed` of the images that an autoregressive decoder samples."""
+    squared_error = 0.0
+    with Progress("reconstructions", total=len(images), unit="image") as progress:
+        for start in range(0, len(images), batch_size):
+            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
+            decoded_BCHW = model.reconstruct(x_BCHW, seed=seed, first_item=start)
+            squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
+            progress.advance(len(x_BCHW))
+    return psnr_db(squared_error, images.size, model.levels)

@@ -28,25 +28,55 @@ class Verb:
     """Where a verb lives: class in `commands`, module and function that run it, and its line in the help."""
 
     command: str
-    module: str
+    module: str | None
+    """Runs it for images, or whatever the run is about; None where it is for sound only."""
     function: str
     summary: str
+    sound: str | None = None
+    """Module that runs it for recordings, where that is another one."""
 
 
 VERBS: dict[str, Verb] = {
-    "train": Verb("Train", ".train", "run_train", "everything below in order, for every model of a recipe"),
-    "train-codebook": Verb("TrainCodebook", ".train", "run_train_codebook", "stage one: encoder, codebook, decoder"),
-    "train-prior": Verb("TrainPrior", ".train", "run_train_prior", "stage two: extract codes, fit the prior over them"),
-    "train-baseline": Verb("TrainBaseline", ".train", "run_train_baseline", "the VAE or beta-VAE beside it"),
-    "evaluate": Verb("Evaluate", ".evaluate", "run_evaluate", "bits/dim of all models of a run"),
-    "report": Verb("Report", ".report", "run_report", "one self-contained report.html of a run"),
-    "generate": Verb("Generate", ".generate", "run_generate", "new images from a run, or completions of an image"),
-    "reconstruct": Verb("Reconstruct", ".encode", "run_reconstruct", "image files through encoder and decoder"),
-    "encode": Verb("Encode", ".encode", "run_encode", "image files to a file of codes"),
-    "decode": Verb("Decode", ".encode", "run_decode", "a file of codes to images"),
+    "train": Verb(
+        "Train", ".train", "run_train", "everything below in order, for every model of a recipe", ".sound.train"
+    ),
+    "train-codebook": Verb(
+        "TrainCodebook", ".train", "run_train_codebook", "stage one: encoder, codebook, decoder", ".sound.train"
+    ),
+    "train-decoder": Verb(
+        "TrainDecoder", None, "run_train_decoder", "sound: a WaveNet decoder on finished codes", ".sound.train"
+    ),
+    "train-prior": Verb(
+        "TrainPrior", ".train", "run_train_prior", "stage two: extract codes, fit the prior over them", ".sound.train"
+    ),
+    "train-baseline": Verb(
+        "TrainBaseline",
+        ".train",
+        "run_train_baseline",
+        "a baseline beside it: ae, vae, beta-vae, cvae, vimco",
+        ".sound.train",
+    ),
+    "compare": Verb("Compare", ".compare", "run_compare", "images: all models of a recipe, equal budgets, one table"),
+    "evaluate": Verb("Evaluate", ".evaluate", "run_evaluate", "bits/dim of all models of a run", ".sound.evaluate"),
+    "report": Verb("Report", ".report", "run_report", "one self-contained report.html of a run", ".sound.report"),
+    "generate": Verb(
+        "Generate", ".generate", "run_generate", "new images or sounds, or completions of an image", ".sound.generate"
+    ),
+    "reconstruct": Verb(
+        "Reconstruct", ".encode", "run_reconstruct", "image or sound files through encoder and decoder", ".sound.encode"
+    ),
+    "convert": Verb("Convert", None, "run_convert", "sound: recordings in another speaker's voice", ".sound.encode"),
+    "encode": Verb("Encode", ".encode", "run_encode", "image or sound files to a file of codes", ".sound.encode"),
+    "decode": Verb("Decode", ".encode", "run_decode", "a file of codes to images or sounds", ".sound.encode"),
+    "disentangle": Verb(
+        "Disentangle", ".disentangle", "run_disentangle", "images: whether single latents stand for known factors"
+    ),
+    "check-data": Verb(
+        "CheckData", ".check_data", "run_check_data", "what of a folder of images or recordings is usable"
+    ),
     "recipes": Verb("Recipes", ".recipes", "run_recipes", "list the shipped recipes, or print one"),
     "doctor": Verb("Doctor", ".doctor", "run_doctor", "versions, devices, and what does not fit"),
-    "demo": Verb("Demo", ".demo", "run_demo", "the whole pipeline on small real digits, offline"),
+    "demo": Verb("Demo", ".demo", "run_demo", "the whole pipeline on small data, offline"),
 }
 
 _OURS = ("twostage", "stage1_vqvae", "stage2_prior", "twostage_pipelines", "pipelines")
@@ -68,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise UsageError("Several processes (torchrun) are not supported by this version: start one process.")
         command = parse(arguments[0], arguments[1:])
-        getattr(import_module(verb.module, __package__), verb.function)(command)
+        module = import_module(_module(arguments[0], command), __package__)
+        getattr(module, verb.function)(command)
         sys.stdout.flush()
         return 0
     except TwoStageError as error:
@@ -130,15 +161,38 @@ def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict
             raise
         recipe = Recipe()
     if what == "RECIPE":
-        return values | {"recipe": recipe}
+        return values | {"recipe": cls.defaults(recipe) if hasattr(cls, "defaults") else recipe}
     sections = {key: getattr(recipe, key) for key in known & set(Recipe.__dataclass_fields__)}
     return values | sections | {"stored": recipe}
+
+
+def _module(name: str, command: "Command") -> str:
+    """The module that runs the command on a run of its kind; refuses flags and verbs of the other kind."""
+    from twostage.config.load import load_run_recipe
+
+    from .arguments import IMAGE_FLAGS, SOUND_FLAGS
+
+    verb = VERBS[name]
+    if verb.sound is None:
+        assert verb.module is not None
+        return verb.module
+    assert hasattr(command, "run")  # of verbs that know two kinds of run
+    recipe = command.recipe if hasattr(command, "recipe") else load_run_recipe(command.run)
+    about, other = ("recordings", "images") if recipe.is_sound else ("images", "recordings")
+    module = verb.sound if recipe.is_sound else verb.module
+    if module is None:
+        raise UsageError(f"{name} is for runs on {other}, but {command.run} is about {about}.")
+    for flag in (flag.removeprefix(f"{name}.") for flag in (IMAGE_FLAGS if recipe.is_sound else SOUND_FLAGS)):
+        default = next((item.default for item in fields(command) if item.name == flag), None)
+        if getattr(command, flag, default) != default:
+            raise UsageError(f"--{flag.replace('_', '-')} is for runs on {other}, but this one is about {about}.")
+    return module
 
 
 def _verb(name: str) -> Verb:
     if name in VERBS:
         return VERBS[name]
-    from twostage.config.check import near_matches
+    from twostage.config.model_names import near_matches
 
     raise UsageError(f"No verb {name!r}: expected one of {', '.join(VERBS)}.{near_matches(name, VERBS)}")
 

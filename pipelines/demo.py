@@ -61,9 +61,14 @@ def write_samples(run: Run, dataset: ImageDataset, *, device: torch.device, seed
 
 def run_demo(command: Demo) -> None:
     """`twostage demo`."""
+    if command.audio:
+        from .sound.demo import run_sound_demo
+
+        run_sound_demo(command)
+        return
     recipe = replace(load_recipe("digits"), seed=command.seed)
     dataset = load_dataset(recipe.data)
-    run = Run(path=command.out, recipe=recipe)
+    run = Run(path=command.run, recipe=recipe)
     jobs = all_jobs(run, dataset)
     sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
     if sitting is None:
@@ -72,4 +77,4 @@ def run_demo(command: Demo) -> None:
     evaluate_run(run, dataset, device=sitting.device, split="test")
     write_samples(run, dataset, device=sitting.device, seed=command.seed)
     report = write_report(run, dataset, device=sitting.device, seed=command.seed)
-    say(f"pictures in {command.out / 'samples'}, everything on one page in {report}")
+    say(f"pictures in {command.run / 'samples'}, everything on one page in {report}")

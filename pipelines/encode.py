@@ -6,14 +6,16 @@ Shapes: N items, B items of a batch, C x H x W image, G codebooks per position, 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.autoencoder import Autoencoder
 from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, load_codes, save_codes
-from twostage.config.check import check_model
+from twostage.config.model_names import check_model
 from twostage.config.schema import DataConfig
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
@@ -21,16 +23,18 @@ from twostage.progress import say
 from .bits import psnr_db
 from .commands import Decode, Encode, Reconstruct
 from .device import pick_device, use_threads
+from .drawing import decode_in_batches, reconstruct
 from .extract import encode_images
-from .models import MAIN_MODEL
+from .generate import class_number
+from .models import MAIN_MODEL, LoadedStage1, Stage1
 from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
-from .run import Run, check_folder, decode_in_batches
+from .run import Run, check_folder
 
 BOUND_SAMPLES = 16
 """Posterior samples behind the negative ELBO that is printed of a file."""
 
 
-def read_images(paths: Sequence[Path], model: VQVAE | VAE, data: DataConfig) -> np.ndarray:
+def read_images(paths: Sequence[Path], model: Stage1, data: DataConfig) -> np.ndarray:
     """Image files as integer levels `[N, C, H, W]`, uint8; brought to size as those of a folder that was trained on.
 
     Raises:
@@ -46,20 +50,43 @@ def read_images(paths: Sequence[Path], model: VQVAE | VAE, data: DataConfig) -> 
 
 
 @torch.no_grad()
-def _reconstruct(model: VQVAE | VAE, x_BCHW: Tensor, *, seed: int, first_item: int) -> tuple[np.ndarray, list[str]]:
+def _reconstruct(
+    model: Stage1, x_BCHW: Tensor, label: int | None, *, seed: int, first_item: int
+) -> tuple[np.ndarray, list[str]]:
     """Reconstructions `[B, C, H, W]` in levels, and what there is to say of each: bits/dim, or PSNR without bits."""
-    latents = model.encode(x_BCHW) if isinstance(model, VQVAE) else model.posterior(x_BCHW).mean
-    decoded_BCHW = model.decode(latents, seed=seed, first_item=first_item)
-    if not model.likelihood_is_discrete:
-        errors = (decoded_BCHW - x_BCHW).double().pow(2).flatten(1).mean(1).tolist()
-        return decoded_BCHW.cpu().numpy(), [_squared_error(error, model.levels) for error in errors]
+    images, device = x_BCHW.cpu().numpy(), x_BCHW.device
+    labels_B = np.full(len(images), label or 0)
+    decoded = reconstruct(model, images, labels_B, seed=seed, device=device, first_item=first_item)
+    if isinstance(model, Autoencoder) or not model.likelihood_is_discrete:
+        errors = ((decoded - images).astype(np.float64) ** 2).reshape(len(images), -1).mean(1).tolist()
+        return decoded, [_squared_error(error, model.levels) for error in errors]
+    draws: dict[str, Any] = {"samples": BOUND_SAMPLES, "seed": seed, "first_item": first_item}
+    measure = "negative ELBO in bits/dim"
     if isinstance(model, VQVAE):
-        nats_B, measure = -model.log_prob(x_BCHW, latents), "distortion, bits/dim given the codes"
+        nats_B, measure = -model.log_prob(x_BCHW, model.encode(x_BCHW)), "distortion, bits/dim given the codes"
+    elif isinstance(model, VAE) and model.classes:
+        nats_B = -model.bounds(x_BCHW, torch.from_numpy(labels_B).to(device), **draws).elbo
+        measure += " given the label"
     else:
-        bounds = model.bounds(x_BCHW, samples=BOUND_SAMPLES, seed=seed, first_item=first_item)
-        nats_B, measure = -bounds.elbo, "negative ELBO in bits/dim"
+        nats_B = -model.bounds(x_BCHW, **draws).elbo
     bits = (nats_B / (math.log(2) * model.dims)).tolist()
-    return decoded_BCHW.cpu().numpy(), [f"{measure}: {value:.3f}" for value in bits]
+    return decoded, [f"{measure}: {value:.3f}" for value in bits]
+
+
+def _label(command: Reconstruct, name: str, stage1: LoadedStage1) -> int | None:
+    """Number of the class that a conditional VAE is given, None for other models.
+
+    Raises:
+        UsageError: the class is unknown or missing, or the model takes none.
+    """
+    conditional = isinstance(stage1.model, VAE) and stage1.model.classes > 0
+    if not conditional and command.label is not None:
+        raise UsageError(f"--label says what a conditional VAE is given, but {name} takes no label: leave it out")
+    if not conditional:
+        return None
+    if command.label is None:
+        raise UsageError(f"model {name} is given the label of every image: say --label CLASS, the class of these files")
+    return class_number(command.label, tuple(stage1.record["classes"]), flag="--label")
 
 
 def _squared_error(error: float, levels: int) -> str:
@@ -74,7 +101,8 @@ def run_reconstruct(command: Reconstruct) -> None:
     check_folder(command.folder)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    model = run.stage1(name, device).model
+    stage1 = run.stage1(name, device)
+    model, label = stage1.model, _label(command, name, stage1)
     images = read_images(command.files, model, run.recipe.data)
     if command.dry_run:
         say(f"would reconstruct {len(images)} files with {name} into {command.folder}; nothing was done")
@@ -83,7 +111,7 @@ def run_reconstruct(command: Reconstruct) -> None:
     batch_size = run.recipe.evaluation.batch_size
     for start in range(0, len(images), batch_size):
         x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-        pictures, said = _reconstruct(model, x_BCHW, seed=command.seed, first_item=start)
+        pictures, said = _reconstruct(model, x_BCHW, label, seed=command.seed, first_item=start)
         decoded.append(pictures)
         remarks += said
     reconstructions = to_bytes(np.concatenate(decoded), model.levels)
@@ -109,7 +137,7 @@ def run_encode(command: Encode) -> None:
     stage1 = run.stage1(name, device)
     model = stage1.model
     if not isinstance(model, VQVAE):
-        raise UsageError(f"model {name} has continuous latents and no codes; choose a vq-vae")
+        raise UsageError(f"model {name} has no codebook and so no codes to keep; choose a vq-vae")
     images = read_images(command.files, model, run.recipe.data)
     names = tuple(path.stem for path in command.files)
     strange = [each for each in names if not is_plain_name(each)]

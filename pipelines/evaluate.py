@@ -1,6 +1,8 @@
 """`twostage evaluate`: one table and one JSON file with the bits/dim of every model of a run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -19,11 +21,22 @@ from .sample_quality import score_samples, why_not
 from .scoring import Scored, Scoring
 
 
+def reference_of(scored: Sequence[Scored]) -> Scored | None:
+    """The row that others are compared with: the first VQ-VAE with a learned prior, on all items."""
+    learned = (s for s in scored if s.row.kind == "vq-vae" and s.row.prior == "learned")
+    return next((s for s in learned if s.row.search_items is None), None)
+
+
 def _paired(scored: list[Scored]) -> tuple[PairedDifference, ...]:
-    """Every row against its partner: the same items before a search, else the first VQ-VAE with a learned prior."""
-    reference = next((s for s in scored if s.row.prior == "learned" and s.row.search_items is None), None)
+    """Every row against its partner: the same items before a search, else the reference.
+
+    Bits given the label are compared with nothing.
+    """
+    reference = reference_of(scored)
     differences = []
     for other in scored:
+        if other.row.labels == "given":
+            continue
         partner = other.partner or (reference if other.row.search_items is None else None)
         if partner is None or partner is other or other.bits is None or partner.bits is None:
             continue
@@ -39,8 +52,10 @@ def _paired(scored: list[Scored]) -> tuple[PairedDifference, ...]:
     return tuple(differences)
 
 
-def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split: str) -> Evaluation:
-    """Score every finished model of a run, print the table, write evaluation.json.
+def score_run(
+    run: Run, dataset: ImageDataset, *, device: torch.device, split: str
+) -> tuple[Evaluation, tuple[Scored, ...]]:
+    """Score every finished model of a run and write evaluation.json; with the bits of every item behind the rows.
 
     Raises:
         RunError: no model is finished, one is damaged, was trained on other data, or its prior belongs to another
@@ -70,7 +85,7 @@ def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split
         rows=tuple(s.row for s in scored),
         paired_differences=_paired(scored),
     )
-    path = run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+    path = evaluation_file(run, split)
     evaluation.write(path)  # the bits are kept whatever happens to the streams and the samples
     if items := run.recipe.evaluation.coded_items:
         evaluation = replace(evaluation, coding=tuple(prove(run, name, split, items, device) for name in coded))
@@ -79,8 +94,23 @@ def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split
     if scores:
         evaluation = replace(evaluation, sample_scores=scores)
         evaluation.write(path)
+    return evaluation, tuple(scored)
+
+
+def evaluation_file(run: Run, split: str) -> Path:
+    """Where the evaluation on a split is written."""
+    return run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+
+
+def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split: str) -> Evaluation:
+    """`score_run`, and the table on stdout.
+
+    Raises:
+        RunError: as there.
+    """
+    evaluation, _ = score_run(run, dataset, device=device, split=split)
     print_evaluation(evaluation)
-    say(f"written: {path}")
+    say(f"written: {evaluation_file(run, split)}")
     return evaluation
 
 

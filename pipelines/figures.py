@@ -4,7 +4,8 @@ Shapes: N items, K codes.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -14,9 +15,11 @@ matplotlib.use("Agg")  # no window, whatever the user's settings say
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
-def _png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
+    """A finished figure as PNG; it is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
@@ -49,7 +52,7 @@ def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, un
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def code_histogram(counts_K: np.ndarray, *, title: str) -> bytes:
@@ -60,7 +63,7 @@ def code_histogram(counts_K: np.ndarray, *, title: str) -> bytes:
     axis.axhline(1 / len(share_K), color="C3", linewidth=1, label="equal use")
     axis.set(title=title, xlabel="codes, most used first", ylabel="share of tokens")
     axis.legend(fontsize=8)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def stacked_bits(rows: list[tuple[str, float, float]], *, unit: str) -> bytes:
@@ -77,4 +80,61 @@ def stacked_bits(rows: list[tuple[str, float, float]], *, unit: str) -> bytes:
     axis.set_xlabel(unit)
     # Beside the bars: inside it would hide the total of one of them.
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    return _png(figure)
+    return figure_png(figure)
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """One way of scoring one model, as a point of its rate and distortion."""
+
+    name: str
+    rate: float
+    distortion: float
+    rate_deviation: float = 0.0
+    """Over seeds; 0 for a single one."""
+    distortion_deviation: float = 0.0
+    beta: float | None = None
+    """Of a VAE: those with a beta are joined by a line, in the order of it."""
+
+
+def rate_distortion(points: Sequence[RatePoint], *, unit: str, totals: Mapping[str, float], title: str) -> bytes:
+    """Rate to the right, distortion upwards, one point per row; nearer to the lower left corner is better.
+
+    Args:
+        points: at least one.
+        unit: of both axes.
+        totals: published numbers, whose parts are unknown: dashed lines along which rate + distortion is that total.
+        title: of the figure.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.4))
+    family = sorted((point for point in points if point.beta is not None), key=lambda point: point.beta or 0.0)
+    if len(family) > 1:
+        axis.plot([p.rate for p in family], [p.distortion for p in family], color="0.6", linewidth=1, zorder=1)
+    for index, point in enumerate(points):
+        axis.errorbar(
+            point.rate,
+            point.distortion,
+            xerr=point.rate_deviation or None,
+            yerr=point.distortion_deviation or None,
+            fmt="osD^v"[index // 10 % 5],
+            color=f"C{index % 10}",
+            markersize=6,
+            capsize=2,
+            label=f"{point.name} ({point.rate + point.distortion:.3f})",
+        )
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    middle = (left + right) / 2
+    bottom, top = (
+        min([bottom, *(t - middle for t in totals.values())]),
+        max([top, *(t - middle for t in totals.values())]),
+    )
+    for total in MaxNLocator(10).tick_values(left + bottom, right + top):
+        axis.plot([left, right], [total - left, total - right], color="0.88", linewidth=0.8, zorder=0)
+    for index, (name, total) in enumerate(totals.items()):
+        style: dict[str, Any] = {"linestyle": "--", "color": f"{0.2 + 0.2 * index:.1f}", "label": f"{name} ({total:g})"}
+        axis.plot([left, right], [total - left, total - right], **style)
+    axis.set(xlim=(left, right), ylim=(bottom, top), xlabel=f"rate, {unit}", ylabel=f"distortion, {unit}")
+    axis.set_title(f"{title}; light lines: equal total", fontsize=10)
+    # Beside the points: inside it would hide one of them.
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), title="total in brackets", title_fontsize=8)
+    return figure_png(figure)

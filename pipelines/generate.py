@@ -1,5 +1,8 @@
 """`twostage generate`: prior sample -> decoder, and completions of an image in code space.
 
+Baselines draw from what they have: a VAE from its Gaussian, by label where it is conditional, VIMCO from its table of
+probabilities. An autoencoder has nothing to draw from.
+
 Shapes: N items, C x H x W image, G codebooks per position, h x w grid of codes, n of its rows.
 """
 
@@ -13,21 +16,42 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae import VAE
-from stage1_vqvae.vae import item_noise
+from stage1_vqvae.autoencoder import Autoencoder
+from stage1_vqvae.vimco import VIMCO
+from twostage.config.model_names import near_matches
+from twostage.data.listing import show
 from twostage.errors import UsageError
 from twostage.progress import Progress, say
 
 from .commands import Generate
 from .device import pick_device, use_threads
+from .drawing import sample_vae, sample_vimco
 from .models import MAIN_MODEL
 from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
-from .run import Run, TwoStageModel, check_folder, decode_in_batches, load_run
+from .run import Run, TwoStageModel, check_folder, load_run
 
-DECODE_BATCH = 256
-"""Images decoded side by side: the table of 256 masses per sub-pixel is what needs memory."""
+DEFAULT_COUNT = 64
 
 
-def labels_of(count: int, *, label: int | None, classes: tuple[str, ...]) -> list[int]:
+def class_number(name: str, classes: tuple[str, ...], *, flag: str) -> int:
+    """Number of the class of that name, or that number.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    if name in classes:
+        return classes.index(name)
+    if name.isdecimal() and name.isascii() and len(name) < 10 and int(name) < len(classes):
+        return int(name)
+    if not classes:
+        raise UsageError(f"{flag} {name} is out of range: this model's labels are none, its data have no labels")
+    raise UsageError(
+        f"{flag} must be one of {show(list(classes))}, or its number from 0 to {len(classes) - 1}, but is {name!r}."
+        f"{near_matches(name, classes)}"
+    )
+
+
+def labels_of(count: int, *, label: str | None, classes: tuple[str, ...]) -> list[int]:
     """Label of every image: the one asked for, or the classes in turn.
 
     Raises:
@@ -35,17 +59,12 @@ def labels_of(count: int, *, label: int | None, classes: tuple[str, ...]) -> lis
     """
     if label is None:
         return [index % len(classes) for index in range(count)] if classes else []
-    if not 0 <= label < len(classes):
-        expected = f"0 to {len(classes) - 1} ({', '.join(classes)})" if classes else "none, its data have no labels"
-        raise UsageError(f"--label {label} is out of range: this model's labels are {expected}")
-    return [label] * count
+    return [class_number(label, classes, flag="--label")] * count
 
 
-@torch.no_grad()
-def sample_vae(model: VAE, count: int, *, temperature: float, seed: int, device: torch.device) -> Tensor:
-    """Images `[count, C, H, W]` in levels from z ~ N(0, temperature^2); item i depends on (seed, i) only."""
-    latents = temperature * item_noise(seed, 0, count, model.latent_shape).to(device)
-    return decode_in_batches(model, latents, batch_size=DECODE_BATCH, seed=seed)
+def count_of(command: Generate) -> int:
+    """Images to make."""
+    return DEFAULT_COUNT if command.count is None else command.count
 
 
 @dataclass(frozen=True)
@@ -61,24 +80,68 @@ class Generated:
     """`[C, H, W]` integer levels of the image that was completed."""
 
 
-def generate_from_vae(model: VAE, command: Generate, device: torch.device) -> Generated | None:
-    """Decoded draws from the Gaussian prior; None on a dry run.
+def generate_from_vae(
+    model: VAE, command: Generate, device: torch.device, *, classes: tuple[str, ...]
+) -> Generated | None:
+    """Decoded draws from the Gaussian prior, of a conditional VAE with labels; None on a dry run.
 
     Raises:
-        UsageError: a flag was given that only a prior over codes understands.
+        UsageError: a flag was given that only a prior over codes understands, or a label that the data do not have.
     """
-    if command.label is not None or command.unlabelled or command.top_k or command.top_p < 1:
-        raise UsageError(
-            "--label, --unlabelled, --top-k and --top-p choose among codes, but a VAE draws continuous latents"
-        )
+    if command.top_k or command.top_p < 1:
+        raise UsageError("--top-k and --top-p choose among codes, but a VAE draws continuous latents: leave them out")
     if command.complete is not None:
         raise UsageError(
             "--complete keeps rows of codes, but a VAE has continuous latents and no prior over their rows"
         )
+    if model.classes and command.unlabelled:
+        raise UsageError("--unlabelled needs a model that can do without a label, but a conditional VAE is given one")
+    if not model.classes and (command.label is not None or command.unlabelled):
+        raise UsageError("--label and --unlabelled are for models with labels, but this VAE knows none: see cvae")
+    count = count_of(command)
+    labels = labels_of(count, label=command.label, classes=classes) if model.classes else []
     if command.dry_run:
         return None
-    images = sample_vae(model, command.count, temperature=command.temperature, seed=command.seed, device=device)
+    images = sample_vae(
+        model,
+        count,
+        labels_N=torch.tensor(labels) if labels else None,
+        temperature=command.temperature,
+        seed=command.seed,
+        device=device,
+    )
+    return Generated(images=images.cpu().numpy(), labels=labels, levels=model.levels)
+
+
+def generate_from_vimco(model: VIMCO, command: Generate, device: torch.device) -> Generated | None:
+    """Decoded draws from the factorised prior; None on a dry run.
+
+    Raises:
+        UsageError: a flag was given that only a learned prior over grids of codes understands, or a top-k out of range.
+    """
+    if command.label is not None or command.unlabelled or command.complete is not None:
+        raise UsageError(
+            "--label, --unlabelled and --complete need a prior in which codes know of labels and of one another, but "
+            "that of VIMCO is a table of probabilities for each position: choose a vq-vae"
+        )
+    _check_top_k(command, model.codebook_size)
+    if command.dry_run:
+        return None
+    images = sample_vimco(
+        model,
+        count_of(command),
+        temperature=command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
+        seed=command.seed,
+        device=device,
+    )
     return Generated(images=images.cpu().numpy(), labels=[], levels=model.levels)
+
+
+def _check_top_k(command: Generate, codebook_size: int) -> None:
+    if command.top_k > codebook_size:
+        raise UsageError(f"--top-k {command.top_k} is more than the {codebook_size} codes of this codebook")
 
 
 def _labels(model: TwoStageModel, command: Generate) -> list[int]:
@@ -96,7 +159,7 @@ def _labels(model: TwoStageModel, command: Generate) -> list[int]:
             "--unlabelled needs a prior trained with label dropout, which this one was not: remove "
             f"{model.prior.checkpoint.path.parent}, run train-prior with --prior.label-dropout 0.1, and generate again"
         )
-    return labels_of(command.count, label=command.label, classes=model.classes if prior.classes else ())
+    return labels_of(count_of(command), label=command.label, classes=model.classes if prior.classes else ())
 
 
 @dataclass(frozen=True)
@@ -136,10 +199,9 @@ def generate_from_prior(model: TwoStageModel, command: Generate) -> Generated | 
         UsageError: the labels, --top-k or --keep-rows do not fit the model.
         DataError: the image to complete cannot be used.
     """
-    prior, count = model.pixelcnn, command.count
+    prior, count = model.pixelcnn, count_of(command)
     labels = _labels(model, command)
-    if command.top_k > prior.codebook_size:
-        raise UsageError(f"--top-k {command.top_k} is more than the {prior.codebook_size} codes of this codebook")
+    _check_top_k(command, prior.codebook_size)
     opening = None
     if command.complete is not None and command.keep_rows is not None:
         opening = _opening(model, command.complete, command.keep_rows)
@@ -171,13 +233,20 @@ def run_generate(command: Generate) -> None:
     use_threads(run.recipe.threads)
     device = pick_device(command.device)
     name = command.model or MAIN_MODEL
-    stage1 = run.stage1(name, device).model
-    if isinstance(stage1, VAE):
-        made = generate_from_vae(stage1, command, device)
+    stage1 = run.stage1(name, device)
+    if isinstance(stage1.model, Autoencoder):
+        raise UsageError(
+            f"model {name} is an autoencoder and has no distribution over latents to draw from: choose another model, "
+            "or see in the report what a Gaussian fitted to its latents gives"
+        )
+    if isinstance(stage1.model, VAE):
+        made = generate_from_vae(stage1.model, command, device, classes=tuple(stage1.record["classes"]))
+    elif isinstance(stage1.model, VIMCO):
+        made = generate_from_vimco(stage1.model, command, device)
     else:
         made = generate_from_prior(load_run(run.path, model=name, device=device), command)
     file = command.complete
-    what = f"{command.count} images" if file is None else f"{command.count} completions of {file}"
+    what = f"{count_of(command)} images" if file is None else f"{count_of(command)} completions of {file}"
     if made is None:
         say(f"would write {what} into {command.folder}, with an overview of them; nothing was done")
         return

@@ -11,16 +11,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twostage.checkpoint import newest_state
-from twostage.config.schema import GaussianConfig, PriorConfig, QuantiserConfig, Stage1Config, TrainingConfig
-from twostage.data import ImageDataset
+from twostage.config.schema import (
+    GaussianConfig,
+    PriorConfig,
+    QuantiserConfig,
+    SoundConfig,
+    Stage1Config,
+    TrainingConfig,
+    VimcoConfig,
+    WaveNetDecoderConfig,
+    WaveNetPriorConfig,
+)
 from twostage.errors import UsageError
 from twostage.progress import say
 
+from .datasets import AnyDataset
 from .models import model_spec
 from .run import Run
 
 Resume = Literal["auto", "never", "must"]
-Stage = Literal["stage1", "prior"]
+Stage = Literal["stage1", "decoder", "prior"]
+_STAGES: dict[Stage, str] = {"stage1": "stage one", "decoder": "WaveNet decoder", "prior": "prior"}
 
 
 @dataclass(frozen=True)
@@ -36,23 +47,31 @@ class Job:
 
     @property
     def label(self) -> str:
-        return f"{self.model} {'stage one' if self.stage == 'stage1' else 'prior'}"
+        return f"{self.model} {_STAGES[self.stage]}"
 
 
-def make_job(run: Run, model: str, stage: Stage, dataset: ImageDataset) -> Job:
+def make_job(run: Run, model: str, stage: Stage, dataset: AnyDataset) -> Job:
     """The job of that stage of a model under the run's recipe."""
     recipe, spec = run.recipe, model_spec(model, run.recipe)
     data = {"name": dataset.name, "sha256": dataset.sha256, "horizontal_flips": recipe.data.horizontal_flips}
     settings: dict[str, Any] = {"seed": recipe.seed, "data": data}
     if stage == "prior":
         training, folder = recipe.prior_training, run.prior_folder(model)
-        settings["prior"] = asdict(recipe.prior)
+        name = "wavenet_prior" if recipe.is_sound else "prior"
+        settings[name] = asdict(getattr(recipe, name))
+    elif stage == "decoder":
+        training, folder = recipe.decoder_training, run.decoder_folder(model)
+        settings["wavenet_decoder"] = asdict(recipe.wavenet_decoder)
     else:
         folder = run.stage1_folder(model)
-        settings["stage1"] = asdict(recipe.stage1)
+        name = "sound" if recipe.is_sound else "stage1"
+        settings[name] = asdict(getattr(recipe, name))
         if spec.kind == "vq-vae":
             training = recipe.codebook_training
             settings["quantiser"] = {**asdict(recipe.quantiser), "update": spec.codebook_update}
+        elif spec.kind == "vimco":
+            training = recipe.baseline_training
+            settings["quantiser"], settings["vimco"] = asdict(recipe.quantiser), asdict(recipe.vimco)
         else:
             training = recipe.baseline_training
             settings["gaussian"] = {**asdict(recipe.gaussian), "beta": spec.beta}
@@ -65,7 +84,7 @@ def make_job(run: Run, model: str, stage: Stage, dataset: ImageDataset) -> Job:
     )
 
 
-def check_jobs(run: Run, jobs: Sequence[Job], dataset: ImageDataset, resume: Resume) -> None:
+def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume) -> None:
     """Whether the jobs may begin or go on in the run folder under `--resume`.
 
     Raises:
@@ -118,8 +137,12 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, dict[str, Any]] = {
         "data": {"horizontal_flips": False},
         "stage1": asdict(Stage1Config()),
+        "sound": asdict(SoundConfig()),
+        "wavenet_decoder": asdict(WaveNetDecoderConfig()),
+        "wavenet_prior": asdict(WaveNetPriorConfig()),
         "quantiser": asdict(QuantiserConfig()),
         "gaussian": asdict(GaussianConfig()),
+        "vimco": asdict(VimcoConfig()),
         "prior": asdict(PriorConfig()),
         "training": asdict(TrainingConfig()),
     }
@@ -135,8 +158,7 @@ def _names(jobs: Sequence[Job]) -> str:
     return ", ".join(job.label for job in jobs)
 
 
-def _existing(run: Run, dataset: ImageDataset) -> list[Job]:
+def _existing(run: Run, dataset: AnyDataset) -> list[Job]:
     """Jobs of every training folder in the run, whoever made it."""
-    stages: tuple[Stage, ...] = ("stage1", "prior")
-    jobs = [make_job(run, name, stage, dataset) for name in run.begun_models() for stage in stages]
+    jobs = [make_job(run, name, stage, dataset) for name in run.begun_models() for stage in _STAGES]
     return [job for job in jobs if job.folder.is_dir()]

@@ -3,22 +3,28 @@
 Model kinds are a closed list; a checkpoint names its kind and the keyword arguments it was built with, never code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
 from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.autoencoder import Autoencoder
+from stage1_vqvae.vimco import VIMCO
 from stage2_prior import PixelCNN
 from twostage.checkpoint import Checkpoint, load_checkpoint
-from twostage.config.check import baseline_beta, check_model
+from twostage.config.model_names import baseline_beta, check_model
 from twostage.config.schema import Recipe
 from twostage.data import ImageDataset
-from twostage.errors import RunError
+from twostage.errors import RunError, UsageError
 
 MAIN_MODEL = "vq-vae"
+
+Kind = Literal["vq-vae", "ae", "vae", "cvae", "vimco"]
+Stage1 = VQVAE | VAE | Autoencoder | VIMCO
+"""A model of images; a conditional VAE is a `VAE` with classes."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,11 @@ class ModelSpec:
     """What a model's name stands for."""
 
     name: str
-    kind: Literal["vq-vae", "vae"]
-    codebook_update: Literal["ema", "loss"] | None
-    """None for continuous models."""
-    beta: float | None
-    """Weight of the KL term in training; None for discrete models."""
+    kind: Kind
+    codebook_update: Literal["ema", "loss"] | None = None
+    """None for models without a codebook."""
+    beta: float | None = None
+    """Weight of the KL term in training; None for models without one."""
 
 
 def model_spec(name: str, recipe: Recipe) -> ModelSpec:
@@ -42,17 +48,40 @@ def model_spec(name: str, recipe: Recipe) -> ModelSpec:
     check_model(name, source="model")
     if name.startswith("vq-vae"):
         update = recipe.quantiser.update if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
-        return ModelSpec(name=name, kind="vq-vae", codebook_update=update, beta=None)
-    return ModelSpec(name=name, kind="vae", codebook_update=None, beta=baseline_beta(name))
+        return ModelSpec(name=name, kind="vq-vae", codebook_update=update)
+    if name == "ae":
+        return ModelSpec(name=name, kind="ae")
+    if name == "vimco":
+        return ModelSpec(name=name, kind="vimco")
+    return ModelSpec(name=name, kind="cvae" if name == "cvae" else "vae", beta=baseline_beta(name))
 
 
 def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
-    """Keyword arguments of `VQVAE` or `VAE` for this data set."""
+    """Keyword arguments of the model for this data set.
+
+    Raises:
+        UsageError: a conditional model is asked for, but the data set has no labels.
+    """
     common = {"image_shape": dataset.shape, "levels": dataset.levels, **asdict(recipe.stage1)}
+    quantiser, gaussian = asdict(recipe.quantiser), asdict(recipe.gaussian)
+    if spec.kind == "vq-vae":
+        return {**common, **_without(quantiser, "init"), "update": spec.codebook_update}
+    if spec.kind == "vimco":
+        shape = {key: quantiser[key] for key in ("codebook_size", "codebooks", "embedding_dim")}
+        return {**common, **shape, **asdict(recipe.vimco)}
+    if spec.kind == "ae":
+        return {**common, **_without(gaussian, "kl_warmup_steps", "free_bits")}
     if spec.kind == "vae":
-        return {**common, **asdict(recipe.gaussian), "beta": spec.beta}
-    quantiser = {k: v for k, v in asdict(recipe.quantiser).items() if k != "init"}
-    return {**common, **quantiser, "update": spec.codebook_update}
+        return {**common, **gaussian, "beta": spec.beta}
+    if not dataset.classes:
+        raise UsageError(
+            f"model {spec.name} is given the label of every image, but {dataset.name} has no labels: choose vae"
+        )
+    return {**common, **gaussian, "beta": spec.beta, "classes": len(dataset.classes)}
+
+
+def _without(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 def prior_architecture(recipe: Recipe, stage1: VQVAE, classes: int) -> dict[str, Any]:
@@ -69,30 +98,34 @@ def prior_architecture(recipe: Recipe, stage1: VQVAE, classes: int) -> dict[str,
     }
 
 
-def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def as_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """JSON turned the shapes into lists."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
-def build_stage1(kind: str, architecture: Mapping[str, Any]) -> VQVAE | VAE:
+_CLASSES: dict[str, type[Stage1]] = {"vq-vae": VQVAE, "ae": Autoencoder, "vae": VAE, "cvae": VAE, "vimco": VIMCO}
+
+
+def build_stage1(kind: str, architecture: Mapping[str, Any]) -> Stage1:
     """A freshly initialised model (torch's global generator) of one of the known kinds."""
-    if kind == "vq-vae":
-        return VQVAE(**_tuples(architecture))
-    if kind == "vae":
-        return VAE(**_tuples(architecture))
-    raise RunError(f"this version knows the model kinds vq-vae and vae, not {kind!r}: update twostage")
+    if kind not in _CLASSES:
+        raise RunError(f"this version knows the model kinds {', '.join(_CLASSES)}, not {kind!r}: update twostage")
+    return _CLASSES[kind](**as_arguments(architecture))
+
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
-class LoadedStage1:
-    """A trained stage one in eval mode, with its record."""
+class Loaded(Generic[M]):
+    """A trained model in eval mode, with its record."""
 
-    model: VQVAE | VAE
+    model: M
     checkpoint: Checkpoint
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights file; codes and priors are tied to it."""
+        """Digest of the weights file; codes, priors and decoders of codes are tied to that of their codebook."""
         return self.checkpoint.sha256["model.safetensors"]
 
     @property
@@ -100,20 +133,24 @@ class LoadedStage1:
         return self.checkpoint.state["record"]
 
 
-@dataclass(frozen=True)
-class LoadedPrior:
-    """A trained prior in eval mode."""
-
-    model: PixelCNN
-    checkpoint: Checkpoint
+LoadedStage1 = Loaded[Stage1]
+LoadedPrior = Loaded[PixelCNN]
 
 
-def _restore(model: torch.nn.Module, checkpoint: Checkpoint, device: torch.device) -> None:
+def load_model(folder: Path, device: torch.device, build: Callable[[dict[str, Any]], M]) -> Loaded[M]:
+    """The best model of a training folder; `build` makes it, untrained, from its record.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    checkpoint = load_checkpoint(folder / "best")
+    model = build(checkpoint.state["record"])
     try:
         model.load_state_dict(checkpoint.tensors["model"])
     except (RuntimeError, KeyError) as error:
         raise RunError(f"the weights in {checkpoint.path} do not fit the model it describes; train it again") from error
     model.to(device).eval()
+    return Loaded(model=model, checkpoint=checkpoint)
 
 
 def load_stage1(folder: Path, device: torch.device) -> LoadedStage1:
@@ -122,11 +159,17 @@ def load_stage1(folder: Path, device: torch.device) -> LoadedStage1:
     Raises:
         RunError: there is none, or it is damaged.
     """
-    checkpoint = load_checkpoint(folder / "best")
-    record = checkpoint.state["record"]
-    model = build_stage1(record["kind"], record["architecture"])
-    _restore(model, checkpoint, device)
-    return LoadedStage1(model=model, checkpoint=checkpoint)
+    return load_model(folder, device, lambda record: build_stage1(record["kind"], record["architecture"]))
+
+
+def check_made_for(follower: Loaded[Any], stage1: Loaded[Any], what: str) -> None:
+    """Raise RunError where a prior or a decoder (`what`) was fitted to the codes of another codebook."""
+    fitted_to = follower.record["stage1_sha256"]
+    if fitted_to != stage1.sha256:
+        raise RunError(
+            f"the {what} in {follower.checkpoint.path.parent} was fitted to codebook {fitted_to[:12]}, but the run's "
+            f"codebook is {stage1.sha256[:12]}: remove the {what} folder and run train-{what} again"
+        )
 
 
 def load_prior(folder: Path, stage1: LoadedStage1, device: torch.device) -> LoadedPrior:
@@ -135,16 +178,9 @@ def load_prior(folder: Path, stage1: LoadedStage1, device: torch.device) -> Load
     Raises:
         RunError: there is none, it is damaged, or it was fitted to the codes of another codebook.
     """
-    checkpoint = load_checkpoint(folder / "best")
-    record = checkpoint.state["record"]
-    if record["stage1_sha256"] != stage1.sha256:
-        raise RunError(
-            f"the prior in {folder} was fitted to codebook {record['stage1_sha256'][:12]}, but the run's codebook is "
-            f"{stage1.sha256[:12]}: remove the prior folder and run train-prior again"
-        )
-    model = PixelCNN(**_tuples(record["architecture"]))
-    _restore(model, checkpoint, device)
-    return LoadedPrior(model=model, checkpoint=checkpoint)
+    prior = load_model(folder, device, lambda record: PixelCNN(**as_arguments(record["architecture"])))
+    check_made_for(prior, stage1, "prior")
+    return prior
 
 
 def parameter_count(model: torch.nn.Module) -> int:
@@ -152,6 +188,6 @@ def parameter_count(model: torch.nn.Module) -> int:
     codebook = model.quantiser.codebook if isinstance(model, VQVAE) else None
     buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
     # The auxiliary likelihood has no part in p(x|z).
-    auxiliary = model.decoder.auxiliary if isinstance(model, VQVAE | VAE) else None
+    auxiliary = model.decoder.auxiliary if isinstance(model, Stage1) else None
     unused = 0 if auxiliary is None else sum(parameter.numel() for parameter in auxiliary.parameters())
     return sum(parameter.numel() for parameter in model.parameters()) + buffered - unused

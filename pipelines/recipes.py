@@ -2,8 +2,8 @@
 
 import sys
 
-from twostage.config.check import near_matches
 from twostage.config.load import recipe_names, shipped_text
+from twostage.config.model_names import near_matches
 from twostage.errors import UsageError
 
 from .commands import Recipes

@@ -1,6 +1,5 @@
 """`twostage report`: results, pictures and training record of a run in one self-contained HTML file."""
 
-import base64
 import html
 from pathlib import Path
 
@@ -20,36 +19,11 @@ from . import figures
 from .commands import Report
 from .device import pick_device, use_threads
 from .models import LoadedStage1
+from .page import image, page, table
 from .pictures import display_scale, png
-from .results import Evaluation, difference_lines, model_table, sample_table, score_table
+from .results import GIVEN_LABEL, Evaluation, difference_lines, model_table, sample_table, score_table
 from .run import Run, is_finished
 from .sheets import ReferenceImages, model_sheets, reference_images
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; display: block; overflow-x: auto; }
-td, th { padding: 3px 9px; text-align: right; }
-td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { background: #f4f4f4; }
-img { max-width: 100%; } img.pixels { image-rendering: pixelated; }
-figure { margin: 1rem 0; } figcaption { color: #555; }
-pre { background: #f4f4f4; padding: 1rem; overflow-x: auto; font-size: 12px; }
-"""
-
-
-def _image(data: bytes, caption: str, *, pixels: bool = False) -> str:
-    """A figure; `pixels` keeps the edges of enlarged pixels sharp."""
-    kind = ' class="pixels"' if pixels else ""
-    encoded = base64.b64encode(data).decode()
-    text = html.escape(caption)
-    picture = f'<img{kind} alt="{text}" src="data:image/png;base64,{encoded}">'
-    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
-
-
-def _table(headings: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _listed(names: set[str]) -> str:
@@ -60,12 +34,15 @@ def results_section(evaluation: Evaluation, *, sampled: bool) -> str:
     """The tables of evaluation.json, what they mean, and the paired differences; `sampled`: PSNR is of samples."""
     psnr = "sampled reconstructions, the pixels being drawn one after another" if sampled else "the mean of p(x|z)"
     meaning = (
-        "lower is better. A VQ-VAE row is an exact two-part code length, the VAE rows are bounds at beta = 1"
+        "lower is better. A VQ-VAE row is an exact two-part code length, those of VAEs and of VIMCO are bounds at "
+        "beta = 1, and an autoencoder has none: nothing says what its latents cost"
         if evaluation.has_bits
-        else "squared error is no mass function over levels"
+        else "there is no mass function over levels to measure"
     )
+    if evaluation.has_given_labels:
+        meaning += f". {GIVEN_LABEL[0].upper()}{GIVEN_LABEL[1:]}"
     intro = f"{evaluation.title}; {meaning}. PSNR is of {psnr}."
-    tables = _table(*score_table(evaluation)) + _table(*model_table(evaluation))
+    tables = table(*score_table(evaluation)) + table(*model_table(evaluation))
     paired = ""
     for reference, lines in difference_lines(evaluation).items():
         items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
@@ -73,12 +50,12 @@ def results_section(evaluation: Evaluation, *, sampled: bool) -> str:
     bars = [
         (row.name, row.distortion_bits_per_dim, row.rate_bits_per_dim)
         for row in evaluation.rows
-        if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None
+        if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None and row.labels != "given"
     ]
     picture = ""
     if bars:
         data = figures.stacked_bits(bars, unit="bits/dim")
-        picture = _image(data, "Distortion and rate; the importance-weighted bound does not split.")
+        picture = image(data, "Distortion and rate; bounds of several samples do not split.")
     return f"<h2>Results</h2><p>{html.escape(intro)}</p>{tables}{paired}{picture}"
 
 
@@ -91,7 +68,7 @@ def samples_section(evaluation: Evaluation) -> str:
         "The last column is the share of class-conditional samples that the classifier reads as the class asked for. "
         "The features are those of this data set: the distances compare its models, and are no FID."
     )
-    return f"<h2>Samples</h2><p>{html.escape(text)}</p>{_table(*sample_table(evaluation))}"
+    return f"<h2>Samples</h2><p>{html.escape(text)}</p>{table(*sample_table(evaluation))}"
 
 
 def model_section(
@@ -114,14 +91,14 @@ def model_section(
             target = run.path / "samples" / f"{name}-{sheet.kind}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, data)
-            parts.append(_image(data, sheet.caption, pixels=True))
+            parts.append(image(data, sheet.caption, pixels=True))
     codes_file = run.codes_file(name, "validation")
     if isinstance(stage1.model, VQVAE) and codes_file.is_file():
         codes = load_codes(codes_file, expect_stage1_sha256=stage1.sha256).codes
         usage = codebook_usage(codes, codebook_size=stage1.model.codebook_size)
         for index, single in enumerate(usage.codebooks):
             title = f"codebook {index}: {single.used} of {usage.codebook_size} used, perplexity {single.perplexity:.1f}"
-            parts.append(_image(figures.code_histogram(single.counts_K, title=title), "Usage on the validation set."))
+            parts.append(image(figures.code_histogram(single.counts_K, title=title), "Usage on the validation set."))
     return "".join(parts)
 
 
@@ -159,7 +136,7 @@ def training_section(run: Run, names: list[str]) -> str:
     ):
         # Without bits, or without a record, there is nothing to draw.
         if any(f"validation_{key}" in row for rows in trainings.values() for row in rows):
-            parts.append(_image(figures.curves(trainings, key=key, title=title, unit=unit), caption))
+            parts.append(image(figures.curves(trainings, key=key, title=title, unit=unit), caption))
     return "".join(parts)
 
 
@@ -200,15 +177,8 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
     sections.append(training_section(run, names))
     config = html.escape((run.path / "config.toml").read_text())
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")
-    title = html.escape(f"twostage: {run.recipe.name}")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head>"
-        f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
-    )
     path = run.path / "report.html"
-    write_atomic(path, page.encode())
+    write_atomic(path, page(f"twostage: {run.recipe.name}", sections).encode())
     say(f"written: {path}")
     return path
 

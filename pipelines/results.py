@@ -31,7 +31,7 @@ class Row:
     beta: float | None
     samples_k: int | None
     labels: str
-    """Who pays for labels: `none` (not used), `marginalised`, `paid` or `given`."""
+    """Who pays for labels: `none` (not used), `marginalised`, `paid`, or `given`: nobody, the label being known."""
     bits_per_dim: float | None
     """None where the model has no bits: trained on squared error, which is no mass function over levels."""
     standard_error: float | None
@@ -67,8 +67,9 @@ class Row:
         parts = [self.model if self.codebook_update is None else f"{self.model} ({self.codebook_update})"]
         if self.kind == "vq-vae" and self.prior is not None:
             parts.append(f"{self.prior} prior")
-        if self.bound in ("elbo", "iwae"):
-            parts.append("ELBO" if self.bound == "elbo" else f"IWAE-{self.samples_k}")
+        bounds = {"elbo": "ELBO", "iwae": f"IWAE-{self.samples_k}", "multi-sample": f"{self.samples_k} samples"}
+        if self.bound in bounds:
+            parts.append(bounds[self.bound])
         if self.search_items is not None:
             parts.append(f"{self.search_items} items" + (", searched" if self.searched else ""))
         return ", ".join(parts)
@@ -126,6 +127,11 @@ class Evaluation:
         return any(row.bits_per_dim is not None for row in self.rows)
 
     @property
+    def has_given_labels(self) -> bool:
+        """Whether any row's bits are given the label."""
+        return any(row.labels == "given" for row in self.rows)
+
+    @property
     def has_sampled_psnr(self) -> bool:
         """Whether a PSNR of the table is marked as one of sampled images."""
         return any(row.psnr_of == "sample" and row.psnr_db is not None for row in self.rows)
@@ -134,7 +140,10 @@ class Evaluation:
     def title(self) -> str:
         """What was measured on what, in one line."""
         first = self.rows[0]
-        how = f"{first.likelihood} likelihood, bits/dim" if self.has_bits else "trained on squared error: no bits/dim"
+        how = f"{first.likelihood} likelihood, bits/dim"
+        if not self.has_bits:
+            how = "trained on squared error" if first.likelihood == "mse" else "autoencoders alone"
+            how += ": no bits/dim"
         return (
             f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {first.alphabet} levels, {how}"
         )
@@ -178,29 +187,38 @@ class Evaluation:
             ) from error
 
 
-def _number(value: float | None, digits: int, sign: str = "") -> str:
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """A cell: the number, or a dash for none."""
     return "-" if value is None else f"{value:{sign}.{digits}f}"
 
 
+GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
+
+
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the bits/dim of every row."""
-    headings = ["model, prior or bound", "total", "± s.e.", "distortion", "rate", "PSNR dB", "labels"]
-    items = [evaluation.items if row.search_items is None else row.search_items for row in evaluation.rows]
-    several = len(set(items)) > 1
-    cells = [
-        [
-            row.name,
-            *([f"{count:,}"] if several else []),
-            _number(row.bits_per_dim, 4),
-            _number(row.standard_error, 4),
-            _number(row.distortion_bits_per_dim, 4),
-            _number(row.rate_bits_per_dim, 4),
-            _number(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else ""),
-            row.labels,
-        ]
-        for row, count in zip(evaluation.rows, items, strict=True)
-    ]
-    return headings[:1] + (["items"] if several else []) + headings[1:], cells
+    """Headings and cells of the bits/dim of every row; columns that no row needs are left out.
+
+    A total given the label stands in a column of its own, `given label`.
+    """
+    rows, given = evaluation.rows, evaluation.has_given_labels
+    items = [evaluation.items if row.search_items is None else row.search_items for row in rows]
+    columns = {"model, prior or bound": [row.name for row in rows]}
+    if len(set(items)) > 1:
+        columns["items"] = [f"{count:,}" for count in items]
+    columns["total"] = ["-" if row.labels == "given" else number(row.bits_per_dim, 4) for row in rows]
+    if given:
+        columns["given label"] = [number(row.bits_per_dim if row.labels == "given" else None, 4) for row in rows]
+    columns |= {
+        "± s.e.": [number(row.standard_error, 4) for row in rows],
+        "distortion": [number(row.distortion_bits_per_dim, 4) for row in rows],
+        "rate": [number(row.rate_bits_per_dim, 4) for row in rows],
+        "PSNR dB": [
+            number(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else "")
+            for row in rows
+        ],
+        "labels": [row.labels for row in rows],
+    }
+    return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
 
 
 def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -210,8 +228,8 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         [
             score.model,
             f"{score.samples:,}",
-            _number(score.frechet_distance, 3),
-            _number(score.reference_distance, 3),
+            number(score.frechet_distance, 3),
+            number(score.reference_distance, 3),
             "-" if score.label_agreement is None else f"{score.label_agreement:.1%}",
         ]
         for score in evaluation.sample_scores
@@ -227,13 +245,13 @@ def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         if row.search_items is not None:  # the same model: its usage is that of all items, with the encoder's codes
             continue
         cells[row.model, row.parameters] = [
-            row.model + (" with prior" if row.prior == "learned" else ""),
+            row.model + (" with prior" if row.kind == "vq-vae" and row.prior == "learned" else ""),
             f"{row.parameters:,}",
             f"{row.steps:,}",
             f"{row.train_seconds:.0f}",
             "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
-            _number(row.codebook_perplexity, 1),
-            _number(row.swapped_distortion_bits_per_dim, 4),
+            number(row.codebook_perplexity, 1),
+            number(row.swapped_distortion_bits_per_dim, 4),
         ]
     return headings, list(cells.values())
 
@@ -242,7 +260,7 @@ def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
     """Name of each reference, and a line on every row that was paired with it; empty without a learned prior."""
     lines: dict[str, list[str]] = {}
     for d in evaluation.paired_differences:
-        line = f"{d.other}: {_number(d.bits_per_dim, 4, '+')} ± {_number(d.standard_error, 4)}"
+        line = f"{d.other}: {number(d.bits_per_dim, 4, '+')} ± {number(d.standard_error, 4)}"
         lines.setdefault(d.reference, []).append(line)
     return lines
 
@@ -251,10 +269,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The tables and the paired differences, on stdout."""
     console = Console(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
-    _print_table(*score_table(evaluation))
+    print_table(*score_table(evaluation))
+    if evaluation.has_given_labels:
+        console.print(f"{GIVEN_LABEL}\n", soft_wrap=True)
     if evaluation.has_sampled_psnr:
         console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
-    _print_table(*model_table(evaluation))
+    print_table(*model_table(evaluation))
     for reference, lines in difference_lines(evaluation).items():
         console.print(f"bits/dim more than {reference}, ± paired s.e.:")
         console.print("\n".join(f"  {line}" for line in lines))
@@ -264,10 +284,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.sample_scores:
         console.print()
         console.print(evaluation.samples_title, soft_wrap=True)
-        _print_table(*sample_table(evaluation))
+        print_table(*sample_table(evaluation))
 
 
-def _print_table(headings: list[str], rows: list[list[str]]) -> None:
+def print_table(headings: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout, as wide as it needs to be."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)

@@ -3,6 +3,7 @@
 RUN/config.toml                    complete, resolved recipe
 RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
 RUN/models/NAME/prior/             the same, discrete models only
+RUN/models/NAME/decoder/           the same, a WaveNet decoder of sound
 RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
@@ -10,22 +11,23 @@ RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN, sample
 from twostage.atomic import write_atomic
 from twostage.checkpoint import newest_state
 from twostage.config.load import dump_recipe, load_run_recipe
 from twostage.config.schema import Recipe
-from twostage.data import ImageDataset
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 
-from .models import MAIN_MODEL, LoadedPrior, LoadedStage1, load_prior, load_stage1
+from .datasets import AnyDataset
+from .drawing import decode_in_batches
+from .models import MAIN_MODEL, Loaded, LoadedPrior, LoadedStage1, load_prior, load_stage1
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Run:
     def prior_folder(self, model: str) -> Path:
         return self.path / "models" / model / "prior"
 
+    def decoder_folder(self, model: str) -> Path:
+        return self.path / "models" / model / "decoder"
+
     def codes_file(self, model: str, split: str) -> Path:
         return self.path / "codes" / model / f"{split}.safetensors"
 
@@ -76,7 +81,7 @@ class Run:
         """Those of `begun_models` whose stage one is finished."""
         return [name for name in self.begun_models() if is_finished(self.stage1_folder(name))]
 
-    def check_data(self, stage1: LoadedStage1, dataset: ImageDataset) -> None:
+    def check_data(self, stage1: Loaded[Any], dataset: AnyDataset) -> None:
         """Raise RunError unless the data set is the one that the model was trained on."""
         trained_on = stage1.record["config"]["data"]
         if trained_on["sha256"] != dataset.sha256:
@@ -153,18 +158,6 @@ def training_cost(folder: Path) -> TrainingCost:
 
 Labels = int | Sequence[int] | Tensor | Literal["in turn"] | None
 """One label, one for each item, the classes in turn, or None: no label, for a prior trained with label dropout."""
-
-
-def decode_in_batches(model: VQVAE | VAE, latents: Tensor, *, batch_size: int, seed: int) -> Tensor:
-    """Images `[N, C, H, W]` in levels of codes or latents, fp32, batch by batch to bound the memory.
-
-    Mean images; from an autoregressive decoder samples, of which number i depends on (seed, i) whatever the batch.
-    """
-    parts = [
-        model.decode(latents[start : start + batch_size], seed=seed, first_item=start)
-        for start in range(0, len(latents), batch_size)
-    ]
-    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ Shapes: N samples, C x H x W image.
 import numpy as np
 import torch
 
-from stage1_vqvae import VQVAE
+from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.autoencoder import Autoencoder
+from stage1_vqvae.vimco import VIMCO
 from twostage.data import ImageDataset
 from twostage.errors import RunError
 from twostage.progress import say
 
 from .classifier import FEATURES, read, trained_classifier
+from .drawing import sample_vae, sample_vimco
 from .frechet import FeatureGaussian, fit_gaussian, frechet_distance
-from .generate import sample_vae
 from .models import LoadedStage1
 from .results import SampleScore
 from .run import Run, is_finished, load_run
@@ -88,6 +90,9 @@ def score_samples(run: Run, dataset: ImageDataset, split: str, device: torch.dev
     scores = []
     for name in run.trained_models():
         stage1 = run.stage1(name, device)
+        if isinstance(stage1.model, Autoencoder):
+            say(f"samples of {name} are not scored: it has no distribution to draw from")
+            continue
         if isinstance(stage1.model, VQVAE) and not is_finished(run.prior_folder(name)):
             continue
         images, labels = draw_for_scoring(run, name, stage1, dataset, count=count, device=device)
@@ -110,11 +115,16 @@ def draw_for_scoring(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Samples of a model, uint8 levels `[count, C, H, W]`, and the labels asked for, None where there were none."""
     model, seed, labels = stage1.model, run.recipe.seed, None
+    by_class = np.sort(dataset.train.labels)[evenly(len(dataset.train), count)]
     if isinstance(model, VQVAE):
         two_stage = load_run(run.path, model=name, device=device)
-        if two_stage.pixelcnn.classes:
-            labels = np.sort(dataset.train.labels)[evenly(len(dataset.train), count)]
+        labels = by_class if two_stage.pixelcnn.classes else None
         images = two_stage.generate(count, labels=None if labels is None else torch.from_numpy(labels), seed=seed)
+    elif isinstance(model, VIMCO):
+        images = sample_vimco(model, count, seed=seed, device=device)
     else:
-        images = sample_vae(model, count, temperature=1.0, seed=seed, device=device)
+        assert isinstance(model, VAE)
+        labels = by_class if model.classes else None
+        labels_N = None if labels is None else torch.from_numpy(labels)
+        images = sample_vae(model, count, labels_N=labels_N, seed=seed, device=device)
     return to_levels(images.cpu().numpy(), model.levels), labels

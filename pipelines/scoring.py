@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.autoencoder import Autoencoder
+from stage1_vqvae.vimco import VIMCO
 from stage2_prior import PixelCNN
 from twostage.codebook_usage import codebook_usage
 from twostage.codes import CodeFile
@@ -17,14 +19,16 @@ from twostage.progress import say
 from .bits import (
     Distortion,
     ItemBits,
+    bound_bits,
     codebook_distortion,
-    gaussian_bits,
+    drawn_codes,
     learned_rate_bits,
+    reconstruction_psnr_db,
     uniform_rate_bits,
     unigram_rate_bits,
 )
 from .extract import extract_codes
-from .models import LoadedStage1, parameter_count
+from .models import LoadedStage1, Stage1, parameter_count
 from .results import Row
 from .run import Run, is_finished, training_cost
 from .sample_quality import evenly
@@ -55,7 +59,7 @@ def _scored(bits: ItemBits | None, *, partner: Scored | None = None, **fields: A
     return Scored(row=row, bits=bits, partner=partner)
 
 
-def _psnr_of(model: VQVAE | VAE) -> str:
+def _psnr_of(model: Stage1) -> str:
     return "sample" if model.autoregressive else "mean"
 
 
@@ -85,7 +89,9 @@ class Scoring:
         """All rows of a trained model."""
         if isinstance(stage1.model, VQVAE):
             return self._codebook(name, stage1, stage1.model)
-        return self._gaussian(name, stage1, stage1.model)
+        if isinstance(stage1.model, Autoencoder):
+            return self._autoencoder(name, stage1, stage1.model)
+        return self._bounds(name, stage1, stage1.model)
 
     def _codebook(self, name: str, stage1: LoadedStage1, model: VQVAE) -> Iterator[Scored]:
         """Uniform, unigram and, where it is trained, learned prior; the latter also with searched codes."""
@@ -182,29 +188,20 @@ class Scoring:
             searched=True,
         )
 
-    def _gaussian(self, name: str, stage1: LoadedStage1, model: VAE) -> Iterator[Scored]:
-        """ELBO and importance-weighted bound."""
-        settings = self.run.recipe.evaluation
-        bits = gaussian_bits(
-            model,
-            self.dataset.split(self.split).images,
-            samples=settings.iwae_samples,
-            seed=self.run.recipe.seed,
-            device=self.device,
-            batch_size=settings.batch_size,
-        )
-        cost = training_cost(self.run.stage1_folder(name))
-        shared: dict[str, Any] = {
+    def _baseline(self, name: str, stage1: LoadedStage1) -> dict[str, Any]:
+        """Fields of a row of a model without codebook."""
+        model, cost = stage1.model, training_cost(self.run.stage1_folder(name))
+        return {
             "model": name,
-            "kind": "vae",
+            "kind": stage1.record["kind"],
             "codebook_update": None,
-            "prior": "gaussian",
+            "bound": None,
+            "prior": None,
             "likelihood": stage1.record["architecture"]["likelihood"],
             "alphabet": model.levels,
-            "beta": model.beta,
-            "samples_k": settings.iwae_samples,
-            "labels": "none",
-            "psnr_db": bits.psnr_db,
+            "beta": model.beta if isinstance(model, VAE) else None,
+            "samples_k": None,
+            "labels": "given" if isinstance(model, VAE) and model.classes else "none",
             "psnr_of": _psnr_of(model),
             "stage1_sha256": stage1.sha256,
             "codebook_perplexity": None,
@@ -214,8 +211,36 @@ class Scoring:
             "steps": cost.steps,
             "train_seconds": cost.seconds,
         }
+
+    def _autoencoder(self, name: str, stage1: LoadedStage1, model: Autoencoder) -> Iterator[Scored]:
+        """No bits: nothing says what its latents cost. Reconstructions only."""
+        psnr = reconstruction_psnr_db(
+            model,
+            self.dataset.split(self.split).images,
+            seed=self.run.recipe.seed,
+            device=self.device,
+            batch_size=self.run.recipe.evaluation.batch_size,
+        )
+        yield _scored(None, **self._baseline(name, stage1), psnr_db=psnr)
+
+    def _bounds(self, name: str, stage1: LoadedStage1, model: VAE | VIMCO) -> Iterator[Scored]:
+        """ELBO and the tighter bound of several samples, of a conditional VAE given the labels."""
+        settings, split = self.run.recipe.evaluation, self.dataset.split(self.split)
+        common: dict[str, Any] = {"seed": self.run.recipe.seed, "device": self.device}
+        common["batch_size"] = settings.batch_size
+        conditional = isinstance(model, VAE) and model.classes > 0
+        labels = split.labels if conditional else None
+        bits = bound_bits(model, split.images, labels, samples=settings.iwae_samples, **common)
+        shared = {**self._baseline(name, stage1), "psnr_db": bits.psnr_db}
+        if isinstance(model, VIMCO):
+            usage = codebook_usage(drawn_codes(model, split.images, **common), codebook_size=model.codebook_size)
+            shared |= {"codebook_perplexity": usage.perplexity, "codebook_used": usage.used}
+            shared["codebook_size"] = model.codebook_size * model.code_shape[0]
+        shared["prior"] = "learned" if isinstance(model, VIMCO) else "gaussian"
         if not model.likelihood_is_discrete:
-            yield _scored(None, **{**shared, "bound": None, "samples_k": None})
+            yield _scored(None, **shared)
             return
-        yield _scored(bits.elbo, bound="elbo", **shared)
-        yield _scored(bits.importance_weighted, bound="iwae", **shared)
+        shared["samples_k"] = settings.iwae_samples
+        yield _scored(bits.elbo, **{**shared, "bound": "elbo"})
+        tighter = "multi-sample" if isinstance(model, VIMCO) else "iwae"
+        yield _scored(bits.multi_sample, **{**shared, "bound": tighter})

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stage1_vqvae import VAE
+from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.autoencoder import Autoencoder
 from twostage.data import ImageDataset
 
-from .generate import sample_vae
+from .drawing import reconstruct, sample_autoencoder, sample_vae, sample_vimco
 from .models import LoadedStage1
 from .neighbours import Neighbours, memorisation, nearest_images
 from .pictures import grid, to_bytes
@@ -26,6 +27,8 @@ COMPARED = 100
 """Samples, and as many test images, whose nearest training images are looked up."""
 SHOWN = 16
 NEIGHBOURS = 3
+FITTED = 5000
+"""Most training images behind the Gaussian that stands in for an autoencoder's missing prior."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ def model_sheets(
     device: torch.device,
     seed: int,
 ) -> list[Sheet]:
-    """All sheets of one model; a discrete one needs its prior."""
+    """All sheets of one model; a VQ-VAE needs its prior."""
     levels = stage1.model.levels
-    samples_NCHW, columns, caption = _samples(run, name, stage1, device=device, seed=seed)
+    samples_NCHW, columns, caption = _samples(run, name, stage1, dataset, device=device, seed=seed)
     return [
         Sheet("samples", grid(to_bytes(samples_NCHW, levels), columns=columns), caption),
         _reconstructions(name, stage1, dataset, device=device, seed=seed),
@@ -76,37 +79,44 @@ def model_sheets(
 
 
 def _samples(
-    run: Run, name: str, stage1: LoadedStage1, *, device: torch.device, seed: int
+    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
 ) -> tuple[np.ndarray, int, str]:
     """Images `[N, C, H, W]` in levels, columns of their sheet, and its caption."""
-    model = stage1.model
+    model, count = stage1.model, 10 * ROWS
     how = ", pixels sampled" if model.autoregressive else ""
-    if isinstance(model, VAE):
-        images = sample_vae(model, 10 * ROWS, temperature=1.0, seed=seed, device=device)
-        return images.cpu().numpy(), 10, f"{name}: decoded draws from the Gaussian prior{how}, temperature 1."
-    two_stage = load_run(run.path, model=name, device=device)
-    classes = len(two_stage.classes) if two_stage.pixelcnn.classes else 0
+    if isinstance(model, Autoencoder):
+        images_MCHW = dataset.train.images[evenly(len(dataset.train), FITTED)]
+        images = sample_autoencoder(model, images_MCHW, count, seed=seed, device=device)
+        source = "a Gaussian fitted to the latents of training images, because an autoencoder has no prior"
+        return images.cpu().numpy(), 10, f"{name}: decoded draws from {source}{how}."
+    if not isinstance(model, VAE | VQVAE):
+        images = sample_vimco(model, count, seed=seed, device=device)
+        return images.cpu().numpy(), 10, f"{name}: decoded draws from its factorised prior{how}, temperature 1."
+    two_stage = load_run(run.path, model=name, device=device) if isinstance(model, VQVAE) else None
+    conditional = two_stage.pixelcnn.classes if two_stage is not None else isinstance(model, VAE) and model.classes
+    classes = len(stage1.record["classes"]) if conditional else 0
     columns = min(classes, MOST_CLASSES) or 10
     labels = torch.arange(columns * ROWS) % columns if classes else None
-    images = two_stage.generate(columns * ROWS, labels=labels, seed=seed)
+    if two_stage is not None:
+        images, source = two_stage.generate(columns * ROWS, labels=labels, seed=seed), "prior sample -> decoder"
+    else:
+        assert isinstance(model, VAE)
+        images = sample_vae(model, columns * ROWS, labels_N=labels, seed=seed, device=device)
+        source = "decoded draws from the Gaussian prior"
     by_class = "" if not classes else ", one class a column"
     if classes > columns:
         by_class += f" (the first {columns} of {classes})"
-    return images.cpu().numpy(), columns, f"{name}: prior sample -> decoder{how}{by_class}, temperature 1."
+    return images.cpu().numpy(), columns, f"{name}: {source}{how}{by_class}, temperature 1."
 
 
-@torch.no_grad()
 def _reconstructions(
     name: str, stage1: LoadedStage1, dataset: ImageDataset, *, device: torch.device, seed: int
 ) -> Sheet:
     model = stage1.model
-    originals = dataset.test.images[evenly(len(dataset.test), RECONSTRUCTIONS)]
-    x_BCHW = torch.from_numpy(originals).to(device)
-    if isinstance(model, VAE):
-        decoded = model.reconstruct(x_BCHW, seed=seed)
-    else:
-        decoded = model.decode(model.encode(x_BCHW), seed=seed)
-    pairs = np.stack([to_bytes(originals, model.levels), to_bytes(decoded.cpu().numpy(), model.levels)], 1)
+    chosen = evenly(len(dataset.test), RECONSTRUCTIONS)
+    originals = dataset.test.images[chosen]
+    decoded = reconstruct(model, originals, dataset.test.labels[chosen], seed=seed, device=device)
+    pairs = np.stack([to_bytes(originals, model.levels), to_bytes(decoded, model.levels)], 1)
     what = "sampled reconstructions" if model.autoregressive else "reconstructions"
     return Sheet(
         "reconstructions",

@@ -11,8 +11,8 @@ from stage1_vqvae import VAE, VQVAE
 from stage2_prior import PixelCNN
 from twostage_pipelines.bits import (
     ItemBits,
+    bound_bits,
     codebook_distortion,
-    gaussian_bits,
     learned_rate_bits,
     swap_partners,
     uniform_rate_bits,
@@ -89,7 +89,7 @@ def test_gaussian_bits_split_into_distortion_and_rate_and_iwae_is_no_longer() ->
     torch.manual_seed(0)
     model = VAE(image_shape=(1, 4, 4), levels=5, downsampling=2, channels=8, head_channels=4, beta=7.0).eval()
     images = np.random.default_rng(0).integers(0, 5, (9, 1, 4, 4), dtype=np.uint8)
-    bits = gaussian_bits(model, images, samples=16, seed=0, device=CPU, batch_size=4)
+    bits = bound_bits(model, images, samples=16, seed=0, device=CPU, batch_size=4)
     assert bits.elbo.distortion is not None
     assert bits.elbo.rate is not None
     np.testing.assert_allclose(bits.elbo.total, bits.elbo.distortion + bits.elbo.rate, rtol=1e-6)
@@ -97,10 +97,10 @@ def test_gaussian_bits_split_into_distortion_and_rate_and_iwae_is_no_longer() ->
         kl = model.posterior(torch.from_numpy(images)).kl_nats().flatten(1).sum(1).numpy() / (16 * math.log(2))
     np.testing.assert_allclose(bits.elbo.rate, kl, rtol=1e-5)
     assert (bits.elbo.rate > 0).all()
-    assert bits.importance_weighted.mean < bits.elbo.mean
-    assert bits.importance_weighted.rate is None
-    again = gaussian_bits(model, images, samples=16, seed=0, device=CPU, batch_size=9)
-    np.testing.assert_allclose(bits.importance_weighted.total, again.importance_weighted.total, rtol=1e-5)
+    assert bits.multi_sample.mean < bits.elbo.mean
+    assert bits.multi_sample.rate is None
+    again = bound_bits(model, images, samples=16, seed=0, device=CPU, batch_size=9)
+    np.testing.assert_allclose(bits.multi_sample.total, again.multi_sample.total, rtol=1e-5)
 
 
 def test_standard_error_is_that_of_the_mean() -> None:

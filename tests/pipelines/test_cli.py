@@ -117,13 +117,17 @@ def test_verbs_commands_and_runners_agree() -> None:
     """Read with `ast`, so that no runner's torch is imported: each verb's function exists and takes its command."""
     assert {verb.command for verb in cli.VERBS.values()} == {cls.__name__ for cls in get_args(commands.Command)}
     for name, verb in cli.VERBS.items():
-        tree = ast.parse((ROOT / "pipelines" / f"{verb.module[1:]}.py").read_text(encoding="utf-8"))
-        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        assert verb.function in functions, name
-        arguments = functions[verb.function].args
-        assert [ast.unparse(argument.annotation) for argument in arguments.args if argument.annotation] == [
-            verb.command
-        ]
+        modules = [module for module in (verb.module, verb.sound) if module is not None]
+        assert modules, name
+        for module in modules:
+            file = ROOT / "pipelines" / f"{module[1:].replace('.', '/')}.py"
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+            assert verb.function in functions, (name, module)
+            arguments = functions[verb.function].args
+            assert [ast.unparse(argument.annotation) for argument in arguments.args if argument.annotation] == [
+                verb.command
+            ]
 
 
 # --- Commands ---
@@ -166,6 +170,9 @@ def test_run_gives_defaults_and_flags_change_them(run_folder: Path) -> None:
         ("--beta 4", "beta-vae-4", 4.0),
         ("--model beta-vae --beta 0.5", "beta-vae-0.5", 0.5),
         ("--model beta-vae-4", "beta-vae-4", 4.0),
+        ("--model ae", "ae", 1.0),
+        ("--model cvae", "cvae", 1.0),
+        ("--model vimco", "vimco", 1.0),
     ],
 )
 def test_baseline_has_one_name_per_beta(run_folder: Path, flags: str, model: str, beta: float) -> None:
@@ -196,11 +203,17 @@ def test_baseline_has_one_name_per_beta(run_folder: Path, flags: str, model: str
         ("train-baseline RUN --model beta-vae", ["needs --beta"]),
         ("train-baseline RUN --model beta-vae-4 --beta 3", ["disagree"]),
         ("train-baseline RUN --beta nan", ["--beta must be more than 0"]),
+        ("train-baseline RUN --beta 0", ["--beta must be more than 0"]),
+        ("train-baseline RUN --model cvae --beta 2", ["--beta is the weight of vae and beta-vae", "cvae"]),
+        ("train-baseline RUN --model vimc", ["'vimc'", "Did you mean vimco"]),
+        ("train-baseline RUN --gaussian.network mlp", ["gaussian.latent_dim must be at least 1, but is 0"]),
+        ("train-baseline RUN --vimco.samples 1", ["vimco.samples must be at least 2"]),
         ("generate RUN --count 0", ["--count must be at least 1, but is 0."]),
         ("generate RUN --temperature nan", ["--temperature must be more than 0"]),
         ("generate RUN --top-p 1.5", ["--top-p must be more than 0 and at most 1, but is 1.5."]),
         ("generate RUN --top-k -1", ["--top-k must be at least 0"]),
-        ("generate RUN --label -2", ["--label must be at least 0"]),
+        ("generate RUN --seconds 0", ["--seconds must be more than 0"]),
+        ("generate RUN --speaker theo --unlabelled", ["--unlabelled and --speaker theo contradict"]),
         ("generate RUN --label 1 --unlabelled", ["--unlabelled and --label 1 contradict"]),
         ("generate RUN --complete a.png", ["--complete FILE and --keep-rows N go together"]),
         ("generate RUN --keep-rows 2", ["--complete FILE and --keep-rows N go together"]),
@@ -208,9 +221,9 @@ def test_baseline_has_one_name_per_beta(run_folder: Path, flags: str, model: str
         ("generate RUN --model vqvae", ["'vqvae'", "Did you mean vq-vae"]),
         ("generate RUN --cuont 3", ["--cuont", "--count INT"]),
         ("generate", ["RUN"]),
-        ("reconstruct RUN", ["at least one image file"]),
+        ("reconstruct RUN", ["at least one file"]),
         ("reconstruct RUN a.png --seed -1", ["--seed must be between 0"]),
-        ("encode RUN --out codes.safetensors", ["at least one image file"]),
+        ("encode RUN --out codes.safetensors", ["at least one file"]),
         ("encode RUN a.png", ["--out"]),
         ("encode RUN a.png --out b.png", ["--out must be a file name that ends in .safetensors, but is b.png"]),
         ("encode RUN a.png --out c.safetensors --model vqvae", ["'vqvae'"]),

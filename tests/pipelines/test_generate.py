@@ -151,7 +151,7 @@ def test_completions_replace_those_of_the_same_file_only(
     [
         (["--keep-rows", "4"], 2, "--keep-rows must be less than the 4 rows of codes (one is 2 image rows), but is 4"),
         (["--keep-rows", "1", "--model", "vae"], 2, "a VAE has continuous latents"),
-        (["--keep-rows", "1", "--label", "3"], 2, "--label 3 is out of range"),
+        (["--keep-rows", "1", "--label", "3"], 2, "--label must be one of"),
         (["--keep-rows", "1", "--unlabelled"], 2, "label dropout"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twostage.config.check import LIMITS, baseline_beta, baseline_name, check_model, check_recipe
+from twostage.config.check import LIMITS, check_recipe
 from twostage.config.load import (
     dump_recipe,
     load_recipe,
@@ -19,6 +19,7 @@ from twostage.config.load import (
     recipe_names,
     shipped_text,
 )
+from twostage.config.model_names import baseline_beta, baseline_name, check_model
 from twostage.config.schema import DataConfig, PriorConfig, QuantiserConfig, Recipe, TrainingConfig
 from twostage.errors import RunError, UsageError
 
@@ -136,6 +137,9 @@ def test_every_number_has_a_limit_that_admits_its_default() -> None:
         ("[quantiser]\ndecay = 1.0", ["quantiser.decay must be at least 0 and less than 1", "1.0"]),
         ("[quantiser]\ncodebooks = 3", ["embedding_dim must be a multiple of quantiser.codebooks (3)", "64"]),
         ("[prior]\nkernel = 4", ["prior.kernel must be odd", "4"]),
+        ('[gaussian]\nnetwork = "mlp"', ["gaussian.network mlp", "gaussian.latent_dim must be at least 1"]),
+        ("[gaussian]\nfree_bits = -1.0", ["gaussian.free_bits must be at least 0", "-1.0"]),
+        ("[vimco]\nsamples = 1", ["vimco.samples must be at least 2", "but is 1"]),
     ],
 )
 def test_refusal_names_key_value_and_remedy(text: str, parts: list[str]) -> None:
@@ -212,3 +216,30 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[data]\nname = "mnist"\n[sound]\nchannels = 64\n',
+            "sound.channels is a setting of sound, but",
+        ),
+        ('[data]\nname = "vowels"\n[stage1]\nchannels = 64\n', "stage1.channels is a setting of images"),
+        ('[data]\nname = "vowels"\nhorizontal_flips = true\n', "data.horizontal_flips is a setting of images"),
+        ('[data]\nname = "vowels"\n[evaluation]\nsearch_items = 3\n', "evaluation.search_items is a setting of images"),
+        ('[data]\nname = "mnist"\n[evaluation]\nsampled_items = 3\n', "evaluation.sampled_items is a setting of sound"),
+        ('[data]\nname = "vowels"\n[gaussian]\nlatent_dim = 3\n', "gaussian.latent_dim is a setting of images"),
+        ('[data]\nname = "vowels"\n[vimco]\nsamples = 3\n', "vimco.samples is a setting of images"),
+        ('models = ["ae"]\n[data]\nname = "vowels"\n', "ae is a model of images, but the data are recordings"),
+        ('[data]\nname = "vowels"\n[recordings]\nsample_rate_hz = 16000\n', "says how a folder is read"),
+        ('[data]\nname = "vowels"\n[sound]\nsegment_samples = 1000\n', "a multiple of the 64 samples of a code"),
+        ('[data]\nname = "vowels"\n[sound]\ndownsampling_layers = 8\n', "sound.downsampling_layers must be"),
+        (
+            '[data]\nname = "vowels"\n[wavenet_prior]\nconditional = false\nlabel_dropout = 0.1\n',
+            "wavenet_prior.label_dropout hides labels",
+        ),
+    ],
+)
+def test_settings_of_the_other_kind_of_data_are_refused(text: str, said: str) -> None:
+    assert said in refusal(text)

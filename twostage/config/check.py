@@ -4,14 +4,14 @@ Files and command-line flags end in the same `Recipe`, so both pass through `che
 every numeric field of the schema (a test sees to it); a field without a sensible bound would have no business there.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from ..errors import UsageError
+from .model_names import check_model, check_model_kind
 from .schema import (
     DataConfig,
     EvaluationConfig,
@@ -19,14 +19,15 @@ from .schema import (
     PriorConfig,
     QuantiserConfig,
     Recipe,
+    RecordingsConfig,
+    SoundConfig,
     Stage1Config,
     TrainingConfig,
+    VimcoConfig,
+    WaveNetDecoderConfig,
+    WaveNetPriorConfig,
 )
 
-MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "vae")
-"""Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
-
-_BETA_VAE = re.compile(r"beta-vae-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _RECIPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -62,6 +63,37 @@ _SHARE = Limit(0, 1, high_open=True)
 LIMITS: dict[type, dict[str, Limit]] = {
     Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
     DataConfig: {"image_size": Limit(2, 4096), "skip_unreadable": _NOT_NEGATIVE},
+    RecordingsConfig: {"sample_rate_hz": Limit(1000, 192_000)},
+    SoundConfig: {
+        "mixtures": Limit(1, 1024),
+        "downsampling_layers": Limit(4, 7),
+        "channels": Limit(8, 65536),
+        "residual_blocks": _NOT_NEGATIVE,
+        "residual_channels": _COUNT,
+        "head_channels": _COUNT,
+        "speaker_channels": _COUNT,
+        "spectral_weight": _NOT_NEGATIVE,
+        "segment_samples": Limit(128, 2**24),
+    },
+    WaveNetDecoderConfig: {
+        "blocks": Limit(0, 64),
+        "layers_per_block": Limit(1, 16),
+        "channels": _COUNT,
+        "kernel": Limit(2, 3),
+        "head_channels": _COUNT,
+        "dropout": _SHARE,
+        "mixtures": Limit(1, 1024),
+        "segment_samples": Limit(128, 2**24),
+    },
+    WaveNetPriorConfig: {
+        "blocks": Limit(1, 64),
+        "layers_per_block": Limit(1, 16),
+        "channels": _COUNT,
+        "kernel": Limit(2, 3),
+        "dropout": _SHARE,
+        "label_dropout": _SHARE,
+        "max_seconds": _NOT_NEGATIVE,
+    },
     Stage1Config: {
         # Half as many at twice the grid's side.
         "channels": Limit(2),
@@ -82,7 +114,16 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "revival_threshold": _SHARE,
         "auxiliary_weight": _NOT_NEGATIVE,
     },
-    GaussianConfig: {"latent_channels": _COUNT, "auxiliary_weight": _NOT_NEGATIVE},
+    GaussianConfig: {
+        "latent_channels": _COUNT,
+        "latent_dim": Limit(0, 65536),
+        "mlp_layers": Limit(1, 64),
+        "mlp_width": _COUNT,
+        "kl_warmup_steps": _NOT_NEGATIVE,
+        "free_bits": _NOT_NEGATIVE,
+        "auxiliary_weight": _NOT_NEGATIVE,
+    },
+    VimcoConfig: {"samples": Limit(2, 1024)},
     PriorConfig: {
         "layers": _COUNT,
         "channels": _COUNT,
@@ -107,6 +148,8 @@ LIMITS: dict[type, dict[str, Limit]] = {
     EvaluationConfig: {
         "iwae_samples": _COUNT,
         "batch_size": _COUNT,
+        "batch_samples": _COUNT,
+        "sampled_items": _NOT_NEGATIVE,
         "search_items": _NOT_NEGATIVE,
         "search_candidates": Limit(2, 65536),
         "search_sweeps": _COUNT,
@@ -114,6 +157,18 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "frechet_samples": _NOT_NEGATIVE,
     },
 }
+
+
+_SOUND_SECTIONS = ("recordings", "sound", "wavenet_decoder", "decoder_training", "wavenet_prior")
+_IMAGE_SECTIONS = ("stage1", "vimco", "prior")
+_IMAGE_SETTINGS = {
+    "data": (
+        "image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise",
+    ),
+    "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width", "kl_warmup_steps", "free_bits"),
+    "evaluation": ("search_items", "coded_items", "frechet_samples"),
+}  # fmt: skip
+_SOUND_SETTINGS = {"evaluation": ("batch_samples", "sampled_items")}
 
 
 def check_recipe(recipe: Recipe, *, source: str) -> None:
@@ -133,6 +188,44 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             f"{source}: quantiser.embedding_dim must be a multiple of quantiser.codebooks ({quantiser.codebooks}), "
             f"but is {quantiser.embedding_dim}."
         )
+    _check_kind(recipe, source)
+    _check_images(recipe, source)
+    _check_sound(recipe, source)
+    for section in ("codebook_training", "decoder_training", "prior_training", "baseline_training"):
+        training: TrainingConfig = getattr(recipe, section)
+        if training.patience and training.validate_every > training.steps:
+            raise UsageError(
+                f"{source}: {section}.patience counts validations, but {section}.validate_every "
+                f"({training.validate_every}) is more than {section}.steps ({training.steps})."
+            )
+        if training.warmup_steps > training.steps:
+            raise UsageError(
+                f"{source}: {section}.warmup_steps must be at most {section}.steps ({training.steps}), "
+                f"but is {training.warmup_steps}."
+            )
+
+
+def _check_kind(recipe: Recipe, source: str) -> None:
+    """No setting of images in a recipe of sound, and none of sound in one of images: it would do nothing."""
+    if recipe.is_sound:
+        for name in recipe.models:
+            check_model_kind(name, source=f"{source}: models", sound=True)
+    untouched = Recipe()
+    other = _IMAGE_SECTIONS if recipe.is_sound else _SOUND_SECTIONS
+    keys = [(section, item.name) for section in other for item in fields(getattr(recipe, section))]
+    shared = _IMAGE_SETTINGS if recipe.is_sound else _SOUND_SETTINGS
+    keys += [(section, key) for section, names in shared.items() for key in names]
+    for section, key in keys:
+        value = getattr(getattr(recipe, section), key)
+        if value != getattr(getattr(untouched, section), key):
+            about = "images" if recipe.is_sound else "sound"
+            raise UsageError(
+                f"{source}: {section}.{key} is a setting of {about}, but data.name is {recipe.data.name} and it is "
+                f"{value!r}: leave it out."
+            )
+
+
+def _check_images(recipe: Recipe, source: str) -> None:
     data = recipe.data
     if data.test_folder and not data.train_folder:
         raise UsageError(f"{source}: data.test_folder needs data.train_folder, which is not given.")
@@ -147,6 +240,11 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
                 f"{source}: {section}.auxiliary_weight is for autoregressive decoders, but "
                 "stage1.autoregressive_layers is 0."
             )
+    if recipe.gaussian.network == "mlp" and not recipe.gaussian.latent_dim:
+        raise UsageError(
+            f"{source}: gaussian.network mlp has a vector of latents, so gaussian.latent_dim must be at least 1, but "
+            "is 0."
+        )
     if recipe.prior.label_dropout and not recipe.prior.conditional:
         raise UsageError(
             f"{source}: prior.label_dropout hides labels of a conditional prior, but prior.conditional is false."
@@ -161,45 +259,23 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             f"{source}: stage1.likelihood bernoulli and data.binarise static or dynamic go together, but they are "
             f"{recipe.stage1.likelihood} and {data.binarise}."
         )
-    for section in ("codebook_training", "prior_training", "baseline_training"):
-        training: TrainingConfig = getattr(recipe, section)
-        if training.patience and training.validate_every > training.steps:
+
+
+def _check_sound(recipe: Recipe, source: str) -> None:
+    if recipe.wavenet_prior.label_dropout and not recipe.wavenet_prior.conditional:
+        raise UsageError(
+            f"{source}: wavenet_prior.label_dropout hides labels of a conditional prior, but wavenet_prior.conditional "
+            "is false."
+        )
+    if recipe.data.name == "vowels" and recipe.recordings != RecordingsConfig():
+        raise UsageError(f"{source}: [recordings] says how a folder is read, but data.name is vowels: leave it out.")
+    for section in ("sound", "wavenet_decoder"):
+        samples, stride = getattr(recipe, section).segment_samples, 2**recipe.sound.downsampling_layers
+        if samples % stride:
             raise UsageError(
-                f"{source}: {section}.patience counts validations, but {section}.validate_every "
-                f"({training.validate_every}) is more than {section}.steps ({training.steps})."
+                f"{source}: {section}.segment_samples must be a multiple of the {stride} samples of a code, but is "
+                f"{samples}."
             )
-        if training.warmup_steps > training.steps:
-            raise UsageError(
-                f"{source}: {section}.warmup_steps must be at most {section}.steps ({training.steps}), "
-                f"but is {training.warmup_steps}."
-            )
-
-
-def check_model(name: str, *, source: str) -> None:
-    """Raise `UsageError` unless `name` is one of `MODEL_NAMES` or the `baseline_name` of a beta > 0."""
-    match = _BETA_VAE.fullmatch(name)
-    if name in MODEL_NAMES or (match and 0 < float(match[1]) < math.inf and baseline_name(float(match[1])) == name):
-        return
-    raise UsageError(
-        f"{source}: expected a model out of {', '.join(MODEL_NAMES)} or beta-vae-B with B > 0, B != 1 (beta-vae-4), "
-        f"but got {name!r}.{near_matches(name, MODEL_NAMES)}"
-    )
-
-
-def baseline_name(beta: float) -> str:
-    """Name of the VAE trained at `beta`: `vae` at 1, else `beta-vae-4`, `beta-vae-0.5`."""
-    return "vae" if beta == 1 else f"beta-vae-{beta:.12g}"
-
-
-def baseline_beta(name: str) -> float:
-    """The beta that `baseline_name` was given; 1 for `vae`."""
-    return float(name.removeprefix("beta-vae-")) if name.startswith("beta-vae-") else 1.0
-
-
-def near_matches(name: str, names: Iterable[str]) -> str:
-    """` Did you mean ...?` with a leading space, or nothing when nothing is near."""
-    near = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _check_models(models: tuple[str, ...], source: str) -> None:

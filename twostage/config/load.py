@@ -3,22 +3,40 @@
 A file holds only what differs from the schema's defaults; `dump_recipe` writes everything. pydantic validates strictly
 (no "5" for 5) and forbids unknown keys; it is imported only when a file is read, since it costs more start-up time
 than the rest of the command line together.
+
+A recipe may come from anywhere. tomllib takes time and memory that grow with the square of the parts of a dotted key
+and recurses where brackets nest, hence the limits on a file's size and on the dots in a line, both far above what all
+settings written out take.
 """
 
 import difflib
+import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import RunError, UsageError
-from .check import check_recipe, near_matches
+from ..printable import printable
+from ..regular import open_regular
+from .check import check_recipe
+from .model_names import near_matches
 from .schema import Recipe
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+LARGEST_BYTES = 1 << 16
+MOST_DOTS = 100
+_SEAL = "is the SHA-256 of what follows; a file without this line may be changed by hand"
+_SEALED = re.compile(rf"# ([0-9a-f]{{64}}) {_SEAL}\n", re.ASCII)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -42,23 +60,64 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 def parse_recipe(text: str, *, source: str, default_name: str = "custom") -> Recipe:
     """Recipe of TOML `text`; `source` is the file name that errors show."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source} is not valid TOML: {error}.") from None
+    values = _parse_toml(text, source)
     if not values:
         raise UsageError(f"{source} holds no setting: start from a shipped recipe (twostage recipes digits > FILE).")
     values.setdefault("name", default_name)
     try:
         # Through JSON because strict mode takes an array for a tuple and a table for a dataclass only there.
-        recipe = TypeAdapter(Recipe).validate_json(json.dumps(values, default=_no_setting), strict=True)
+        recipe = _adapter().validate_json(json.dumps(values, default=_no_setting), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise UsageError(_too_deep(source)) from None
         raise UsageError(_explain(first["loc"], values, source)) from None
+    except RecursionError:
+        raise UsageError(_too_deep(source)) from None
+    except ValueError:  # json.dumps on a number of more digits than Python writes
+        raise UsageError(_too_long_number(source)) from None
     check_recipe(recipe, source=source)
+    for key, value in _leaves(recipe):
+        if any("\0" in part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, str)):
+            raise UsageError(f"{source}: {key} must not hold the character U+0000, but is {_show(value)}.")
     return recipe
+
+
+@cache
+def _adapter() -> "TypeAdapter[Recipe]":
+    """Takes longer to make than a hundred recipes to read."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Recipe)
+
+
+def _parse_toml(text: str, source: str) -> dict[str, Any]:
+    if len(text) > LARGEST_BYTES:
+        raise UsageError(_too_large(source))
+    if max(line.count(".") for line in text.split("\n")) > MOST_DOTS:
+        raise UsageError(f"{source} has a line with more than {MOST_DOTS} dots: no key has so many parts, correct it.")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise UsageError(_too_deep(source)) from None
+    except ValueError:
+        raise UsageError(_too_long_number(source)) from None
+
+
+def _too_large(source: str) -> str:
+    return f"{source} is larger than the {LARGEST_BYTES} bytes that are read of a recipe: is it the right file?"
+
+
+def _too_deep(source: str) -> str:
+    return f"{source} nests tables or lists too deeply: a setting stands in one table at most and is no list of lists."
+
+
+def _too_long_number(source: str) -> str:
+    return f"{source} holds a number of several thousand digits, which no setting takes: correct it."
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -66,6 +125,16 @@ def dump_recipe(recipe: Recipe) -> str:
     import tomli_w
 
     return tomli_w.dumps(_without_none(asdict(recipe)))
+
+
+def dump_run_recipe(recipe: Recipe) -> str:
+    """`dump_recipe` under a comment with its SHA-256, by which `load_run_recipe` notices a changed or cut file.
+
+    A flipped bit in a number is another valid number, and of settings such as those of [evaluation] nothing else in a
+    run folder keeps a record.
+    """
+    text = dump_recipe(recipe)
+    return f"# {hashlib.sha256(text.encode()).hexdigest()} {_SEAL}\n{text}"
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -93,11 +162,30 @@ def load_run_recipe(run: Path) -> Recipe:
             f"{run} is not a run folder ({what}): start one with `twostage train-codebook RECIPE --out {run}`."
         )
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"), source=str(path))
+        text = _read_text(path)
+        _check_seal(text, path)
+        return parse_recipe(text, source=str(path))
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is damaged: byte {error.start} is not UTF-8 text.") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
     except UsageError as error:
         raise RunError(f"{error} This run's configuration is damaged or was written by another version.") from None
+
+
+def _check_seal(text: str, path: Path) -> None:
+    """Refuse a file that is not what `dump_run_recipe` wrote; one that has no such comment is taken as it is."""
+    sealed = _SEALED.match(text)
+    if sealed is None:
+        # Half of the comment is not taken for none.
+        whole = not any(part in text for part in _SEAL.split("; "))
+    else:
+        whole = hashlib.sha256(text[sealed.end() :].encode()).hexdigest() == sealed[1]
+    if not whole:
+        raise RunError(
+            f"{path} is damaged or was changed by hand: put the old file back, give settings as flags of the command, "
+            "or, to keep the change, remove its first line."
+        )
 
 
 def user_path(text: str) -> Path:
@@ -122,7 +210,7 @@ def _shipped() -> Traversable:
 
 def _read_file(path: Path, given: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _read_text(path)
     except (FileNotFoundError, NotADirectoryError):
         near = near_matches(path.stem if path.suffix == ".toml" else given, recipe_names())
         raise UsageError(
@@ -134,6 +222,16 @@ def _read_file(path: Path, given: str) -> str:
         raise UsageError(f"{given} is not a TOML file: byte {error.start} is not UTF-8 text.") from None
     except OSError as error:
         raise UsageError(f"{given} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise UsageError(f"{given!r:.80} cannot be the name of a file: it holds the character U+0000.") from None
+
+
+def _read_text(path: Path) -> str:
+    with open_regular(path) as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise UsageError(_too_large(str(path)))
+    return data.decode("utf-8")
 
 
 def _no_setting(value: Any) -> dict[str, str]:
@@ -152,7 +250,7 @@ def _explain(location: tuple[int | str, ...], values: dict[str, Any], source: st
             given = given[part]
             hints = get_type_hints(expected)
             if part not in hints:
-                return f"{source}: unknown key {'.'.join(names)} (= {_show(given)}).{_near_keys(names)}"
+                return f"{source}: unknown key {_plain('.'.join(names))} (= {_show(given)}).{_near_keys(names)}"
             expected = hints[part]
     near = near_matches(given, get_args(expected)) if get_origin(expected) is Literal and isinstance(given, str) else ""
     return f"{source}: {'.'.join(names)} must be {_describe(expected)}, but is {_show(given)}.{near}"
@@ -197,8 +295,12 @@ def _show(value: Any) -> str:
         return "unset"
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return _plain(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _plain(text: str) -> str:
+    """No longer than a line, and fit for one."""
+    return printable(text if len(text) <= 80 else text[:77] + "...")
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

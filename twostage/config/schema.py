@@ -8,14 +8,16 @@ is its help text. Modules never see these classes: pipelines unpack them into pl
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from .sound_schema import SOUND_DATA, RecordingsConfig, SoundConfig, WaveNetDecoderConfig, WaveNetPriorConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images are modelled."""
+    """Which images or recordings are modelled."""
 
-    name: Literal["digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images"] = "digits"
-    """Data set: digits and shapes (drawn, with known factors) are built in; mnist, fashion-mnist and cifar10 come from
-    their official files; images is any folder of images."""
+    name: Literal["digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images", "recordings", "vowels"] = "digits"
+    """Data set: digits, shapes (drawn, with known factors) and vowels (synthetic) are built in; mnist, fashion-mnist
+    and cifar10 come from their official files; images and recordings are any folder of images or sound files."""
     path: str | None = None
     """Folder of the files (cifar10: or its archive). Unless given, named sets are downloaded once, checksummed."""
     image_size: int = 32
@@ -29,7 +31,8 @@ class DataConfig:
     test_folder: str | None = None
     """Sub-folder of test images. Unless given: a tenth of all images is held out. Goes with train_folder."""
     skip_unreadable: int = 0
-    """Unreadable files of a folder that may be left out, by name in the record; one more is an error."""
+    """Unreadable files of a folder of images or recordings that may be left out, by name in the record; one more is an
+    error."""
     horizontal_flips: bool = False
     """Mirror training images at random; the prior sees the codes of both sides."""
     binarise: Literal["none", "static", "dynamic"] = "none"
@@ -93,12 +96,32 @@ class QuantiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianConfig:
-    """The continuous bottleneck of the VAE baseline."""
+    """The continuous bottleneck of the baselines: autoencoder, VAE, beta-VAE and conditional VAE."""
 
     latent_channels: int = 8
     """Gaussian latents per grid position."""
+    latent_dim: int = 0
+    """Length of a vector of latents; 0: a grid with latent_channels per position."""
+    network: Literal["convolutional", "mlp"] = "convolutional"
+    """Encoder and decoder around a vector: the convolutions of stage1, or hidden layers over all pixels."""
+    mlp_layers: int = 1
+    """Hidden layers on each side, read by `mlp` alone."""
+    mlp_width: int = 512
+    """Their width."""
+    kl_warmup_steps: int = 0
+    """Steps over which the weight of the KL term grows from zero to beta."""
+    free_bits: float = 0.0
+    """Nats per latent below which training lowers the KL no further."""
     auxiliary_weight: float = 0.0
     """As quantiser.auxiliary_weight. Above 0 the baseline is no longer trained on the bound that it is scored by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VimcoConfig:
+    """Training of the baseline with the discrete latents of the VQ-VAE but without its quantiser (VIMCO)."""
+
+    samples: int = 10
+    """k of the training bound; a step decodes k times. The paper used 50."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +182,11 @@ class EvaluationConfig:
     """k of the importance-weighted bound."""
     batch_size: int = 256
     """Items per forward pass; changes memory and speed, not results."""
+    batch_samples: int = 262_144
+    """The same for recordings: most samples per forward pass, padding included."""
+    sampled_items: int = 100
+    """Recordings, spread over the split, that a WaveNet decoder reconstructs sample by sample for the log-mel
+    distance; 0: none."""
     search_items: int = 0
     """Items, spread over the split, whose codes are searched for fewer total bits: a row of its own; 0: no search."""
     search_candidates: int = 4
@@ -186,13 +214,24 @@ class Recipe:
     threads: int = 0
     """CPU threads for torch; 0 leaves the choice to torch. Part of the record: other counts round differently."""
     models: tuple[str, ...] = ("vq-vae", "vq-vae-loss", "vae")
-    """Models that `train` fits in this order: vq-vae, vq-vae-ema, vq-vae-loss, vae, beta-vae-B."""
+    """Models to fit, in this order: vq-vae, vq-vae-ema, vq-vae-loss, ae, vae, beta-vae-B, cvae, vimco."""
     data: DataConfig = field(default_factory=DataConfig)
+    recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
+    sound: SoundConfig = field(default_factory=SoundConfig)
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     gaussian: GaussianConfig = field(default_factory=GaussianConfig)
+    vimco: VimcoConfig = field(default_factory=VimcoConfig)
     codebook_training: TrainingConfig = field(default_factory=TrainingConfig)
+    wavenet_decoder: WaveNetDecoderConfig = field(default_factory=WaveNetDecoderConfig)
+    decoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    wavenet_prior: WaveNetPriorConfig = field(default_factory=WaveNetPriorConfig)
     prior_training: TrainingConfig = field(default_factory=TrainingConfig)
     baseline_training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the data are recordings."""
+        return self.data.name in SOUND_DATA

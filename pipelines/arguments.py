@@ -1,0 +1,85 @@
+"""Arguments that several commands share, as types that tyro turns into flags, and their checks. Without torch."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from twostage.config.check import check_recipe
+from twostage.config.load import user_path
+from twostage.config.model_names import check_model
+from twostage.config.schema import Recipe
+from twostage.errors import UsageError
+
+SOURCE = "command line"
+
+RecipeArgument = Annotated[
+    Positional[str], arg(metavar="RECIPE", help="A shipped recipe (see `twostage recipes`) or the path of a TOML file.")
+]
+RunArgument = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder that `train` or `train-codebook` wrote.")]
+FlatRecipe = Annotated[Recipe, arg(name="")]
+OutRun = Annotated[
+    Path | None, arg(metavar="RUN", help="Run folder to write (default: runs/RECIPE)", help_behavior_hint="")
+]
+OutFolder = Annotated[
+    Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/samples)", help_behavior_hint="")
+]
+RunModel = Annotated[
+    str, arg(metavar="NAME", help="Model of the run (default: the recipe's main model)", help_behavior_hint="")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], arg(help="Where to compute; auto takes a CUDA device when there is one.")
+]
+Resume = Annotated[
+    Literal["auto", "never", "must"],
+    arg(help="auto continues what was begun, never refuses to, must refuses to start afresh."),
+]
+DryRun = Annotated[
+    FlagCreatePairsOff[bool], arg(help="Check everything, say what would be done and where; do nothing.")
+]
+Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="(one or more)")]
+PixelSeed = Annotated[
+    int, arg(help="Of what is drawn, such as the pixels of an autoregressive decoder: same seed, same files.")
+]
+DecoderChoice = Annotated[
+    Literal["auto", "wavenet", "convolutional"],
+    arg(help="Runs on recordings: which decoder; auto takes the WaveNet where it is trained."),
+]
+Speaker = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+SOUND_FLAGS = ("speaker", "seconds", "decoder")
+"""Flags of verbs for both kinds of run that mean something for recordings only."""
+IMAGE_FLAGS = ("complete", "keep_rows", "reconstruct.label")
+"""The same for images; with the name of a verb, of that verb alone."""
+CodebookModel = Literal["vq-vae", "vq-vae-ema", "vq-vae-loss"]
+
+
+def resolved_recipe(recipe: Recipe) -> Recipe:
+    """Checked, with an absolute data path: the run folder's config.toml is read from other working directories too."""
+    check_recipe(recipe, source=SOURCE)
+    if recipe.data.path is None:
+        return recipe
+    return replace(recipe, data=replace(recipe.data, path=str(user_path(recipe.data.path).resolve())))
+
+
+def check_named(model: str, *, kind: Literal["any", "baseline"] = "any") -> None:
+    if model:
+        check_model(model, source="--model")
+    if kind == "baseline" and model.startswith("vq-vae"):
+        raise UsageError(
+            f"--model {model} is not a baseline: expected ae, vae, beta-vae, cvae or vimco, or use train-codebook."
+        )
+
+
+def require_files(verb: str, files: tuple[Path, ...]) -> None:
+    if not files:
+        raise UsageError(f"{verb} needs at least one file: twostage {verb} RUN FILE...")
+
+
+def check_seed(seed: int) -> None:
+    require("--seed", seed, 0 <= seed < 2**32, "between 0 and 4294967295")
+
+
+def require(flag: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{flag} must be {expected}, but is {value}.")

@@ -1,0 +1,22 @@
+"""Images or recordings: the data set of a recipe, whichever it is about."""
+
+from twostage.audio import AudioDataset
+from twostage.config.schema import Recipe
+from twostage.data import ImageDataset, load_dataset
+
+AnyDataset = ImageDataset | AudioDataset
+
+
+def load_data(recipe: Recipe) -> AnyDataset:
+    """Read the recipe's data set into memory.
+
+    Raises:
+        UsageError: the settings do not fit together.
+        DataError: a file is missing, damaged or not what its name says, or cannot be downloaded.
+        RunError: a library that sound needs cannot be loaded.
+    """
+    if not recipe.is_sound:
+        return load_dataset(recipe.data)
+    from .sound.data import load_sound
+
+    return load_sound(recipe)

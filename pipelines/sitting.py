@@ -1,0 +1,135 @@
+"""A command that trains: what it shares with all its trainings, checked before anything is written, and one training.
+
+Images and sound differ in their models, tasks and data; when a training may begin, what its folder holds and what is
+said about it is the same for both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from twostage.checkpoint import verify_checkpoint
+from twostage.config.schema import Recipe
+from twostage.errors import RunError, UsageError
+from twostage.progress import say
+from twostage.training import Fit, Task, seed_step
+
+from .datasets import AnyDataset
+from .device import pick_device, use_threads
+from .jobs import Job, Resume, check_jobs, record_of
+from .models import Loaded
+from .run import Run, check_folder, is_finished
+
+D = TypeVar("D", bound=AnyDataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sitting(Generic[D]):
+    """What every training of one command shares; made by `prepare`, which has checked it."""
+
+    run: Run
+    dataset: D
+    device: torch.device
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+
+def prepare(
+    run: Run,
+    dataset: D,
+    jobs: list[Job],
+    *,
+    describe: Callable[[], str],
+    size_of: Callable[[Job], str],
+    device: str,
+    resume: Resume,
+    dry_run: bool,
+) -> Sitting[D] | None:
+    """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
+
+    Args:
+        run: where and with which recipe.
+        dataset: what is learned from.
+        jobs: the trainings in order.
+        describe: what the data set is, in words.
+        size_of: size of a job's model in words, empty where it is not known yet; refuses sizes that do not fit.
+        device, resume, dry_run: of the command.
+
+    Raises:
+        UsageError: settings, data, device or run folder do not fit together.
+    """
+    check_folder(run.path)
+    check_jobs(run, jobs, dataset, resume)
+    where = pick_device(device)
+    use_threads(run.recipe.threads)
+    plan = [_plan(job, len(dataset.train), size_of) for job in jobs]
+    if dry_run:
+        counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
+        say(f"{dataset.name}: {counts} {describe()}; device {where}")
+        say("\n".join([*plan, f"would write {run.path}; nothing was done"]))
+        return None
+    run.write()
+    return Sitting(run=run, dataset=dataset, device=where)
+
+
+def _plan(job: Job, items: int, size_of: Callable[[Job], str]) -> str:
+    """One line on a job."""
+    training = job.training
+    if training.batch_size > items:
+        raise UsageError(f"{job.label}: a batch of {training.batch_size} is more than the {items} training items")
+    size = size_of(job)
+    state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
+    return f"  {job.label}: {size}{', ' if size else ''}{state}"
+
+
+def check_codebook_of(job: Job, stage1: Loaded[Any]) -> None:
+    """Raise UsageError where the job's folder holds a training on the codes of another codebook."""
+    earlier = record_of(job.folder)
+    if earlier is not None and earlier["stage1_sha256"] != stage1.sha256:
+        raise UsageError(
+            f"{job.folder} holds a {'prior' if job.stage == 'prior' else 'decoder'} of codebook "
+            f"{earlier['stage1_sha256'][:12]}, but {job.model} was trained again since ({stage1.sha256[:12]}): remove "
+            f"that folder, then run train-{job.stage}"
+        )
+
+
+def fit(
+    sitting: Sitting[D],
+    job: Job,
+    record: dict[str, Any],
+    *,
+    make_model: Callable[[], nn.Module],
+    make_task: Callable[[Any], Task],
+) -> None:
+    """Train into the job's folder, or continue, or return where it is finished."""
+    if is_finished(job.folder):
+        if verify_checkpoint(job.folder / "best") is None:
+            raise RunError(
+                f"{job.label} is trained, but its best model {job.folder / 'best'} is damaged or missing: restore it "
+                f"or remove {job.folder}, and run the same command again"
+            )
+        say(f"{job.label}: already trained in {job.folder}")
+        return
+    # The weights are drawn on the CPU, so that every device starts from the same ones.
+    seed_step(sitting.recipe.seed, 0)
+    model = make_model().to(sitting.device)
+    training = Fit(
+        make_task(model),
+        folder=job.folder,
+        budget=job.training,
+        seed=sitting.recipe.seed,
+        record={**record, "model": job.model, "config": job.config},
+        device=sitting.device,
+    )
+    result = training.run(label=job.label)
+    say(
+        f"{job.label}: {result.steps} steps{' (stopped early)' if result.stopped_early else ''} in "
+        f"{result.seconds:.0f} s; best validation "
+        f"{training.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}; "
+        f"saved in {job.folder}"
+    )

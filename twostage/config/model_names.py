@@ -1,0 +1,48 @@
+"""Names of models: a closed list, and the family of beta-VAEs beside it. Without torch."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+
+from ..errors import UsageError
+
+MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "ae", "vae", "cvae", "vimco")
+"""Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
+_IMAGE_MODELS = ("ae", "cvae", "vimco")
+"""Those that do not exist for recordings."""
+
+_BETA_VAE = re.compile(r"beta-vae-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+
+
+def check_model(name: str, *, source: str) -> None:
+    """Raise `UsageError` unless `name` is one of `MODEL_NAMES` or the `baseline_name` of a beta > 0."""
+    match = _BETA_VAE.fullmatch(name)
+    if name in MODEL_NAMES or (match and 0 < float(match[1]) < math.inf and baseline_name(float(match[1])) == name):
+        return
+    raise UsageError(
+        f"{source}: expected a model out of {', '.join(MODEL_NAMES)} or beta-vae-B with B > 0, B != 1 (beta-vae-4), "
+        f"but got {name!r}.{near_matches(name, MODEL_NAMES)}"
+    )
+
+
+def check_model_kind(name: str, *, source: str, sound: bool) -> None:
+    """Raise `UsageError` where a model of images is asked for on recordings."""
+    if sound and name in _IMAGE_MODELS:
+        raise UsageError(f"{source}: {name} is a model of images, but the data are recordings: choose vae or beta-vae.")
+
+
+def baseline_name(beta: float) -> str:
+    """Name of the VAE trained at `beta`: `vae` at 1, else `beta-vae-4`, `beta-vae-0.5`."""
+    return "vae" if beta == 1 else f"beta-vae-{beta:.12g}"
+
+
+def baseline_beta(name: str) -> float:
+    """The beta that `baseline_name` was given; 1 for `vae`."""
+    return float(name.removeprefix("beta-vae-")) if name.startswith("beta-vae-") else 1.0
+
+
+def near_matches(name: str, names: Iterable[str]) -> str:
+    """` Did you mean ...?` with a leading space, or nothing when nothing is near."""
+    near = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
