@@ -1,0 +1,133 @@
+"""`twostage evaluate` of a run on recordings: one table and one JSON file with the bits/sample of every model."""
+
+import numpy as np
+import torch
+
+from stage1_vqvae import SoundVQVAE
+from twostage.audio import AudioDataset
+from twostage.audio.spectral import log_mel_settings
+from twostage.errors import RunError
+from twostage.progress import say
+
+from ..commands import Evaluate
+from ..device import pick_device, use_threads
+from ..models import Loaded
+from ..results import PairedDifference
+from ..run import Run
+from .bits import ratio_error
+from .code_meaning import CodeMeaning, code_meaning
+from .data import load_sound
+from .extract import extract_sound_codes, lengths_of, speakers_of
+from .lossless import flac_bits
+from .models import sound_stage1
+from .results import Flac, SoundEvaluation, print_sound_evaluation
+from .scoring import ScoredSound, SoundScoring
+
+
+def _paired(scored: list[ScoredSound], samples: list[int]) -> tuple[PairedDifference, ...]:
+    """Every row of the reference's alphabet against it: the first VQ-VAE with a learned prior."""
+    reference = next((each for each in scored if each.row.prior == "learned"), None)
+    if reference is None:
+        return ()
+    lengths = np.asarray(samples)
+    differences = []
+    for other in scored:
+        if other is reference or other.row.alphabet != reference.row.alphabet:
+            continue
+        delta = other.bits - reference.bits
+        differences.append(
+            PairedDifference(
+                reference=reference.row.name,
+                other=other.row.name,
+                bits_per_dim=float(delta.sum() / lengths.sum()),
+                standard_error=ratio_error(delta, lengths),
+            )
+        )
+    return tuple(differences)
+
+
+def _meaning(run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, split: str) -> CodeMeaning:
+    files = extract_sound_codes(run, name, stage1, dataset, stage1_device(stage1))
+    train, held_out = files["train"], files[split]
+    return code_meaning(
+        train_codes=train.codes,
+        train_lengths=lengths_of(train),
+        train_labels=train.labels,
+        train_speakers=speakers_of(train),
+        codes=held_out.codes,
+        lengths=lengths_of(held_out),
+        labels=held_out.labels,
+        speakers=speakers_of(held_out),
+        codebook_size=stage1.model.codebook_size,
+        classes=len(dataset.classes),
+        voices=len(dataset.speakers),
+    )
+
+
+def stage1_device(stage1: Loaded[SoundVQVAE]) -> torch.device:
+    """Where the model lives."""
+    return next(stage1.model.parameters()).device
+
+
+def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device, split: str) -> SoundEvaluation:
+    """Score every finished model of a run, print the table, write evaluation.json.
+
+    Raises:
+        RunError: no model is finished, one is damaged, was trained on other data, or its prior belongs to another
+            codebook.
+    """
+    names = run.trained_models()
+    if not names:
+        raise RunError(f"{run.path} holds no finished model; run train-codebook or train first")
+    for name in sorted(set(run.begun_models()) - set(names)):
+        say(f"{name} is not finished and is left out")
+    scoring = SoundScoring(run=run, dataset=dataset, split=split, device=device)
+    scored: list[ScoredSound] = []
+    meanings: dict[str, CodeMeaning] = {}
+    for name in names:
+        stage1 = sound_stage1(run, name, device)
+        run.check_data(stage1, dataset)
+        scored += scoring.score(name, stage1)
+        if isinstance(stage1.model, SoundVQVAE) and (dataset.classes or dataset.speakers):
+            with_codes = Loaded(model=stage1.model, checkpoint=stage1.checkpoint)
+            meanings[name] = _meaning(run, name, with_codes, dataset, split)
+    data, mel = dataset.split(split), log_mel_settings(dataset.sample_rate_hz)
+    evaluation = SoundEvaluation(
+        recipe=run.recipe.name,
+        dataset=dataset.name,
+        split=split,
+        items=len(data),
+        dims=len(data.samples),
+        sample_rate_hz=dataset.sample_rate_hz,
+        seed=run.recipe.seed,
+        log_mel=f"natural logarithm of power, {mel.mels} mels, {mel.n_fft}-sample windows every {mel.hop}",
+        wrong_log_mel_l1=float(scoring.wrong.mean()),
+        flac=Flac(
+            bits_per_sample=sum(flac_bits(item, dataset.sample_rate_hz) for item in data.recordings())
+            / len(data.samples),
+            joined_bits_per_sample=flac_bits(data.samples, dataset.sample_rate_hz) / len(data.samples),
+        ),
+        rows=tuple(each.row for each in scored),
+        paired_differences=_paired(scored, data.lengths.tolist()),
+        meanings=meanings,
+    )
+    path = run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+    evaluation.write(path)
+    print_sound_evaluation(evaluation)
+    say(f"written: {path}")
+    return evaluation
+
+
+def run_evaluate(command: Evaluate) -> None:
+    """`twostage evaluate`."""
+    run, dataset = Run(path=command.run, recipe=command.recipe), load_sound(command.recipe)
+    device = pick_device(command.device)
+    use_threads(run.recipe.threads)
+    if command.dry_run:
+        names = run.trained_models()
+        for name in names:
+            run.check_data(sound_stage1(run, name, device), dataset)
+        items = len(dataset.split(command.split))
+        say(f"would score {', '.join(names) or 'no model'} on {items} {command.split} recordings; nothing was done")
+        return
+    evaluate_sound_run(run, dataset, device=device, split=command.split)

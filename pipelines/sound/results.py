@@ -1,0 +1,237 @@
+"""What `evaluate` found of a run on recordings: evaluation.json, and the same numbers as table cells.
+
+Recordings have different lengths, so bits/sample is all bits over all samples, as for any file format, and its standard
+error is that of a ratio of sums over recordings. Bits of 256 mu-law levels and of 65536 levels of 16 bits are lengths
+of different messages: they stand in columns of their own.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from twostage.atomic import write_atomic
+from twostage.errors import RunError
+
+from ..results import PairedDifference, number, print_table
+from .code_meaning import CodeMeaning, meaning_table
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SoundRow:
+    """One way of scoring one model; the fields are the row keys of evaluation.json, bits are bits/sample."""
+
+    model: str
+    kind: str
+    codebook_update: str | None
+    bound: str
+    prior: str
+    decoder: str
+    """`convolutional` or `wavenet`."""
+    likelihood: str
+    alphabet: int
+    beta: float | None
+    samples_k: int | None
+    labels: str
+    """`paid`: label and speaker of every recording are part of its bits; `none`: nothing is told."""
+    bits_per_dim: float
+    standard_error: float | None
+    distortion_bits_per_dim: float | None
+    rate_bits_per_dim: float | None
+    """Of the codes; None for iwae."""
+    length_bits_per_dim: float
+    """Number of codes, and of samples within the last one."""
+    label_bits_per_dim: float
+    shuffled_distortion_bits_per_dim: float | None
+    """Distortion with the codes of another recording: near the row's distortion, the decoder ignores its codes."""
+    bits_per_code: float | None
+    """Rate over codes, without lengths."""
+    code_bits_per_second: float | None
+    """Rate, lengths and labels per second of sound."""
+    log_mel_l1: float | None
+    """Mean over recordings of the distance of a reconstruction's log-mel spectrogram, in nats of power."""
+    log_mel_ratio: float | None
+    """That distance over the one of another recording."""
+    log_mel_items: int
+    codebook_perplexity: float | None
+    codebook_used: int | None
+    codebook_size: int | None
+    parameters: int
+    steps: int
+    """Optimiser steps of everything that the row needs."""
+    train_seconds: float
+    stage1_sha256: str
+    prior_sha256: str | None
+    decoder_sha256: str | None
+    psnr_db: None = None
+    """There is none of sound, whose phase no decoder can know; the key is that of every evaluation.json."""
+
+    @property
+    def name(self) -> str:
+        """Short name, unique within a run."""
+        parts = [self.model if self.codebook_update is None else f"{self.model} ({self.codebook_update})"]
+        if self.kind == "vq-vae":
+            parts += ["WaveNet decoder"] if self.decoder == "wavenet" else []
+            parts.append(f"{self.prior} prior")
+        if self.bound in ("elbo", "iwae"):
+            parts.append("ELBO" if self.bound == "elbo" else f"IWAE-{self.samples_k}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Flac:
+    """The same files as FLAC, 16 bits."""
+
+    bits_per_sample: float
+    """A file per recording, headers included, as they are."""
+    joined_bits_per_sample: float
+    """All recordings in one stream: without the headers."""
+
+
+@dataclass(frozen=True)
+class SoundEvaluation:
+    """Everything `evaluate` found."""
+
+    recipe: str
+    dataset: str
+    split: str
+    items: int
+    dims: int
+    """Samples of all recordings."""
+    sample_rate_hz: int
+    seed: int
+    log_mel: str
+    """Settings of the log-mel spectrograms."""
+    wrong_log_mel_l1: float
+    """Mean log-mel distance of another recording of the split."""
+    flac: Flac
+    rows: tuple[SoundRow, ...]
+    paired_differences: tuple[PairedDifference, ...]
+    meanings: dict[str, CodeMeaning]
+    """Per discrete model, what its codes say of label and speaker; empty without labels and speakers."""
+
+    @property
+    def title(self) -> str:
+        """What was measured on what, in one line."""
+        return (
+            f"{self.dataset}, {self.split} set: {self.items} recordings, {self.dims:,} samples, "
+            f"{self.dims / self.sample_rate_hz:.0f} s at {self.sample_rate_hz} Hz, bits/sample"
+        )
+
+    def write(self, path: Path) -> None:
+        """Write evaluation.json."""
+        head = {"schema_version": SCHEMA_VERSION, "unit": "bits/sample"}
+        write_atomic(path, json.dumps(head | asdict(self), indent=2, allow_nan=False).encode() + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "SoundEvaluation":
+        """The evaluation written at `path`.
+
+        Raises:
+            RunError: it is missing, damaged or of another version.
+        """
+        if not path.is_file():
+            raise RunError(f"there is no {path}; run evaluate {path.parent} first")
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+            version, unit = data.pop("schema_version"), data.pop("unit")
+            if (version, unit) != (SCHEMA_VERSION, "bits/sample") or not data["rows"]:
+                raise ValueError(f"schema version {version}")
+            data["rows"] = tuple(SoundRow(**row) for row in data["rows"])
+            data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
+            data["flac"] = Flac(**data["flac"])
+            data["meanings"] = {name: CodeMeaning.from_json(meaning) for name, meaning in data["meanings"].items()}
+            return cls(**data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{path} is damaged or of another version (expected version {SCHEMA_VERSION}); run evaluate again"
+            ) from error
+
+
+def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the bits of every row, and FLAC's."""
+    headings = [
+        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", "distortion", "codes", "length",
+        "labels", "log-mel", "of wrong",
+    ]  # fmt: skip
+    cells = [
+        [
+            row.name,
+            number(row.bits_per_dim if row.alphabet == 65536 else None, 4),
+            number(row.bits_per_dim if row.alphabet == 256 else None, 4),
+            number(row.standard_error, 4),
+            number(row.distortion_bits_per_dim, 4),
+            number(row.rate_bits_per_dim, 4),
+            number(row.length_bits_per_dim, 4),
+            number(row.label_bits_per_dim, 4),
+            number(row.log_mel_l1, 3),
+            "-" if row.log_mel_ratio is None else f"{row.log_mel_ratio:.2f}",
+        ]
+        for row in evaluation.rows
+    ]
+    nothing = ["-"] * (len(headings) - 2)
+    cells.append(["FLAC, a file each", number(evaluation.flac.bits_per_sample, 4), *nothing])
+    cells.append(["FLAC, one stream", number(evaluation.flac.joined_bits_per_sample, 4), *nothing])
+    return headings, cells
+
+
+def sound_model_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what every model cost and how it uses its codes."""
+    headings = [
+        "model, decoder, prior or bound", "parameters", "steps", "seconds", "bits/code", "bits/s", "codes used",
+        "perplexity", "shuffled codes",
+    ]  # fmt: skip
+    cells = [
+        [
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.steps:,}",
+            f"{row.train_seconds:.0f}",
+            number(row.bits_per_code, 3),
+            number(row.code_bits_per_second, 0),
+            "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
+            number(row.codebook_perplexity, 1),
+            number(row.shuffled_distortion_bits_per_dim, 4),
+        ]
+        for row in evaluation.rows
+    ]
+    return headings, cells
+
+
+def notes(evaluation: SoundEvaluation) -> list[str]:
+    """What the columns mean, a line each."""
+    return [
+        f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions; of wrong: over the "
+        f"{evaluation.wrong_log_mel_l1:.3f} of another recording",
+        "length: number of codes and of samples in the last one; labels: label and speaker at their training "
+        "frequencies, where a prior or decoder is told them; codes: bits of the codes alone",
+        "shuffled codes: distortion with the codes of another recording",
+    ]
+
+
+def print_sound_evaluation(evaluation: SoundEvaluation) -> None:
+    """The tables and the paired differences, on stdout."""
+    console = Console(highlight=False)
+    console.print(evaluation.title, soft_wrap=True)
+    print_table(*sound_score_table(evaluation))
+    print_table(*sound_model_table(evaluation))
+    console.print("\n".join(notes(evaluation)), soft_wrap=True)
+    lines = difference_lines(evaluation)
+    if lines:
+        console.print("\n".join(lines), soft_wrap=True)
+    for name, meaning in evaluation.meanings.items():
+        console.print(f"\nwhat a code of {name} says, on its own:", soft_wrap=True)
+        print_table(*meaning_table(meaning))
+
+
+def difference_lines(evaluation: SoundEvaluation) -> list[str]:
+    """A line on every row that was paired with the reference."""
+    return [
+        f"{d.other}: {number(d.bits_per_dim, 4, '+')} ± {number(d.standard_error, 4)} bits/sample more than "
+        f"{d.reference}"
+        for d in evaluation.paired_differences
+    ]

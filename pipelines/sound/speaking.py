@@ -1,0 +1,107 @@
+"""From codes or latents to sound: which decoder speaks, in whose voice."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae import SoundVQVAE, WaveNetDecoder
+from twostage.errors import UsageError
+from twostage.progress import Progress
+
+from ..models import Loaded
+from ..run import Run, is_finished
+from .files import to_int16
+from .models import sound_decoder
+
+BATCH = 64
+"""Recordings decoded side by side."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A codebook with the decoder that is to be heard."""
+
+    model: SoundVQVAE
+    decoder: WaveNetDecoder | None
+    """None: the model's own convolutional one."""
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        return "convolutional decoder" if self.decoder is None else "WaveNet decoder"
+
+    @torch.no_grad()
+    def speak(self, codes_NGT: Tensor, samples_B: Tensor, speaker_B: Tensor | None, *, seed: int) -> list[np.ndarray]:
+        """int16 samples of every item, `samples_B` of each; codes of an item reach that far.
+
+        Item i of a WaveNet decoder depends on (seed, i), whatever is decoded beside it.
+        """
+        sounds: list[np.ndarray] = []
+        total = sum(int(samples_B[start : start + BATCH].max()) for start in range(0, len(samples_B), BATCH))
+        with Progress(self.name, total=total, unit="sample") as progress:
+            for start in range(0, len(samples_B), BATCH):
+                rows, before = slice(start, start + BATCH), progress.done
+                lengths_B, voice_B = samples_B[rows], None if speaker_B is None else speaker_B[rows]
+                longest = int(lengths_B.max())
+                codes_BGT = codes_NGT[rows, :, : -(-longest // self.model.stride)]
+
+                def report(done: int, _: int, before: int = before) -> None:
+                    progress.advance(before + done - progress.done)
+
+                sound_BS = self._decode(codes_BGT, lengths_B, voice_B, seed=seed, first_item=start, report=report)
+                report(longest, longest)
+                sounds += [sound_S[: int(length)] for sound_S, length in zip(sound_BS, lengths_B, strict=True)]
+        return sounds
+
+    def _decode(
+        self,
+        codes_BGT: Tensor,
+        lengths_B: Tensor,
+        speaker_B: Tensor | None,
+        *,
+        seed: int,
+        first_item: int,
+        report: Callable[[int, int], None],
+    ) -> np.ndarray:
+        """int16 `[B, S]` or longer."""
+        if self.decoder is None:
+            wave_BS = self.model.decode(codes_BGT, self.model.code_lengths(lengths_B), speaker_B)
+            return to_int16(wave_BS.cpu().numpy())
+        sound_BS = self.decoder.sample(
+            self.model.condition_vectors(codes_BGT),
+            lengths_B,
+            speaker_B,
+            seed=seed,
+            first_item=first_item,
+            progress=report,
+        )
+        return sound_BS.cpu().numpy()
+
+
+def voice_of(run: Run, name: str, stage1: Loaded[SoundVQVAE], choice: str, device: torch.device) -> Voice:
+    """The decoder asked for; `auto` is the WaveNet where it is trained.
+
+    Raises:
+        RunError: the WaveNet decoder is asked for and not trained, or belongs to another codebook.
+    """
+    wavenet = choice == "wavenet" or (choice == "auto" and is_finished(run.decoder_folder(name)))
+    decoder = sound_decoder(run, name, stage1, device).model if wavenet else None
+    return Voice(model=stage1.model, decoder=decoder, device=device)
+
+
+def speaker_numbers(count: int, wanted: str | None, speakers: Sequence[str], device: torch.device) -> Tensor | None:
+    """Speaker of every item `[count]`: the one wanted, or all in turn; None where the recordings have none.
+
+    Raises:
+        UsageError: there is no such speaker.
+    """
+    from ..generate import class_number
+
+    if wanted is not None:
+        if not speakers:
+            raise UsageError(f"--speaker {wanted} was asked for, but the recordings of this run have no speakers")
+        return torch.full((count,), class_number(wanted, tuple(speakers), flag="--speaker"), device=device)
+    return torch.arange(count, device=device) % len(speakers) if speakers else None

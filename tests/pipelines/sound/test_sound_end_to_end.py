@@ -1,0 +1,257 @@
+"""Sound from the command line to the ear: a small run on the synthetic vowels, and every verb on it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from twostage.audio import load_synthetic_vowels
+from twostage.codes import load_codes
+from twostage_pipelines.cli import main
+from twostage_pipelines.sound.files import write_wav
+
+TINY = """
+[data]
+name = "vowels"
+[sound]
+channels = 16
+residual_blocks = 1
+residual_channels = 8
+head_channels = 8
+speaker_channels = 4
+segment_samples = 1024
+mixtures = 3
+likelihood = "{likelihood}"
+[quantiser]
+codebook_size = 16
+embedding_dim = 8
+[gaussian]
+latent_channels = 2
+[codebook_training]
+steps = 12
+batch_size = 4
+learning_rate = 2e-3
+validate_every = 12
+checkpoint_every = 6
+[wavenet_decoder]
+blocks = 1
+layers_per_block = 3
+channels = 8
+head_channels = 8
+mixtures = 3
+segment_samples = 1024
+[decoder_training]
+steps = 6
+batch_size = 2
+learning_rate = 2e-3
+validate_every = 6
+checkpoint_every = 6
+[wavenet_prior]
+blocks = 1
+layers_per_block = 4
+channels = 8
+[prior_training]
+steps = 12
+batch_size = 8
+learning_rate = 3e-3
+validate_every = 12
+checkpoint_every = 12
+[baseline_training]
+steps = 12
+batch_size = 4
+learning_rate = 2e-3
+validate_every = 12
+checkpoint_every = 12
+[evaluation]
+iwae_samples = 2
+sampled_items = 2
+"""
+
+
+def twostage(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained, evaluated run; not to be written to."""
+    folder = tmp_path_factory.mktemp("sound")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(
+        'name = "tiny"\nthreads = 1\nmodels = ["vq-vae", "vae"]\n' + TINY.format(likelihood="logistic-mixture")
+    )
+    assert twostage("train", recipe, "--out", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A vowel of the test set as a file of another rate in stereo, which is mixed down and resampled."""
+    samples = load_synthetic_vowels().test.recording(0)
+    path = tmp_path / "a_low_0.wav"
+    write_wav(path, samples, 8000)
+    return path
+
+
+def evaluation(run: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((run / "evaluation.json").read_text())
+    return data
+
+
+def test_train_leaves_models_codes_results_and_a_report(run: Path) -> None:
+    for folder in ("vq-vae/stage1", "vq-vae/decoder", "vq-vae/prior", "vae/stage1"):
+        assert (run / "models" / folder / "best" / "model.safetensors").is_file(), folder
+    codes = load_codes(run / "codes" / "vq-vae" / "test.safetensors")
+    test = load_synthetic_vowels().test
+    assert codes.lengths is not None
+    assert (codes.lengths == -(-test.lengths // 64)).all()
+    report = (run / "report.html").read_text()
+    assert report.count("<audio") >= 8
+    assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
+
+
+def test_every_part_of_the_bits_is_in_the_total(run: Path) -> None:
+    found = evaluation(run)
+    assert found["unit"] == "bits/sample"
+    names = {(row["model"], row["decoder"], row["prior"], row["bound"]) for row in found["rows"]}
+    assert names == {
+        *(
+            ("vq-vae", d, p, "two-part")
+            for d in ("convolutional", "wavenet")
+            for p in ("learned", "unigram", "uniform")
+        ),
+        ("vae", "convolutional", "gaussian", "elbo"),
+        ("vae", "convolutional", "gaussian", "iwae"),
+    }
+    for row in found["rows"]:
+        if row["bound"] == "iwae":
+            continue
+        parts = ("distortion_bits_per_dim", "rate_bits_per_dim", "length_bits_per_dim", "label_bits_per_dim")
+        assert row["bits_per_dim"] == pytest.approx(sum(row[part] for part in parts), abs=1e-9)
+        assert row["length_bits_per_dim"] * found["dims"] / found["items"] > 6  # the remainder alone is log2 64
+        assert row["labels"] == "paid"
+    uniform = next(row for row in found["rows"] if row["prior"] == "uniform")
+    lengths = load_synthetic_vowels().test.lengths
+    assert uniform["rate_bits_per_dim"] == pytest.approx((-(-lengths // 64)).sum() * 4 / lengths.sum())
+    learned = next(row for row in found["rows"] if row["prior"] == "learned")
+    assert learned["label_bits_per_dim"] * found["dims"] / found["items"] == pytest.approx(np.log2(15), abs=1e-6)
+
+
+def test_training_again_does_nothing_and_other_settings_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = run / "config.toml"
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert twostage("train", recipe, "--out", copy, "--dry-run") == 0
+    assert capsys.readouterr().err.count("done already") == 4
+    assert twostage("train-decoder", copy, "--wavenet-decoder.channels", 16) == 2
+    assert "wavenet_decoder.channels: 8 -> 16" in capsys.readouterr().err
+
+
+def test_generate_writes_sounds_with_pictures(run: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        arguments = ("--label", "o", "--speaker", "low", "--count", 2, "--seconds", 0.1, "--out", tmp_path / name)
+        assert twostage("generate", run, *arguments) == 0
+    written = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert written == [f"sound-000{i}-o-low.{kind}" for i in range(2) for kind in ("png", "wav")]
+    for name in written:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    sound, rate = soundfile.read(tmp_path / "first" / "sound-0000-o-low.wav", dtype="int16")
+    assert (len(sound), rate) == (13 * 64, 8000)  # whole codes
+    assert twostage("generate", run, "--count", 3, "--decoder", "convolutional", "--out", tmp_path / "free") == 0
+    assert len(list((tmp_path / "free").glob("*.wav"))) == 3
+
+
+def test_reconstruct_convert_encode_decode(run: Path, recording: Path, tmp_path: Path) -> None:
+    own, _ = soundfile.read(recording, dtype="int16")
+    assert twostage("reconstruct", run, recording, "--speaker", "low", "--out", tmp_path / "again") == 0
+    again, _ = soundfile.read(tmp_path / "again" / "a_low_0-reconstructed.wav", dtype="int16")
+    assert len(again) == len(own)
+    out = tmp_path / "converted"
+    for speaker in ("high", "middle"):
+        assert (
+            twostage("convert", run, recording, "--speaker", speaker, "--decoder", "convolutional", "--out", out) == 0
+        )
+    high, middle = (soundfile.read(out / f"a_low_0-as-{name}.wav", dtype="int16")[0] for name in ("high", "middle"))
+    assert len(high) == len(own)
+    assert not np.array_equal(high, middle)
+    codes = tmp_path / "codes.safetensors"
+    assert twostage("encode", run, recording, "--out", codes) == 0
+    arguments = ("--speaker", "high", "--decoder", "convolutional", "--out", tmp_path / "decoded")
+    assert twostage("decode", run, codes, *arguments) == 0
+    decoded, _ = soundfile.read(tmp_path / "decoded" / "a_low_0.wav", dtype="int16")
+    assert len(decoded) == -(-len(own) // 64) * 64
+    # Equal codes in the same voice: equal sound, as far as the recording goes.
+    assert np.array_equal(decoded[: len(own)], high)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("generate", "RUN", "--speaker", "nobody"), 2, "--speaker must be one of high, low, middle"),
+        (("generate", "RUN", "--label", "z"), 2, "--label must be one of a, e, i, o, u"),
+        (("generate", "RUN", "--seconds", "1000"), 2, "--seconds must be at most"),
+        (("generate", "RUN", "--unlabelled"), 2, "label dropout"),
+        (("generate", "RUN", "--model", "vae"), 2, "is a VAE"),
+        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--complete is for runs on images"),
+        (("convert", "RUN", "FILE", "--speaker", "nobody"), 2, "--speaker must be one of"),
+        (("convert", "RUN", "none.wav", "--speaker", "high"), 1, "none.wav"),
+        (("reconstruct", "RUN", "FILE"), 2, "nothing says who speaks"),
+        (("decode", "RUN", "TEST-CODES", "--speaker", "x", "--dry-run"), 2, "--speaker must be one of"),
+        (("train-decoder", "RUN", "--wavenet-decoder.blocks", "0"), 2, "at least 1"),
+        (("train-prior", "RUN", "--prior.layers", "4"), 2, "prior.layers is a setting of images"),
+        (
+            ("train", "CONFIG", "--wavenet-prior.max-seconds", "0.3", "--out", "NEW", "--dry-run"),
+            2,
+            "would have no probability",
+        ),
+    ],
+)
+def test_wrong_use(
+    run: Path, recording: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    places = {
+        "RUN": str(run),
+        "FILE": str(recording),
+        "NEW": str(recording.parent / "new"),
+        "CONFIG": str(run / "config.toml"),
+        "TEST-CODES": str(run / "codes" / "vq-vae" / "test.safetensors"),
+    }
+    assert twostage(*(places.get(argument, argument) for argument in arguments)) == code
+    message = capsys.readouterr().err
+    assert said in message
+    assert "Traceback" not in message
+
+
+def test_a_retrained_codebook_refuses_prior_and_decoder(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "models" / "vq-vae" / "stage1")
+    assert twostage("train-codebook", copy / "config.toml", "--out", copy, "--seed", 5) == 0
+    capsys.readouterr()
+    assert twostage("evaluate", copy) == 1
+    assert "was fitted to codebook" in capsys.readouterr().err
+    assert twostage("train-decoder", copy) == 2
+    assert "holds a decoder of codebook" in capsys.readouterr().err
+
+
+def test_mu_law_bits_have_a_column_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mu.toml"
+    recipe.write_text('name = "mu"\nthreads = 1\nmodels = ["vq-vae"]\n' + TINY.format(likelihood="mu-law"))
+    assert twostage("train-codebook", recipe, "--out", tmp_path / "run") == 0
+    assert twostage("train-decoder", tmp_path / "run") == 0
+    capsys.readouterr()
+    assert twostage("evaluate", tmp_path / "run", "--split", "validation") == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "uniform prior" in line and "/16" not in line]
+    convolutional, wavenet = (row.split("prior")[1].split()[:2] for row in rows[:2])
+    assert convolutional[0] == "-"
+    assert float(convolutional[1]) > 0
+    assert float(wavenet[0]) > 0
+    assert wavenet[1] == "-"
