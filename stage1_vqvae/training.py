@@ -15,7 +15,8 @@ from stage1_vqvae.latents import check_labels
 from stage1_vqvae.training_images import TrainingImages
 from stage1_vqvae.vae import VAE
 from stage1_vqvae.vqvae import VQVAE, VQVAEOutput
-from twostage.codebook_usage import codebook_usage
+from twostage.codebook_usage import CollapseWatch, codebook_usage
+from twostage.progress import say
 from twostage.training import StepResult
 
 KMEANS_VECTORS_PER_CODE = 64
@@ -64,6 +65,7 @@ class CodebookTask:
         self.objective = "bits_per_dim" if model.likelihood_is_discrete else "half_squared_error"
         self.model, self.train, self.validation = model, train, validation
         self.kmeans, self.evaluation_batch_size, self.seed = kmeans, evaluation_batch_size, seed
+        self.watch = CollapseWatch()
         self.items = len(train)
 
     def start(self) -> None:
@@ -98,13 +100,19 @@ class CodebookTask:
         return {"running_perplexity": float(update.perplexity), "revived": revived}
 
     def validate(self) -> Mapping[str, float]:
-        """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items."""
+        """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items.
+
+        Says once if the codebook has collapsed.
+        """
         distortion_nats, codes = 0.0, []
         for x_BCHW in batches(self.validation, self.evaluation_batch_size):
             codes_BGHW = self.model.encode(x_BCHW)
             distortion_nats -= self.model.log_prob(x_BCHW, codes_BGHW).double().sum().item()
             codes.append(codes_BGHW.cpu().numpy())
         usage = codebook_usage(np.concatenate(codes), codebook_size=self.model.codebook_size)
+        warning = self.watch.look(usage)
+        if warning is not None:
+            say(warning)
         discrete = self.model.likelihood_is_discrete
         numbers = distortion_metrics(distortion_nats / (self.model.dims * len(self.validation)), discrete=discrete)
         if discrete:

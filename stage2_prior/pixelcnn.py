@@ -98,10 +98,17 @@ class PixelCNN(nn.Module):
 
     def log_prob(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
         """Log-probability of each item in nats, [B]; the softmax is taken in at least fp32 whatever the autocast."""
+        return -self._nats(codes_BGHW, condition_BA).flatten(1).sum(dim=1)
+
+    def log_prob_by_position(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
+        """Log-probability in nats of each position's G codes given all before them, [B, H, W]: `log_prob` in parts."""
+        return -self._nats(codes_BGHW, condition_BA).sum(dim=1)
+
+    def _nats(self, codes_BGHW: Tensor, condition_BA: Tensor | None) -> Tensor:
+        """-log p of every code given those before it, [B, G, H, W]."""
         logits_BGHWK = self(codes_BGHW, condition_BA)
         logits_XK = logits_BGHWK.to(torch.promote_types(logits_BGHWK.dtype, torch.float32)).flatten(0, 3)
-        nats_X = F.cross_entropy(logits_XK, codes_BGHW.flatten(), reduction="none")
-        return -nats_X.view(len(codes_BGHW), -1).sum(dim=1)
+        return F.cross_entropy(logits_XK, codes_BGHW.flatten(), reduction="none").view_as(codes_BGHW)
 
     @torch.no_grad()
     def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> CodeState:

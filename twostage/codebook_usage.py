@@ -94,3 +94,52 @@ def _single(counts_K: np.ndarray) -> SingleCodebookUsage:
         entropy_bits=entropy_bits,
         perplexity=2.0**entropy_bits,
     )
+
+
+COLLAPSED_SHARE = 0.5
+"""Share of the codes that the tokens could use, below which a codebook has collapsed."""
+COLLAPSED_PERPLEXITY = 0.1
+"""The same for the perplexity; and it should not be below 1.1, where one code takes nearly all tokens."""
+
+
+def collapse_of(usage: CodebookUsage) -> str | None:
+    """How far the worst codebook has collapsed, in words, or None where none has.
+
+    A data set of fewer tokens than codes cannot use more codes than it has tokens: that is no collapse.
+    """
+    collapsed = []
+    for index, single in enumerate(usage.codebooks):
+        usable = min(usage.codebook_size, int(single.counts_K.sum()))
+        enough = single.perplexity >= max(COLLAPSED_PERPLEXITY * usable, 1.1)
+        if usable and not (single.used >= COLLAPSED_SHARE * usable and enough):
+            collapsed.append((single.perplexity, index, usable))
+    if not collapsed:
+        return None
+    perplexity, index, usable = min(collapsed)
+    where = f" in codebook {index}, the worst of {len(collapsed)}" if len(usage.codebooks) > 1 else ""
+    return f"{usage.codebooks[index].used} of {usable} codes are used{where}, with a perplexity of {perplexity:.1f}"
+
+
+class CollapseWatch:
+    """Says once in a training that its codebook has collapsed; the first validations, where codes spread, are excused.
+
+    Args:
+        excused: validations before the first that is judged.
+    """
+
+    def __init__(self, *, excused: int = 2) -> None:
+        self._excused, self._said = excused, False
+
+    def look(self, usage: CodebookUsage) -> str | None:
+        """The warning after one more validation; None while there is nothing to say, and once it was said."""
+        if self._excused > 0:
+            self._excused -= 1
+            return None
+        collapse = collapse_of(usage)
+        if collapse is None or self._said:
+            return None
+        self._said = True
+        return (
+            f"warning: the codebook has collapsed: {collapse}; use fewer codes, start from k-means, or raise "
+            "quantiser.revival_threshold"
+        )

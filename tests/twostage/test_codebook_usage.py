@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from twostage.codebook_usage import codebook_usage
+from twostage.codebook_usage import CodebookUsage, CollapseWatch, codebook_usage, collapse_of
 from twostage.errors import DataError
 
 
@@ -58,3 +58,52 @@ def test_no_items() -> None:
 def test_refuses_what_is_no_code_of_this_codebook(codes: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         codebook_usage(codes, codebook_size=8)
+
+
+def used(counts: list[int], codebook_size: int) -> CodebookUsage:
+    """Usage of one codebook by codes that occur so often."""
+    codes = np.repeat(np.arange(len(counts)), counts)
+    return codebook_usage(codes[None, None, :], codebook_size=codebook_size)
+
+
+@pytest.mark.parametrize(
+    ("counts", "codebook_size", "collapsed"),
+    [
+        ([10] * 7, 16, True),  # fewer than half of the codes
+        ([10] * 8, 16, False),
+        ([10_000] + [1] * 63, 64, True),  # all are used, but one takes nearly everything
+        ([100] + [20] * 63, 64, False),
+        ([5], 2, True),
+        ([5, 1], 2, False),
+        ([1] * 20, 512, False),  # twenty tokens cannot use more than twenty codes
+        ([11] + [1] * 9, 512, False),
+        ([15] + [1] * 5, 512, True),
+    ],
+)
+def test_collapse_is_told_from_a_small_data_set(counts: list[int], codebook_size: int, collapsed: bool) -> None:
+    assert (collapse_of(used(counts, codebook_size)) is not None) == collapsed
+
+
+def test_a_collapse_is_said_in_numbers() -> None:
+    assert collapse_of(used([8, 8], 16)) == "2 of 16 codes are used, with a perplexity of 2.0"
+    assert collapse_of(codebook_usage(np.zeros((0, 1, 4), np.int64), codebook_size=8)) is None
+
+
+def test_one_collapsed_codebook_does_not_hide_behind_another() -> None:
+    """Perplexities 64 and 1: their geometric mean, 8, is more than a tenth, and 65 of 128 codes more than half."""
+    full, empty = np.arange(64), np.zeros(64, np.int64)
+    assert collapse_of(codebook_usage(np.stack([full, full])[None], codebook_size=64)) is None
+    collapse = collapse_of(codebook_usage(np.stack([full, empty])[None], codebook_size=64))
+    assert collapse is not None
+    assert collapse == "1 of 64 codes are used in codebook 1, the worst of 1, with a perplexity of 1.0"
+
+
+def test_the_watch_excuses_the_start_and_warns_once() -> None:
+    good, bad = used([10] * 16, 16), used([10] * 2, 16)
+    watch = CollapseWatch(excused=2)
+    assert [watch.look(usage) for usage in (bad, bad, good)] == [None, None, None]
+    warning = watch.look(bad)
+    assert warning is not None
+    assert warning.startswith("warning: the codebook has collapsed: 2 of 16 codes are used")
+    assert "\n" not in warning
+    assert [watch.look(usage) for usage in (bad, good, bad)] == [None, None, None]
