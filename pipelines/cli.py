@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(arguments[0], arguments[1:])
         module = import_module(_module(arguments[0], command), __package__)
         getattr(module, verb.function)(command)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
         return 0
     except TwoStageError as error:
         return _fail(str(error), error.exit_code)

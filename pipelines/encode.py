@@ -17,6 +17,7 @@ from stage1_vqvae.autoencoder import Autoencoder
 from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, load_codes, save_codes
 from twostage.config.model_names import check_model
 from twostage.config.schema import DataConfig
+from twostage.data.listing import show
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 
@@ -126,12 +127,35 @@ def run_reconstruct(command: Reconstruct) -> None:
     say(f"originals beside {kind} in {overview}")
 
 
+def check_free(folder: Path, names: Sequence[str]) -> None:
+    """Raise UsageError where a folder already holds one of the files that are to be written into it."""
+    there = [name for name in names if (folder / name).exists()]
+    if there:
+        raise UsageError(
+            f"{folder} already holds {show(there)}, which may be what was encoded: choose another folder, or remove "
+            "them"
+        )
+
+
+def check_replaceable(path: Path, run: Run) -> None:
+    """Raise UsageError where `path` is what a file of codes must not replace: a part of a run, or another file."""
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder, but one file of codes is written: name the file")
+    if path.resolve().is_relative_to(run.path.resolve()):
+        raise UsageError(f"--out {path} lies in the run folder {run.path}, whose files belong to the run: name another")
+    if not path.exists():
+        return
+    try:
+        load_codes(path)
+    except RunError:
+        raise UsageError(f"--out {path} is there and is no file of codes: remove it or name another") from None
+
+
 def run_encode(command: Encode) -> None:
     """`twostage encode`."""
     run = Run.open(command.run)
     check_folder(command.out.parent)
-    if command.out.is_dir():
-        raise UsageError(f"--out {command.out} is a folder, but one file of codes is written: name the file")
+    check_replaceable(command.out, run)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
     stage1 = run.stage1(name, device)
@@ -193,6 +217,11 @@ def run_decode(command: Decode) -> None:
         raise RunError(f"expected codes that fit model {header.model}, but {command.codes} holds others: {remedy}")
     digits = max(4, len(str(len(file.codes) - 1)))
     names = header.names or [f"{index:0{digits}d}" for index in range(len(file.codes))]
+    overview = "grid"
+    while overview in names:  # an image called grid keeps its name
+        overview += "-of-all"
+    if command.out is not None:  # the encoded images may lie there under the same names
+        check_free(command.out, [f"{name}.png" for name in (*names, overview)])
     if command.dry_run:
         say(f"would decode {len(names)} images with {header.model} into {command.folder}; nothing was done")
         return
@@ -201,9 +230,6 @@ def run_decode(command: Decode) -> None:
     pixels_NCHW = to_bytes(images.cpu().numpy(), model.levels)
     for name, picture_CHW in zip(names, pixels_NCHW, strict=True):
         write_png(command.folder / f"{name}.png", picture_CHW)
-    overview = "grid"
-    while overview in names:  # an image called grid keeps its name
-        overview += "-of-all"
     columns = math.ceil(math.sqrt(len(names)))
     write_png(
         command.folder / f"{overview}.png", grid(pixels_NCHW, columns=columns), scale=display_scale(images.shape[-1])

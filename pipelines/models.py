@@ -148,7 +148,10 @@ def load_model(folder: Path, device: torch.device, build: Callable[[dict[str, An
     try:
         model.load_state_dict(checkpoint.tensors["model"])
     except (RuntimeError, KeyError) as error:
-        raise RunError(f"the weights in {checkpoint.path} do not fit the model it describes; train it again") from error
+        raise RunError(
+            f"the weights in {checkpoint.path} do not fit the model it describes, so another version of twostage wrote "
+            f"them: remove {folder} and train it again, or use that version"
+        ) from error
     model.to(device).eval()
     return Loaded(model=model, checkpoint=checkpoint)
 

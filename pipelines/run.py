@@ -8,6 +8,7 @@ RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,11 +119,18 @@ class Run:
 
 
 def check_folder(path: Path) -> None:
-    """Raise UsageError where a file stands in the way of a folder that is to be written."""
+    """Whether a folder can be written, as far as can be known before.
+
+    Raises:
+        UsageError: a file stands in its way.
+        RunError: the permissions do not allow it.
+    """
     for place in (path, *path.parents):
         if place.exists() or place.is_symlink():
             if not place.is_dir():
                 raise UsageError(f"{place} is a file, but a folder is needed to write {path}: choose another place")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise RunError(f"{place} may not be written: change its permissions or choose another place")
             return
 
 

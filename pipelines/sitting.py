@@ -6,6 +6,7 @@ said about it is the same for both.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -64,6 +65,7 @@ def prepare(
         UsageError: settings, data, device or run folder do not fit together.
     """
     check_folder(run.path)
+    _check_apart(run)
     check_jobs(run, jobs, dataset, resume)
     where = pick_device(device)
     use_threads(run.recipe.threads)
@@ -77,11 +79,28 @@ def prepare(
     return Sitting(run=run, dataset=dataset, device=where)
 
 
+def _check_apart(run: Run) -> None:
+    """Raise UsageError where the pictures and sounds that the run writes would become part of its own data."""
+    data = run.recipe.data
+    if data.name not in ("images", "recordings") or data.path is None:
+        return
+    for inside in {data.train_folder or ".", data.test_folder or data.train_folder or "."}:
+        folder = Path(data.path) / inside
+        if run.path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the run folder {run.path} lies in {folder}, the data that it learns from, and what it writes would "
+                "be taken for data: choose another place with --out"
+            )
+
+
 def _plan(job: Job, items: int, size_of: Callable[[Job], str]) -> str:
     """One line on a job."""
     training = job.training
     if training.batch_size > items:
-        raise UsageError(f"{job.label}: a batch of {training.batch_size} is more than the {items} training items")
+        raise UsageError(
+            f"{job.label}: a batch of {training.batch_size} is more than the {items} training items: "
+            "choose a smaller batch_size, or add data"
+        )
     size = size_of(job)
     state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
     return f"  {job.label}: {size}{', ' if size else ''}{state}"

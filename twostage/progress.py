@@ -1,5 +1,6 @@
 """What a running job shows: a tqdm bar on a terminal, plain lines at a modest rate anywhere else."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -11,7 +12,10 @@ PLAIN_LINE_SECONDS = 10.0
 
 def say(line: str) -> None:
     """One line on stderr, without tearing a bar that is being drawn."""
-    tqdm.write(line, file=sys.stderr)
+    if sys.stderr is None:  # closed by the caller
+        return
+    with contextlib.suppress(OSError):  # a full disk or a reader that left must not end a training
+        tqdm.write(line, file=sys.stderr)
 
 
 class Progress:
@@ -28,7 +32,7 @@ class Progress:
         self._first = done
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
-            if sys.stderr.isatty()
+            if sys.stderr is not None and sys.stderr.isatty()
             else None
         )
 

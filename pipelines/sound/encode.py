@@ -23,6 +23,7 @@ from twostage.progress import say
 
 from ..commands import Convert, Decode, Encode, Reconstruct
 from ..device import pick_device, use_threads
+from ..encode import check_free, check_replaceable
 from ..generate import class_number
 from ..models import MAIN_MODEL, Loaded
 from ..run import Run, check_folder
@@ -208,8 +209,7 @@ def run_encode(command: Encode) -> None:
     """`twostage encode`."""
     run = Run.open(command.run)
     check_folder(command.out.parent)
-    if command.out.is_dir():
-        raise UsageError(f"--out {command.out} is a folder, but one file of codes is written: name the file")
+    check_replaceable(command.out, run)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
     stage1 = codebook_stage1(run, name, device)
@@ -269,6 +269,8 @@ def run_decode(command: Decode) -> None:
     voice = voice_of(run, header.model, stage1, command.decoder, device)
     digits = max(4, len(str(len(file.codes) - 1)))
     names = header.names or tuple(f"{index:0{digits}d}" for index in range(len(file.codes)))
+    if command.out is not None:  # the encoded recordings may lie there under the same names
+        check_free(command.out, [f"{name}.wav" for name in names])
     if command.dry_run:
         say(f"would decode {len(names)} sounds with {header.model} into {command.folder}; nothing was done")
         return

@@ -257,3 +257,24 @@ def test_code_files_name_their_images_for_other_tools(
     assert _twostage("encode", write_run(), *pictures, "--out", file) == 0
     with safe_open(file, framework="np") as opened:
         assert json.loads(opened.metadata()["names"]) == ["cat", "dog", "grid", "für elise"]
+
+
+def test_nothing_that_may_be_an_original_is_replaced(
+    write_run: WriteRun, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, codes = write_run(), tmp_path / "codes.safetensors"
+    assert _twostage("encode", run, *pictures, "--out", codes) == 0
+    before = _contents(pictures[0].parent)
+    assert _twostage("decode", run, codes, "--out", pictures[0].parent) == 2
+    assert "which may be what was encoded" in capsys.readouterr().err
+    assert _contents(pictures[0].parent) == before
+    weights = run / "models" / "vq-vae" / "prior" / "best" / "model.safetensors"
+    held = weights.read_bytes()
+    assert _twostage("encode", run, pictures[0], "--out", weights) == 2
+    assert "lies in the run folder" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(held)
+    assert _twostage("encode", run, pictures[0], "--out", other) == 2
+    assert "is no file of codes" in capsys.readouterr().err
+    assert weights.read_bytes() == other.read_bytes() == held
+    assert _twostage("encode", run, pictures[0], "--out", codes) == 0  # codes may be replaced
