@@ -43,8 +43,8 @@ PixelSeed = Annotated[
     int, arg(help="Of what is drawn, such as the pixels of an autoregressive decoder: same seed, same files.")
 ]
 DecoderChoice = Annotated[
-    Literal["auto", "wavenet", "convolutional"],
-    arg(help="Runs on recordings: which decoder; auto takes the WaveNet where it is trained."),
+    Literal["convolutional", "wavenet"],
+    arg(help="Runs on recordings: which decoder; the WaveNet draws sample after sample and takes its time."),
 ]
 Speaker = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 SOUND_FLAGS = ("speaker", "seconds", "decoder")

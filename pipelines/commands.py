@@ -85,7 +85,7 @@ class Generate:
     seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Runs on recordings: length of every sound, rounded up to whole codes. Unless given, the prior says when it
     ends."""
-    decoder: DecoderChoice = "auto"
+    decoder: DecoderChoice = "convolutional"
     unlabelled: Annotated[
         FlagCreatePairsOff[bool],
         arg(help="Sample without a label; the prior must have been trained with label dropout."),
@@ -143,7 +143,7 @@ class Reconstruct:
     of the data set do."""
     label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
     """Class of the images, by name or number; needed by the conditional VAE (cvae) alone."""
-    decoder: DecoderChoice = "auto"
+    decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: OutFolder = None
     model: RunModel = ""
@@ -200,7 +200,7 @@ class Decode:
     speaker: Speaker = None
     """Runs on recordings of several speakers: whose voice. Unless given, that of every item in the file, if it knows
     it."""
-    decoder: DecoderChoice = "auto"
+    decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: Annotated[
         Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/decoded)", help_behavior_hint="")
@@ -228,7 +228,7 @@ class Convert:
     """Recordings: WAV, FLAC or OGG."""
     speaker: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
     """Whose voice, by name."""
-    decoder: DecoderChoice = "auto"
+    decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: Annotated[
         Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/converted)", help_behavior_hint="")

@@ -37,12 +37,13 @@ from .results import (
     sound_model_table,
     sound_score_table,
 )
-from .speaking import Voice
+from .speaking import Voice, voice_of
 
 SHOWN = 4
 """Test recordings whose reconstructions are shown."""
 SAMPLED = 8
 """New sounds shown per model."""
+COLUMNS = 4
 
 
 def _results(evaluation: SoundEvaluation) -> str:
@@ -128,20 +129,21 @@ def _samples(
     columns = [column for column in (labels, speakers) if column]
     condition = torch.tensor(columns).T.to(device) if prior.model.classes else None
     drawn = sample_sequences(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
-    decoder = sound_decoder(run, name, stage1, device).model if is_finished(run.decoder_folder(name)) else None
-    voice = Voice(model=model, decoder=decoder, device=device)
     voices = torch.tensor(speakers, device=device) if model.speakers else None
-    sounds = voice.speak(drawn.codes_BGT, drawn.lengths_B * model.stride, voices, seed=seed)
     said = [_said(dataset, (labels or [0] * SAMPLED)[i], (speakers or [0] * SAMPLED)[i]) for i in range(SAMPLED)]
-    columns_of_sheet = 4
-    picture = sheet(
-        [sounds[row : row + columns_of_sheet] for row in range(0, SAMPLED, columns_of_sheet)],
-        settings=log_mel_settings(rate),
-        titles=[said[row : row + columns_of_sheet] for row in range(0, SAMPLED, columns_of_sheet)],
-    )
-    players = "".join(audio_element(sound, rate, what) for sound, what in zip(sounds, said, strict=True))
-    caption = f"New sounds, seed {seed}, {voice.name}: label and speaker asked for."
-    return f"<h3>Samples</h3>{image(picture, caption)}{players}"
+    parts = []
+    for choice in ("convolutional", "wavenet") if is_finished(run.decoder_folder(name)) else ("convolutional",):
+        voice = voice_of(run, name, stage1, choice, device)
+        sounds = voice.speak(drawn.codes_BGT, drawn.lengths_B * model.stride, voices, seed=seed)
+        picture = sheet(
+            [sounds[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
+            settings=log_mel_settings(rate),
+            titles=[said[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
+        )
+        players = "".join(audio_element(sound, rate, what) for sound, what in zip(sounds, said, strict=True))
+        caption = f"New sounds, seed {seed}, {voice.name}: label and speaker asked for."
+        parts.append(image(picture, caption) + players)
+    return f"<h3>Samples</h3>{''.join(parts)}"
 
 
 def _training(run: Run, names: list[str]) -> str:

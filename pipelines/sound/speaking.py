@@ -12,7 +12,7 @@ from twostage.errors import UsageError
 from twostage.progress import Progress
 
 from ..models import Loaded
-from ..run import Run, is_finished
+from ..run import Run
 from .files import to_int16
 from .models import sound_decoder
 
@@ -82,13 +82,12 @@ class Voice:
 
 
 def voice_of(run: Run, name: str, stage1: Loaded[SoundVQVAE], choice: str, device: torch.device) -> Voice:
-    """The decoder asked for; `auto` is the WaveNet where it is trained.
+    """The decoder asked for, `convolutional` or `wavenet`.
 
     Raises:
         RunError: the WaveNet decoder is asked for and not trained, or belongs to another codebook.
     """
-    wavenet = choice == "wavenet" or (choice == "auto" and is_finished(run.decoder_folder(name)))
-    decoder = sound_decoder(run, name, stage1, device).model if wavenet else None
+    decoder = sound_decoder(run, name, stage1, device).model if choice == "wavenet" else None
     return Voice(model=stage1.model, decoder=decoder, device=device)
 
 

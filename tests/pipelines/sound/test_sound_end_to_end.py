@@ -163,7 +163,7 @@ def test_generate_writes_sounds_with_pictures(run: Path, tmp_path: Path) -> None
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     sound, rate = soundfile.read(tmp_path / "first" / "sound-0000-o-low.wav", dtype="int16")
     assert (len(sound), rate) == (13 * 64, 8000)  # whole codes
-    assert twostage("generate", run, "--count", 3, "--decoder", "convolutional", "--out", tmp_path / "free") == 0
+    assert twostage("generate", run, "--count", 3, "--decoder", "wavenet", "--out", tmp_path / "free") == 0
     assert len(list((tmp_path / "free").glob("*.wav"))) == 3
 
 
