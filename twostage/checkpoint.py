@@ -38,6 +38,8 @@ from twostage.manifest import (
 )
 
 _Content = TypeVar("_Content")
+# Room for ten thousand tensors. An entry of a hostile header is a tensor of no values, many times its size in memory.
+_LARGEST_HEADER_BYTES = 1 << 21
 _STEP = re.compile(r"step-([0-9]{8,15})", re.ASCII)
 
 
@@ -88,7 +90,7 @@ def save_checkpoint(path: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], 
             files = {STATE: _write(temporary / STATE, state_bytes)}
             for stem, named in tensors.items():
                 name = stem + TENSORS_SUFFIX
-                files[name] = _write(temporary / name, safetensors.torch.save(_plain(named)))
+                files[name] = _write(temporary / name, _render_tensors(named))
             atomic.write_synced(temporary / MANIFEST, render_manifest(files))
             atomic.sync_directory(temporary)
             atomic.publish_directory(temporary, path)
@@ -242,7 +244,21 @@ def _read_state(_: Path, directory: Path) -> dict[str, Any]:
     return parse_json(read_verified(directory / STATE, read_manifest(directory)[STATE]), STATE)
 
 
+def _render_tensors(named: Mapping[str, Tensor]) -> bytes:
+    data = safetensors.torch.save(_plain(named))
+    if _header_bytes(data) > _LARGEST_HEADER_BYTES:
+        raise ValueError(f"expected names and shapes of at most {_LARGEST_HEADER_BYTES} bytes, but more came")
+    return data
+
+
+def _header_bytes(data: bytes) -> int:
+    """Length of safetensors' JSON header as the file states it."""
+    return int.from_bytes(data[:8], "little")
+
+
 def _parse_tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    if _header_bytes(data) > _LARGEST_HEADER_BYTES:
+        raise Damaged(f"{name} states a header of more than the {_LARGEST_HEADER_BYTES} bytes that are read")
     try:
         return safetensors.torch.load(data)
     except Exception as error:  # the parser raises half a dozen types on bytes that a hostile manifest vouches for

@@ -11,50 +11,38 @@ code is another valid code.
 No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks.
 """
 
-import errno
 import hashlib
 import json
-import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
 from twostage.atomic import write_atomic
+from twostage.code_header import (
+    DIGEST,
+    CodeHeader,
+    Refused,
+    check_header,
+    check_names,
+    is_plain_name,
+    json_structure,
+    parse_names,
+)
 from twostage.errors import RunError
+from twostage.regular import open_regular
+
+__all__ = ["CodeFile", "CodeHeader", "check_codebook", "is_plain_name", "load_codes", "save_codes"]
 
 FORMAT = "twostage-codes"
 VERSION = "1"
 _BLANK = "0" * 64
 _EXTRACT = "run train-prior again, which extracts them anew"
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LARGEST_HEADER_BYTES = 1 << 24  # room for some hundred thousand names
-
-
-@dataclass(frozen=True)
-class CodeHeader:
-    """What a code file says about its codes."""
-
-    dataset: str
-    split: str
-    model: str
-    """Name of the model within the run (`vq-vae`)."""
-    codebook_size: int
-    """K: a code is one of 0..K-1."""
-    codebooks: int
-    """G, codes per grid position."""
-    grid: tuple[int, ...]
-    """(H, W) for images, (T,) for audio."""
-    classes: int
-    """A label is one of 0..classes-1; 0 where no labels are known, and all of them are 0."""
-    stage1_sha256: str
-    """Hexadecimal SHA-256 of the stage-one weights file."""
-    speakers: int = 0
-    """Like `classes`, of speakers."""
-    names: tuple[str, ...] = ()
-    """One plain file name without its suffix per item, all different; empty for the items of a data set."""
+# Room for some ten thousand names. Python's objects of a hostile header are many times its size.
+_LARGEST_HEADER_BYTES = 1 << 22
+_MOST_STRUCTURE = 2000  # of a header without its strings: a few tensors and some twelve fields
 
 
 @dataclass(frozen=True)
@@ -72,10 +60,6 @@ class CodeFile:
     """Integer [N]; int64 when loaded. None where no speakers are known."""
 
 
-class _Refused(Exception):
-    """Why bytes are no valid code file: a clause, finished by the caller."""
-
-
 def save_codes(path: Path, file: CodeFile) -> None:
     """Write a code file, whole or not at all.
 
@@ -85,7 +69,7 @@ def save_codes(path: Path, file: CodeFile) -> None:
     """
     try:
         _check(file)
-    except _Refused as reason:
+    except Refused as reason:
         raise ValueError(f"expected codes that fit their header, but {reason}") from reason
     header = file.header
     metadata = {
@@ -113,7 +97,13 @@ def save_codes(path: Path, file: CodeFile) -> None:
     for name, array in (("lengths", file.lengths), ("speakers", file.speakers)):
         if array is not None:
             tensors[name] = np.ascontiguousarray(array, dtype=np.int32)
-    data = _sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
+    try:
+        data = _sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
+    except Refused:
+        raise ValueError(
+            f"expected names that fit into {_LARGEST_HEADER_BYTES} bytes together, but {len(header.names)} longer ones "
+            "came: write several files"
+        ) from None
     start = _digest_position(data, _BLANK)
     write_atomic(path, b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
 
@@ -130,12 +120,12 @@ def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: s
         RunError: the file is missing, damaged, inconsistent, of another format version or of another codebook.
     """
     try:
-        if not path.is_file():  # a pipe or a device would be read for ever
-            raise FileNotFoundError(errno.ENOENT, "no such file")
-        file = _parse(path.read_bytes())
+        with open_regular(path) as opened:
+            data = opened.read()
+        file = _parse(data)
     except OSError as error:
         raise RunError(f"expected codes in {path}, but it could not be read ({error.strerror}): {remedy}") from error
-    except _Refused as reason:
+    except Refused as reason:
         raise RunError(f"expected a whole code file in {path}, but {reason}: {remedy}") from reason
     if expect_stage1_sha256 is not None:
         check_codebook(file.header, path=path, stage1_sha256=expect_stage1_sha256, remedy=remedy)
@@ -151,22 +141,16 @@ def check_codebook(header: CodeHeader, *, path: Path, stage1_sha256: str, remedy
         )
 
 
-def is_plain_name(name: str) -> bool:
-    """Whether a file may be named so: printable, and neither a folder nor a path on any system."""
-    parts = (PurePosixPath(name).name, PureWindowsPath(name).name)
-    return parts == (name, name) and name not in ("", "..") and name.isprintable()
-
-
 def _parse(data: bytes) -> CodeFile:
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
-        raise _Refused("it is some other safetensors file")
+        raise Refused("it is some other safetensors file")
     # The version comes before the digest: a later version may compute it differently.
     if metadata.get("version") != VERSION:
-        raise _Refused(f"its version is {metadata.get('version')!r:.40} and this twostage reads {VERSION}")
+        raise Refused(f"its version is {metadata.get('version')!r:.40} and this twostage reads {VERSION}")
     claimed = metadata.get("sha256", "")
-    if not _DIGEST.fullmatch(claimed) or claimed != _digest(data, _digest_position(data, claimed)):
-        raise _Refused("it does not match its own SHA-256")
+    if not DIGEST.fullmatch(claimed) or claimed != _digest(data, _digest_position(data, claimed)):
+        raise Refused("it does not match its own SHA-256")
     try:
         tensors = safetensors.numpy.load(data)
         header = CodeHeader(
@@ -179,7 +163,7 @@ def _parse(data: bytes) -> CodeFile:
             classes=int(metadata["classes"]),
             stage1_sha256=metadata["stage1_sha256"],
             speakers=int(metadata.get("speakers", "0")),
-            names=tuple(json.loads(metadata.get("names", "[]"))),
+            names=parse_names(metadata.get("names", "[]"), len(tensors["labels"])),
         )
         file = CodeFile(
             codes=tensors["codes"],
@@ -188,8 +172,10 @@ def _parse(data: bytes) -> CodeFile:
             lengths=tensors.get("lengths"),
             speakers=tensors.get("speakers"),
         )
+    except Refused:
+        raise
     except Exception as error:  # the parser raises half a dozen types on bytes that carry a valid digest
-        raise _Refused("it lacks a tensor or a header field, or has one of the wrong kind") from error
+        raise Refused("it lacks a tensor or a header field, or has one of the wrong kind") from error
     _check(file)
     return CodeFile(
         codes=file.codes.astype(np.int64),
@@ -203,26 +189,18 @@ def _parse(data: bytes) -> CodeFile:
 def _check(file: CodeFile) -> None:
     """Shapes and ranges; written and read files pass the same check."""
     codes, labels, header = file.codes, file.labels, file.header
-    if header.codebook_size < 1 or header.codebook_size > 1 << 31 or header.codebooks < 1 or header.classes < 0:
-        raise _Refused("codebook size and codebooks must be at least 1, classes at least 0 and K at most 2^31")
+    check_header(header)
     for name, array in (("codes", codes), ("labels", labels)):
         if not np.issubdtype(array.dtype, np.integer):
-            raise _Refused(f"its {name} are {array.dtype} and not integers")
+            raise Refused(f"its {name} are {array.dtype} and not integers")
     expected = (len(labels), header.codebooks, *header.grid)
     if labels.ndim != 1 or codes.shape != expected:
-        raise _Refused(f"its codes have the shape {codes.shape} where labels and header say {expected}")
+        raise Refused(f"its codes have the shape {codes.shape} where labels and header say {expected}")
     for name, array, size in (("codes", codes, header.codebook_size), ("labels", labels, max(header.classes, 1))):
         if array.size and (array.min() < 0 or array.max() >= size):
-            raise _Refused(f"its {name} reach from {array.min()} to {array.max()} where 0 to {size - 1} are allowed")
+            raise Refused(f"its {name} reach from {array.min()} to {array.max()} where 0 to {size - 1} are allowed")
     _check_sequences(file)
-    names = header.names
-    if names and len(names) != len(codes):
-        raise _Refused(f"it holds {len(names)} names for {len(codes)} items")
-    for name in names:
-        if not isinstance(name, str) or not is_plain_name(name):
-            raise _Refused(f"it holds the name {name!r:.60}, which is no plain file name")
-    if len(set(names)) < len(names):
-        raise _Refused("it holds a name twice")
+    check_names(header.names, len(codes))
 
 
 def _check_sequences(file: CodeFile) -> None:
@@ -230,7 +208,7 @@ def _check_sequences(file: CodeFile) -> None:
     header = file.header
     longest = header.grid[0] if len(header.grid) == 1 else 0
     if header.speakers < 0 or (file.speakers is None) != (header.speakers == 0):
-        raise _Refused("it must hold speakers exactly where its header counts some")
+        raise Refused("it must hold speakers exactly where its header counts some")
     for name, array, low, high in (
         ("lengths", file.lengths, 1, longest),
         ("speakers", file.speakers, 0, header.speakers - 1),
@@ -238,9 +216,9 @@ def _check_sequences(file: CodeFile) -> None:
         if array is None:
             continue
         if array.shape != file.labels.shape or not np.issubdtype(array.dtype, np.integer):
-            raise _Refused(f"its {name} are no integers, one per item")
+            raise Refused(f"its {name} are no integers, one per item")
         if array.size and (array.min() < low or array.max() > high):
-            raise _Refused(f"its {name} reach from {array.min()} to {array.max()} where {low} to {high} are allowed")
+            raise Refused(f"its {name} reach from {array.min()} to {array.max()} where {low} to {high} are allowed")
 
 
 def _disk_dtype(codebook_size: int) -> type[np.integer]:
@@ -263,17 +241,21 @@ def _header_end(data: bytes) -> int:
     """Where safetensors' JSON header ends: eight bytes hold its length."""
     (length,) = struct.unpack("<Q", data[:8]) if len(data) >= 8 else (0,)
     if not 0 < length <= min(_LARGEST_HEADER_BYTES, len(data) - 8):
-        raise _Refused("it is no safetensors file with codes, or is cut short")
+        raise Refused("it is no safetensors file with codes, or is cut short")
     return 8 + int(length)
 
 
 def _metadata(data: bytes) -> dict[str, str]:
+    end = _header_end(data)
     try:
-        metadata = json.loads(data[8 : _header_end(data)]).get("__metadata__")
+        text = data[8:end].decode()
+        if len(json_structure(text)) > _MOST_STRUCTURE:
+            raise Refused("its header holds far more than a code file has, so it is some other safetensors file")
+        metadata = json.loads(text).get("__metadata__")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise _Refused("its header is not valid JSON") from error
+        raise Refused("its header is not valid JSON") from error
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _Refused("it has no header of this project")
+        raise Refused("it has no header of this project")
     return metadata
 
 
@@ -282,7 +264,7 @@ def _digest_position(data: bytes, digest: str) -> int:
     key = f'"sha256":"{digest}"'.encode()
     found = data.find(key, 8, _header_end(data))
     if found < 0:
-        raise _Refused("it does not match its own SHA-256")
+        raise Refused("it does not match its own SHA-256")
     return found + len(b'"sha256":"')
 
 

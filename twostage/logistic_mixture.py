@@ -179,21 +179,25 @@ class LogisticMixtureLikelihood(nn.Module):
 
     def _invert(self, weight: Tensor, location: Tensor, log_scale: Tensor, uniform_BHW: Tensor) -> Tensor:
         """Lowest level whose distribution function exceeds the uniform number, `[B, H, W]`, int64."""
-        weight, location, log_scale = weight[..., None], location[..., None], log_scale[..., None]
+        # In float64 the upper edge of a level is a line in the level; a round is eight operations.
+        inverse_BHWM1 = torch.exp(-log_scale.double())[..., None]
+        slope_BHWM1 = inverse_BHWM1 * (2.0 / (self.levels - 1))
+        offset_BHWM1 = (1.0 / (self.levels - 1) - 1.0 - location.double()[..., None]) * inverse_BHWM1
+        weight_BHW1M, uniform_BHW1 = weight[..., None, :], uniform_BHW[..., None]
         parts = 16 if uniform_BHW.numel() <= _FEW else 2
-        places_P = torch.arange(1, parts, device=uniform_BHW.device)
-        level_BHW = torch.zeros_like(uniform_BHW, dtype=torch.int64)
+        places_P = torch.arange(1, parts, device=uniform_BHW.device, dtype=torch.float64)
+        level_BHW = torch.zeros_like(uniform_BHW)
         stride = 1
         while stride * parts < self.levels:
             stride *= parts
         while stride:
             # The answer is in level .. level + parts * stride - 1: count the parts that end before it.
-            tried_BHWP = (level_BHW[..., None] + places_P * stride - 1).clamp(max=self.levels - 1)
-            edge_BHWMP = self._upper_edge(location, log_scale, tried_BHWP[..., None, :])
-            below_BHWP = (weight * edge_BHWMP.double().sigmoid()).sum(-2)
-            level_BHW = level_BHW + (below_BHWP <= uniform_BHW[..., None]).sum(-1) * stride
+            tried_BHW1P = (level_BHW[..., None] + (places_P * stride - 1)).clamp(max=self.levels - 1)[..., None, :]
+            edge_BHWMP = torch.addcmul(offset_BHWM1, tried_BHW1P, slope_BHWM1)
+            below_BHWP = (weight_BHW1M @ edge_BHWMP.sigmoid()).squeeze(-2)
+            level_BHW = torch.add(level_BHW, (below_BHWP <= uniform_BHW1).sum(-1), alpha=stride)
             stride //= parts
-        return level_BHW.clamp(max=self.levels - 1)
+        return level_BHW.long().clamp(max=self.levels - 1)
 
     def mean(self, features_BFHW: Tensor) -> Tensor:
         """Weighted mean of the components' locations in levels, `[B, C, H, W]`, fp32, clipped to the alphabet.

@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from twostage.regular import open_regular
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -118,17 +119,13 @@ def _entry(name: str, fields: Any) -> Entry:
 def _read_regular(path: Path, sizes: range) -> bytes:
     """The content of a regular file whose size is in `sizes`; links, pipes and devices are refused unread."""
     try:
-        # O_NONBLOCK: opening a pipe that someone put here must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise Damaged(f"{path.name} is not a regular file")
+        with open_regular(path, follow_links=False) as file:
+            found = os.fstat(file.fileno()).st_size
             # Compared before anything is read or allocated: a manifest may claim any size.
-            if found.st_size not in sizes:
+            if found not in sizes:
                 most = "" if len(sizes) == 1 else "at most "
-                raise Damaged(f"{path.name} is {found.st_size} bytes long where {most}{sizes[-1]} were expected")
-            return file.read(found.st_size)
+                raise Damaged(f"{path.name} is {found} bytes long where {most}{sizes[-1]} were expected")
+            return file.read(found)
     except FileNotFoundError:
         raise Damaged(
             f"it is incomplete: {path.name} is missing (a write or a copy was cut short, or it is no checkpoint)"

@@ -272,7 +272,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_files_folders_and_pipes_are_refused(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "absent")
+    assert "No such file" in refusal(tmp_path / "absent")
     refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     refusal(tmp_path / "pipe")

@@ -205,6 +205,50 @@ def test_both_searches_find_the_same_sample() -> None:
     assert torch.equal(many, few)
 
 
+def test_a_relative_mixture_counts_from_the_centre_in_units() -> None:
+    """Against one that is told the resulting locations and scales."""
+    weight, location, log_scale = [0.3, -0.5], [0.4, -0.7], [-0.2, 0.5]
+    relative = make_sound_likelihood("logistic-mixture", features=3, mixtures=2, relative=True)
+    with torch.no_grad():
+        relative.pixels.project.weight.zero_()
+        relative.pixels.project.bias.copy_(torch.tensor([weight, location, log_scale]).T.flatten())
+    samples = (torch.randn(1, 300) * 3000).to(torch.int16)
+    uniform = torch.rand(1, 300, dtype=torch.float64)
+    for centre, log_unit in ((0.1, -3.0), (-0.02, -6.5)):
+        features = torch.tensor([[9.0, centre, log_unit]])[:, :, None].expand(-1, -1, 300)
+        unit = math.exp(log_unit)
+        absolute = _mixture(weight, [centre + unit * x for x in location], [log_unit + x for x in log_scale])
+        nothing = torch.zeros(1, 1, 300)
+        expected = absolute.log_prob(nothing, samples)
+        torch.testing.assert_close(relative.log_prob(features, samples), expected, rtol=1e-5, atol=1e-4)
+        drawn, expected = relative.draw(features, uniform), absolute.draw(nothing, uniform)
+        assert (drawn.int() - expected.int()).abs().max() <= 1
+        mass = relative.probabilities(features[:, :, :2]).double().sum(-1)
+        torch.testing.assert_close(mass, torch.ones(1, 2, dtype=torch.float64), rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="only the likelihood logistic-mixture can be relative"):
+        make_sound_likelihood("mu-law", features=3, relative=True)
+
+
+def test_temperature_is_the_exponent_of_mu_law_masses() -> None:
+    likelihood = _random("mu-law")
+    features, uniform = torch.randn(1, 4, 500), torch.rand(1, 500, dtype=torch.float64)
+    for temperature in (0.4, 1.7):
+        mass = likelihood.probabilities(features)[0].double() ** (1 / temperature)
+        cumulative = mass.cumsum(-1) / mass.sum(-1, keepdim=True)
+        expected = (cumulative <= uniform[0, :, None]).sum(-1)
+        drawn = likelihood.draw(features, uniform, temperature=temperature)
+        assert torch.equal(likelihood.levels_of(drawn[0]), expected)
+
+
+def test_temperature_divides_logits_and_multiplies_scales_of_the_mixture() -> None:
+    weight, location, log_scale = [0.3, -0.5], [0.01, -0.07], [-4.0, -5.0]
+    uniform, nothing = torch.rand(1, 500, dtype=torch.float64), torch.zeros(1, 1, 500)
+    drawn = _mixture(weight, location, log_scale).draw(nothing, uniform, temperature=0.5)
+    expected = _mixture([2 * x for x in weight], location, [x - math.log(2) for x in log_scale]).draw(nothing, uniform)
+    assert (drawn.int() - expected.int()).abs().max() <= 1
+    assert drawn.unique().numel() > 100
+
+
 @pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
 def test_draws_have_the_frequencies_of_the_masses(name: str) -> None:
     likelihood = _random(name)

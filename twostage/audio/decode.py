@@ -14,6 +14,8 @@ Shapes: S samples, C channels.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,8 @@ import numpy as np
 
 from twostage.audio.containers import Unreadable, check_whole
 from twostage.audio.libraries import load_soundfile, load_torchaudio
+from twostage.printable import printable
+from twostage.regular import open_regular
 
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
 RATES_HZ = (1000, 384_000)
@@ -31,6 +35,7 @@ LARGEST_SAMPLES = 200_000_000
 """Samples of all channels; decoded that is 1.6 GB."""
 # Numbers in the table of filters, one filter per output phase: 44.1 to 16 kHz takes 70 560, 11 127 Hz to 8 kHz 89 M.
 _LARGEST_RESAMPLER = 1 << 23
+_BLOCK_NUMBERS = 1 << 18
 _UNKNOWN = (1 << 63) - 1  # libsndfile's number of samples where a FLAC file states none
 
 MIXED = "with several channels, which are averaged"
@@ -65,23 +70,78 @@ def decode_recording(path: Path, *, sample_rate_hz: int, minimum_samples: int = 
         Unreadable: no whole recording of a kind that is read, silent, too short or with samples that are no numbers.
         RunError: soundfile, or torchaudio for another rate, cannot be loaded.
     """
+    with _opened(path) as sound:
+        _refuse(sound, sample_rate_hz)
+        wave_SC = sound.read(dtype="float64", always_2d=True)
+        stated, rate_hz, subtype = sound.frames, sound.samplerate, sound.subtype
+    _check_whole(len(wave_SC), stated)
+    _check_numbers(int(np.count_nonzero(~np.isfinite(wave_SC))))
+    return _convert(wave_SC, rate_hz, subtype, sample_rate_hz, minimum_samples)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What one whole recording is, before anything is made of it."""
+
+    sample_rate_hz: int
+    channels: int
+    samples: int
+    """Per channel."""
+    kind: str
+    """Container and encoding by libsndfile's names, such as `WAV PCM_16`."""
+
+
+def inspect_recording(path: Path) -> Inspected:
+    """Decode a recording at its own rate as `decode_recording` does, block by block: no more than one is in memory.
+
+    Raises:
+        Unreadable: as of `decode_recording`, but for what depends on another rate or a least length.
+        RunError: soundfile cannot be loaded.
+    """
+    count = non_finite = 0
+    low, high = math.inf, -math.inf
+    with _opened(path) as sound:
+        _refuse(sound, sound.samplerate)
+        block = max(1, _BLOCK_NUMBERS // sound.channels)
+        while len(wave_SC := sound.read(block, dtype="float64", always_2d=True)):
+            count += len(wave_SC)
+            non_finite += int(np.count_nonzero(~np.isfinite(wave_SC)))
+            wave_S = wave_SC.mean(axis=1)
+            low, high = min(low, float(wave_S.min())), max(high, float(wave_S.max()))
+        found = Inspected(sound.samplerate, sound.channels, sound.frames, f"{sound.format} {sound.subtype}")
+    _check_whole(count, found.samples)
+    _check_numbers(non_finite)
+    first, last = _rounded(np.array([low, high]))
+    if count > 1 and (low == high or first == last):
+        raise Unreadable(f"is silent (every sample is {first})")
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The sound in a file whose container is whole; whatever fails, also while it is being read, is `Unreadable`."""
     soundfile = load_soundfile()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             check_whole(file)
             file.seek(0)
             with soundfile.SoundFile(file) as sound:
-                _refuse(sound, sample_rate_hz)
-                wave_SC = sound.read(dtype="float64", always_2d=True)
-                stated, rate_hz, subtype = sound.frames, sound.samplerate, sound.subtype
+                yield sound
     except OSError as error:
         raise Unreadable(f"could not be read ({error.strerror})") from error
     except soundfile.SoundFileError as error:
         reason = (getattr(error, "error_string", None) or str(error)).strip().rstrip(".")
-        raise Unreadable(f"is damaged ({reason})") from error
-    if len(wave_SC) < stated:
-        raise Unreadable(f"is truncated or damaged ({len(wave_SC)} of {stated} samples)")
-    return _convert(wave_SC, rate_hz, subtype, sample_rate_hz, minimum_samples)
+        raise Unreadable(f"is damaged ({printable(reason)})") from error
+
+
+def _check_whole(samples: int, stated: int) -> None:
+    if samples < stated:
+        raise Unreadable(f"is truncated or damaged ({samples} of {stated} samples)")
+
+
+def _check_numbers(non_finite: int) -> None:
+    if non_finite:
+        raise Unreadable(f"has {non_finite} samples that are NaN or infinite")
 
 
 def _refuse(sound: Any, sample_rate_hz: int) -> None:
@@ -105,8 +165,6 @@ def _refuse(sound: Any, sample_rate_hz: int) -> None:
 
 
 def _convert(wave_SC: np.ndarray, rate_hz: int, subtype: str, sample_rate_hz: int, minimum_samples: int) -> Decoded:
-    if not np.isfinite(wave_SC).all():
-        raise Unreadable(f"has {np.count_nonzero(~np.isfinite(wave_SC))} samples that are NaN or infinite")
     remarks = [] if subtype in _WHOLE_SUBTYPES else [FINER]
     if wave_SC.shape[1] > 1:
         remarks.append(MIXED)
@@ -115,9 +173,8 @@ def _convert(wave_SC: np.ndarray, rate_hz: int, subtype: str, sample_rate_hz: in
     if rate_hz != sample_rate_hz:
         remarks.append(RESAMPLED)
         wave_S = _resampled(wave_S, rate_hz, sample_rate_hz)
-    rounded_S = np.rint(wave_S * 32768.0)
-    samples_S = np.clip(rounded_S, -32768, 32767).astype(np.int16)
-    clipped = int(np.count_nonzero(rounded_S != samples_S))
+    samples_S = _rounded(wave_S)
+    clipped = int(np.count_nonzero(np.rint(wave_S * 32768.0) != samples_S))
     if len(samples_S) < minimum_samples:
         raise Unreadable(f"has {len(samples_S)} samples at {sample_rate_hz} Hz, fewer than {minimum_samples}")
     # A single sample is too little to tell silence from sound.
@@ -127,6 +184,11 @@ def _convert(wave_SC: np.ndarray, rate_hz: int, subtype: str, sample_rate_hz: in
     if clipped or (limit_S[1:] * limit_S[:-1] > 0).any():
         remarks.append(CLIPPED)
     return Decoded(samples=samples_S, clipped_samples=clipped, remarks=tuple(remarks))
+
+
+def _rounded(wave_S: np.ndarray) -> np.ndarray:
+    """int16 [S]."""
+    return np.clip(np.rint(wave_S * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def _resampled(wave_S: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:

@@ -1,20 +1,18 @@
 """Which files of a folder are recordings, and what their names say about label, speaker and number; nothing is opened.
 
-Files are found by suffix (.wav, .flac, .ogg, .oga, .opus, either case) at any depth; names that begin with a dot are
-passed over, as by a shell, and so are those that match one of the shell patterns of `ignore`. Symbolic links are not
-followed but reported, as for images (`twostage.data.listing`).
+Files are found by suffix (.wav, .flac, .ogg, .oga, .opus, either case) at any depth, but for those that match one of
+the shell patterns of `ignore` (`twostage.data.walk`).
 
 With a pattern (`twostage.audio.pattern`) every file must match it. Without one the first sub-folder names the label, as
 for images. Fewer than two labels, or speakers, are none: there is nothing to tell apart.
 """
 
-import os
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from twostage.audio.pattern import Fields, name_pattern
-from twostage.data.listing import show
+from twostage.data.listing import show, unlisted
+from twostage.data.walk import walk
 from twostage.errors import DataError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus")
@@ -115,27 +113,18 @@ def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str
     names: list[str] = []
     unusable: dict[str, str] = {}
     ignored: set[str] = set()
-    others, waiting = 0, [""]
-    while waiting:
-        inside = waiting.pop()
-        for entry in _entries(root / inside):
-            name = inside + entry.name
-            looks_right = entry.name.lower().endswith(SUFFIXES)
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(f"{name}/")
-            elif any(fnmatchcase(name, shell) for shell in ignore):
-                ignored.update([name] if looks_right else [])
-            elif entry.is_symlink():
-                if looks_right or entry.is_dir():
-                    unusable[name] = "is a symbolic link"
-            elif not looks_right:
-                others += 1
-            elif entry.is_file():
-                names.append(name)
-            else:
-                unusable[name] = "is no regular file"
+    others = 0
+    for found in walk(root, SUFFIXES, ignore):
+        if found.kind == "unlisted":
+            raise unlisted(root, found)
+        if found.kind == "file":
+            names.append(found.name)
+        elif found.kind == "ignored":
+            ignored.add(found.name)
+        elif found.kind == "unusable":
+            unusable[found.name] = found.fault
+        else:
+            others += 1
     if not names:
         beside = f" besides {show([f'{n!r} ({f})' for n, f in sorted(unusable.items())])}" if unusable else ""
         raise DataError(
@@ -144,13 +133,3 @@ def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str
             "correct data.path"
         )
     return sorted(names), dict(sorted(unusable.items())), frozenset(ignored)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        return list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(
-            f"expected to read {folder}, but it could not be listed ({error.strerror}): "
-            "change its permissions or move it away"
-        ) from error

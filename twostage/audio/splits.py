@@ -20,6 +20,7 @@ from pathlib import Path
 from twostage.audio.listing import Listing, Recording
 from twostage.data.listing import HELD_OUT_SHARE, SPLITS, show
 from twostage.errors import DataError, UsageError
+from twostage.regular import open_regular
 
 SPLIT_SEED = "twostage audio split 1"
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
@@ -153,10 +154,12 @@ def _by_speakers(root: Path, listing: Listing, key: str, wanted: Iterable[str]) 
 
 def _by_list(root: Path, listing: Listing, key: str, setting: str) -> set[str]:
     path = root / setting
-    if Path(setting).is_absolute() or ".." in Path(setting).parts or path.is_symlink():
+    outside = Path(setting).is_absolute() or ".." in Path(setting).parts
+    if outside or path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"expected {key} to be a file inside {root}, but {setting!r} came: name one there")
     try:
-        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as file:
+            lines: Sequence[str] = file.read().decode("utf-8").splitlines()
     except OSError as error:
         raise DataError(f"expected a list of names at {path}, but it could not be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

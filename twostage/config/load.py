@@ -178,7 +178,7 @@ def _check_seal(text: str, path: Path) -> None:
     sealed = _SEALED.match(text)
     if sealed is None:
         # Half of the comment is not taken for none.
-        whole = not any(part in text for part in _SEAL.split("; "))
+        whole = not any(part in text for part in ("SHA-256 of what follows", "may be changed by hand"))
     else:
         whole = hashlib.sha256(text[sealed.end() :].encode()).hexdigest() == sealed[1]
     if not whole:
@@ -194,6 +194,8 @@ def user_path(text: str) -> Path:
     Raises:
         UsageError: there is no such user.
     """
+    if not text:
+        raise UsageError("expected a path, but an empty one came, which a variable that is not set gives: name it.")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -252,7 +254,8 @@ def _explain(location: tuple[int | str, ...], values: dict[str, Any], source: st
             if part not in hints:
                 return f"{source}: unknown key {_plain('.'.join(names))} (= {_show(given)}).{_near_keys(names)}"
             expected = hints[part]
-    near = near_matches(given, get_args(expected)) if get_origin(expected) is Literal and isinstance(given, str) else ""
+    choices = [choice for choice in get_args(expected) if isinstance(choice, str)]
+    near = near_matches(given, choices) if get_origin(expected) is Literal and isinstance(given, str) else ""
     return f"{source}: {'.'.join(names)} must be {_describe(expected)}, but is {_show(given)}.{near}"
 
 

@@ -11,8 +11,9 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 """
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -27,6 +28,10 @@ SHAPE = (3, 32, 32)
 RECORD_BYTES = 1 + 3 * 32 * 32
 RECORDS_PER_FILE = 10_000
 HELD_OUT_SHARE = 10
+_MOST_MEMBERS = 100
+_LARGEST_READ = 1 << 21
+# What tarfile raises on hostile headers besides its own errors.
+_TAR_FAULTS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 ARCHIVE = "cifar-10-binary.tar.gz"
 _FOLDER = "cifar-10-batches-bin"
 _TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -94,6 +99,34 @@ def _read_records(file: BinaryFile, origin: str) -> tuple[np.ndarray, np.ndarray
     return records[:, 1:].reshape(RECORDS_PER_FILE, *SHAPE), labels_N
 
 
+class _Careful:
+    """A file that is not asked for much at once: a header of a hostile archive may state any size, also below zero."""
+
+    def __init__(self, file: BinaryFile) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """As of any file.
+
+        Raises:
+            tarfile.ReadError: the size is none that a whole archive leads to.
+        """
+        if not 0 <= size <= _LARGEST_READ:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members, each behind the one before: a negative size would lead back to where its own header is."""
+    end = -1
+    for number, member in enumerate(archive):
+        if member.offset <= end or number == _MOST_MEMBERS:
+            raise tarfile.ReadError(f"more than {_MOST_MEMBERS} members, or one inside another")
+        end = member.offset
+        yield member
+
+
 def _read_archive(path: Path, store: Callable[[BinaryFile, str, str], None]) -> None:
     """Hand every one of the six files to `store`; only regular members of exactly these names are looked at."""
     wanted = {f"{folder}{name}": name for folder in ("", f"{_FOLDER}/") for name in _FILES}
@@ -101,14 +134,14 @@ def _read_archive(path: Path, store: Callable[[BinaryFile, str, str], None]) -> 
     with open_unpacked(path) as (unpacked, _):
         try:
             # The stream is unpacked here and not by tarfile, which would not read it to the checksum at its end.
-            with tarfile.open(fileobj=unpacked, mode="r:") as archive:
-                for member in archive:
+            with tarfile.open(fileobj=cast(IO[bytes], _Careful(unpacked)), mode="r:") as archive:
+                for member in _members(archive):
                     name = wanted.get(member.name.removeprefix("./"))
                     file = archive.extractfile(member) if name is not None and member.isreg() else None
                     if name is not None and file is not None:
                         store(file, name, f"{member.name} in {path}")
                         missing.discard(name)
-        except tarfile.TarError as error:
+        except _TAR_FAULTS as error:
             raise DataError(
                 f"expected a folder with the files of CIFAR-10's binary version or its archive {ARCHIVE}, but {path} "
                 f"is no whole archive ({error}): fetch it again or correct data.path"

@@ -21,6 +21,7 @@ Shapes: C channels (1 grey, 3 RGB), H x W pixels.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,9 @@ import numpy as np
 # Imported by name because importing them registers them: pillow's own search for readers is not made for threads.
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from twostage.printable import printable
+from twostage.regular import open_regular
+
 FORMATS = tuple(
     plugin.format
     for plugin in (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
@@ -36,6 +40,7 @@ FORMATS = tuple(
 LARGEST_PIXELS = 64_000_000
 """Width times height; a transparent one takes nine bytes per pixel while it is laid on white, 0.6 GB."""
 REDUCING_GAP = 3.0
+_INSPECTED_SIDE = 32
 _LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # offset, after signature, IHDR's length and name, width and height
@@ -83,20 +88,53 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
         WrongSize: another size (`exact`), or smaller than the cut (`crop`).
     """
     channels, height, width = pixels_CHW.shape
+    mode = "L" if channels == 1 else "RGB"
+    with _opened(path) as picture:
+        if fit == "resize":
+            made, remarks = _scaled(picture, width, height, mode)
+        else:
+            made, remarks = _cut(picture, width, height, mode, exact=fit == "exact")
+        pixels = np.asarray(made)
+    pixels_CHW[...] = pixels if channels == 1 else np.moveaxis(pixels, -1, 0)
+    return remarks
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What one whole image is, before anything is made of it."""
+
+    width: int
+    height: int
+    mode: str
+    """Pillow's name of its channels: L, RGB, RGBA, P, CMYK ..."""
+    remarks: tuple[str, ...]
+    """As of `decode_image`."""
+
+
+def inspect_image(path: Path) -> Inspected:
+    """Decode an image as `decode_image` does with `fit="resize"`, and keep what it is but not its pixels.
+
+    Raises:
+        Unreadable: no whole image of a kind that is read.
+    """
+    with _opened(path) as picture:
+        (width, height), mode = picture.size, picture.mode
+        _, remarks = _scaled(picture, _INSPECTED_SIDE, _INSPECTED_SIDE, "RGB")
+    return Inspected(width=width, height=height, mode=mode, remarks=remarks)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture in a file; whatever fails, also while it is being decoded, is `Unreadable`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(_PNG_BIT_DEPTH + 1)
             if not start:
                 raise Unreadable("is empty")
             file.seek(0)
             with Image.open(file, formats=FORMATS) as picture:
                 _refuse(picture, start)
-                mode = "L" if channels == 1 else "RGB"
-                if fit == "resize":
-                    made, remarks = _scaled(picture, width, height, mode)
-                else:
-                    made, remarks = _cut(picture, width, height, mode, exact=fit == "exact")
-                pixels = np.asarray(made)
+                yield picture
     except (Unreadable, WrongSize, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
@@ -107,9 +145,7 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
         if isinstance(error, OSError) and error.strerror:
             raise Unreadable(f"could not be read ({error.strerror})") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise Unreadable(f"is damaged ({reason})") from error
-    pixels_CHW[...] = pixels if channels == 1 else np.moveaxis(pixels, -1, 0)
-    return remarks
+        raise Unreadable(f"is damaged ({printable(reason)})") from error
 
 
 def _refuse(picture: Image.Image, start: bytes) -> None:

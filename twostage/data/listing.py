@@ -1,8 +1,6 @@
 """Which files of a folder are images, which label each has, and which split it belongs to: all from names alone.
 
-Files are found by suffix (.png, .jpg, .jpeg, .webp, either case) at any depth; names that begin with a dot are passed
-over, as by a shell. Symbolic links are not followed but reported: they may lead out of the folder, in circles, or show
-one image to both training and test.
+Files are found by suffix (.png, .jpg, .jpeg, .webp, either case) at any depth (`twostage.data.walk`).
 
 Labels: the first folder below the (train or test) folder names the class. Where all images lie in one sub-folder, or
 in none, there is nothing to tell apart: no classes, every label 0. Images beside sub-folders with images are refused,
@@ -17,10 +15,10 @@ files that it was trained on, and another set of them is refused.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from twostage.data.walk import Found, walk
 from twostage.errors import DataError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -90,6 +88,13 @@ def show(names: list[str], *, most: int = 10) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
+def unlisted(root: Path, found: Found) -> DataError:
+    """The error for a folder below `root` that could not be listed."""
+    return DataError(
+        f"expected to read {root / found.name}, but it {found.fault}: change its permissions or move it away"
+    )
+
+
 def list_images(path: str, *, train_folder: str | None, test_folder: str | None) -> Listing:
     """Find, label and split the images below `path`; nothing is opened.
 
@@ -128,6 +133,11 @@ def _sub_folders(root: Path, train_folder: str | None, test_folder: str | None) 
     for key, folder in folders.items():
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
             raise UsageError(f"expected {key} to be a folder inside {root}, but {folder!r} came: name a sub-folder")
+        if not (root / folder).resolve().is_relative_to(root.resolve()):
+            raise UsageError(
+                f"expected {key} to be a folder inside {root}, but {folder!r} leads out of it by a symbolic link: make "
+                "the folder that it leads to, or one above both, the data.path"
+            )
     if len(folders) == 2:
         train, test = ((root / folder).resolve() for folder in folders.values())
         if train.is_relative_to(test) or test.is_relative_to(train):
@@ -146,32 +156,15 @@ def _find(root: Path, sub_folder: str) -> _Part:
             "correct data.path, data.train_folder or data.test_folder"
         )
     names, unusable, others = [], {}, 0
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        try:
-            entries = list(os.scandir(folder / inside))
-        except OSError as error:
-            raise DataError(
-                f"expected to read {folder / inside}, but it could not be listed ({error.strerror}): "
-                "change its permissions or move it away"
-            ) from error
-        for entry in entries:
-            name = inside + entry.name
-            if entry.name.startswith("."):
-                continue
-            looks_right = entry.name.lower().endswith(SUFFIXES)
-            if entry.is_symlink():
-                if looks_right or entry.is_dir():
-                    unusable[name] = "is a symbolic link"
-            elif entry.is_dir():
-                waiting.append(f"{name}/")
-            elif not looks_right:
-                others += 1
-            elif entry.is_file():
-                names.append(name)
-            else:
-                unusable[name] = "is no regular file"
+    for found in walk(folder, SUFFIXES):
+        if found.kind == "unlisted":
+            raise unlisted(folder, found)
+        if found.kind == "file":
+            names.append(found.name)
+        elif found.kind == "unusable":
+            unusable[found.name] = found.fault
+        else:
+            others += 1
     if not names and not unusable:
         raise DataError(
             f"expected PNG, JPEG or WebP images in {folder}, but none of its {others} files has a name that ends in "

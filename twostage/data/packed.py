@@ -4,6 +4,7 @@ The content decides, not the name, because browsers unpack `.gz` files and keep 
 """
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import IO
 import numpy as np
 
 from twostage.errors import DataError
+from twostage.regular import open_regular
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # Deflate cannot shrink by more than 1032:1, so a header that promises more is false and nothing is allocated for it.
@@ -30,8 +32,8 @@ def open_unpacked(path: Path) -> Iterator[tuple[BinaryFile, int]]:
         DataError: it cannot be read or, also while it is read, turns out to be a damaged gzip file.
     """
     try:
-        stored_bytes = path.stat().st_size
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
+            stored_bytes = os.fstat(raw.fileno()).st_size
             packed = raw.read(2) == _GZIP_MAGIC
             raw.seek(0)
             if packed:

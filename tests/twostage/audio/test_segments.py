@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from twostage.audio import AudioSplit, RecordingBatch, length_batches, segment_batch, whole_batch
+from twostage.audio.segments import segment_count, segments_at
 
 LENGTHS = (5, 100, 33, 8, 1, 64)
 
@@ -129,3 +130,21 @@ class TestSplit:
         AudioSplit(**parts)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="expected"):
             AudioSplit(**{**parts, **wrong})  # type: ignore[arg-type]
+
+
+def test_segments_may_begin_at_multiples_and_then_reach_every_sample() -> None:
+    split = make()
+    places_N = np.arange(segment_count(split, segment_samples=16))
+    seen = {item: set[int]() for item in range(len(LENGTHS))}
+    begins = {item: set[int]() for item in range(len(LENGTHS))}
+    for draw_number in np.linspace(0, 2**32 - 1, 60).astype(np.int64):
+        draws_N = np.full(len(places_N), draw_number)
+        batch = segments_at(split, places_N, draws_N, segment_samples=16, multiple=8)
+        for item, offset, mask in zip(batch.items.tolist(), batch.offsets.tolist(), batch.mask, strict=True):
+            assert mask.sum() == min(16, LENGTHS[item] - offset)
+            begins[item].add(offset)
+            seen[item] |= set(range(offset, offset + int(mask.sum())))
+    assert all(len(seen[item]) == length for item, length in enumerate(LENGTHS))
+    assert begins[1] == set(range(0, 96, 8))
+    assert begins[2] == {0, 8, 16, 24}
+    assert begins[0] == begins[4] == {0}

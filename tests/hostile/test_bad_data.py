@@ -1,0 +1,248 @@
+"""Images and recordings that are broken or built to hurt: each has its sentence, the same wherever it is read.
+
+Every kind is read by the decoder that trains, by the one that only looks (`check-data`), and in a folder.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from twostage.audio import decode as sound_decode
+from twostage.audio.containers import Unreadable as UnreadableSound
+from twostage.audio.decode import inspect_recording
+from twostage.data import decode as image_decode
+from twostage.data.decode import Unreadable as UnreadableImage
+from twostage.data.decode import decode_image, inspect_image
+
+NOISE = np.random.default_rng(0).integers(-9000, 9000, 6000).astype(np.int16)
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3)).astype(np.uint8)
+
+
+def picture(path: Path, kind: str = "PNG") -> bytes:
+    Image.fromarray(PIXELS).save(path, format=kind)
+    return path.read_bytes()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, data: bytes = b"") -> bytes:
+    """A PNG of a size that its header states, with pixels that are packed `data`."""
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def text_bomb(path: Path) -> bytes:
+    """A comment of 64 MiB in 64 KiB."""
+    return png(8, 8, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)), data=bytes(72))
+
+
+IMAGES: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "nothing": (lambda _: b"", "is empty"),
+    "zero bytes": (lambda _: bytes(4096), "is no PNG, JPEG or WebP image"),
+    "text": (lambda _: b"<html>404 Not Found</html>", "is no PNG, JPEG or WebP image"),
+    "pickle": (lambda _: b"\x80\x04\x95\x0f\x00\x00\x00.", "is no PNG, JPEG or WebP image"),
+    "GIF named .png": (lambda path: picture(path, "GIF"), "is no PNG, JPEG or WebP image"),
+    "half a PNG": (lambda path: picture(path)[:600], "is damaged"),
+    "half a JPEG": (lambda path: picture(path, "JPEG")[:500], "is damaged"),
+    "half a WebP": (lambda path: picture(path, "WEBP")[:200], "is damaged"),
+    "PNG, header only": (lambda path: picture(path)[:33], "is no PNG, JPEG or WebP image"),
+    "PNG with a flipped bit": (lambda path: flipped(picture(path), 300), "is damaged"),
+    "bomb of 2^31 x 2^31 pixels": (lambda _: png(2**31 - 1, 2**31 - 1), "has more than 64,000,000 pixels"),
+    "bomb of 8001 x 8000 pixels": (lambda _: png(8001, 8000), "has 8001x8000 pixels, more than 64,000,000"),
+    "bomb in a comment": (text_bomb, "is damaged"),
+    "no pixels": (lambda _: png(0, 8), "is no PNG, JPEG or WebP image"),
+    "16 bits": (lambda _: png(4, 4, depth=16, data=bytes(36)), "has 16 bits per channel"),
+    "animated": (lambda path: animation(path), "is animated (2 frames)"),
+}
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
+def animation(path: Path) -> bytes:
+    frames = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 99)]
+    frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_bad_images(tmp_path: Path, kind: str) -> None:
+    make, said = IMAGES[kind]
+    path = tmp_path / "x.png"
+    path.write_bytes(make(path))
+    messages = set()
+    for channels in (1, 3):
+        with pytest.raises(UnreadableImage) as raised:
+            decode_image(path, np.zeros((channels, 8, 8), np.uint8), fit="resize")
+        messages.add(str(raised.value))
+    with pytest.raises(UnreadableImage) as raised, image_decode.quiet_pillow():
+        inspect_image(path)
+    messages.add(str(raised.value))
+    assert len(messages) == 1
+    assert messages.pop().startswith(said)
+
+
+def wave(path: Path, samples: object = NOISE, *, rate: int = 8000, **settings: str) -> bytes:
+    soundfile.write(path, samples, rate, **{"format": "WAV", **settings})
+    return path.read_bytes()
+
+
+def patched(data: bytes, place: int, *values: int) -> bytes:
+    """32-bit numbers of a WAV header are others."""
+    new = struct.pack(f"<{len(values)}I", *values)
+    return data[:place] + new + data[place + len(new) :]
+
+
+def floats(value: float) -> Callable[[Path], bytes]:
+    samples = NOISE / 32768
+    samples[1000:1003] = value
+    return lambda path: wave(path, samples, subtype="FLOAT")
+
+
+def flac_of_hours(path: Path) -> bytes:
+    """STREAMINFO's 36-bit number of samples at its largest."""
+    data = bytearray(wave(path, format="FLAC"))
+    data[21] |= 0x0F
+    data[22:26] = b"\xff" * 4
+    return bytes(data)
+
+
+def wave_of_channels(path: Path) -> bytes:
+    """65535 channels, of which 12000 bytes hold no sample."""
+    data = bytearray(wave(path))
+    data[22:24] = struct.pack("<H", 65535)
+    data[32:34] = struct.pack("<H", 65534)
+    return bytes(data)
+
+
+SOUNDS: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "nothing": (lambda _: b"", "is empty"),
+    "zero bytes": (lambda _: bytes(4096), "is no WAV, FLAC or OGG file"),
+    "MP3 named .wav": (lambda _: b"ID3\x04" + bytes(2000), "is no WAV, FLAC or OGG file"),
+    "half a WAV": (lambda path: wave(path)[:5000], "is truncated (4956 of 12000 bytes of samples)"),
+    "half a FLAC": (lambda path: wave(path, format="FLAC")[:5000], "is damaged"),
+    "half an OGG": (lambda path: wave(path, format="OGG")[:3000], "is truncated (it ends within a page)"),
+    "OGG with a flipped bit": (lambda path: flipped(wave(path, format="OGG"), 3500), "is damaged (a page of OGG has"),
+    "WAV, header only": (lambda path: wave(path)[:44], "is truncated (0 of 12000 bytes of samples)"),
+    "no data chunk": (lambda path: wave(path)[:36] + b"junk" + bytes(400), "is truncated or damaged"),
+    "chunks in a circle": (lambda path: wave(path)[:12] + b"LIST\0\0\0\0" * 5000, "is truncated or damaged"),
+    "NaN": (floats(np.nan), "has 3 samples that are NaN or infinite"),
+    "infinite": (floats(-np.inf), "has 3 samples that are NaN or infinite"),
+    "silence": (lambda path: wave(path, np.full(500, 7, np.int16)), "is silent (every sample is 7)"),
+    "less than a step of 16 bits": (lambda path: wave(path, NOISE / 2**40, subtype="FLOAT"), "is silent"),
+    "no samples": (lambda path: wave(path, NOISE[:0]), "has no samples"),
+    "a rate of 4 GHz": (lambda path: patched(wave(path), 24, 4_000_000_000), "is damaged (Internal error"),
+    "a rate of 400 kHz": (lambda path: patched(wave(path), 24, 400_000), "has a rate of 400000 Hz"),
+    "a rate of 1 Hz": (lambda path: patched(wave(path), 24, 1), "has a rate of 1 Hz"),
+    "2^32 - 1 bytes stated": (lambda path: patched(wave(path), 40, 2**32 - 2), "is truncated (12000 of 4294967294"),
+    "days in a FLAC header": (flac_of_hours, "states more than 1800 seconds"),
+    "65535 channels": (wave_of_channels, "is damaged (Too many channels"),
+}
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_bad_recordings(tmp_path: Path, kind: str) -> None:
+    make, said = SOUNDS[kind]
+    path = tmp_path / "x.wav"
+    path.write_bytes(make(path))
+    with pytest.raises(UnreadableSound) as decoded:
+        sound_decode.decode_recording(path, sample_rate_hz=8000)
+    with pytest.raises(UnreadableSound) as inspected:
+        inspect_recording(path)
+    assert str(decoded.value) == str(inspected.value)
+    assert str(decoded.value).startswith(said)
+
+
+@pytest.mark.parametrize("place", ["folder", "pipe", "device", "absent", "no permission"])
+def test_what_is_no_file_to_read(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.wav"
+    if place == "folder":
+        path.mkdir()
+    elif place == "pipe":
+        os.mkfifo(path)
+    elif place == "device":
+        path = Path("/dev/zero")
+    elif place == "no permission":
+        path.write_bytes(b"x")
+
+        def refuse(*_: object) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "open", refuse)  # the superuser may read anything
+    said = {
+        "folder": "Is a directory",
+        "pipe": "it is no regular file",
+        "device": "it is no regular file",
+        "absent": "No such file or directory",
+        "no permission": "Permission denied",
+    }[place]
+    with pytest.raises(UnreadableImage) as image:
+        decode_image(path, np.zeros((3, 8, 8), np.uint8), fit="resize")
+    with pytest.raises(UnreadableSound) as sound:
+        sound_decode.decode_recording(path, sample_rate_hz=8000)
+    assert str(image.value) == str(sound.value) == f"could not be read ({said})"
+
+
+def test_a_recording_is_inspected_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted over blocks is what one read counts, wherever the blocks end."""
+    path = tmp_path / "x.wav"
+    for block in (1, 7, 4096):
+        monkeypatch.setattr(sound_decode, "_BLOCK_NUMBERS", block)
+        wave(path, np.stack([NOISE, NOISE[::-1]], 1)[:50])
+        found = inspect_recording(path)
+        assert (found.samples, found.channels, found.sample_rate_hz, found.kind) == (50, 2, 8000, "WAV PCM_16")
+        floats(np.nan)(path)
+        with pytest.raises(UnreadableSound, match="has 3 samples that are NaN"):
+            inspect_recording(path)
+        wave(path, np.stack([NOISE, -NOISE], 1)[:50])  # silent once the channels are averaged
+        with pytest.raises(UnreadableSound, match="is silent"):
+            inspect_recording(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "WAV", "FLAC", "OGG"])
+def test_flipped_bits_are_judged_alike(tmp_path: Path, kind: str) -> None:
+    """What is damaged beyond reading for `check-data` is so for the training, and the other way round."""
+    path, random = tmp_path / "x", Random(kind)
+    whole = wave(path, format=kind) if kind in ("WAV", "FLAC", "OGG") else picture(path, kind)
+    refused = 0
+    for _ in range(20):
+        place = random.randrange(min(len(whole), random.choice((64, len(whole)))))
+        path.write_bytes(flipped(whole, place))
+        faults = []
+        for read in readers(path, sound=kind in ("WAV", "FLAC", "OGG")):
+            try:
+                read()
+                faults.append("")
+            except (UnreadableImage, UnreadableSound) as error:
+                faults.append(str(error))
+        assert faults[0] == faults[1]
+        refused += bool(faults[0])
+    assert refused > 0
+
+
+def rate_of(path: Path) -> int:
+    try:
+        return int(soundfile.info(path).samplerate)
+    except soundfile.SoundFileError:
+        return 8000
+
+
+def readers(path: Path, *, sound: bool) -> tuple[Callable[[], object], Callable[[], object]]:
+    if sound:
+        # At any one rate: another is resampled, which may need more filters than are made.
+        return lambda: sound_decode.decode_recording(path, sample_rate_hz=rate_of(path)), lambda: inspect_recording(
+            path
+        )
+    return lambda: decode_image(path, np.zeros((3, 32, 32), np.uint8), fit="resize"), lambda: inspect_image(path)
