@@ -1,0 +1,24 @@
+"""Progress never ends the work that it is about."""
+
+import io
+import sys
+
+import pytest
+
+from twostage.progress import Progress, say
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", [None, Full()], ids=["closed", "full"])
+def test_a_lost_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    say("a line")
+    with Progress("work", total=2) as progress:
+        progress.advance()
+    assert progress.done == 1
