@@ -163,7 +163,7 @@ def _parse(data: bytes) -> CodeFile:
             classes=int(metadata["classes"]),
             stage1_sha256=metadata["stage1_sha256"],
             speakers=int(metadata.get("speakers", "0")),
-            names=parse_names(metadata.get("names", "[]"), len(tensors["labels"])),
+            names=parse_names(metadata.get("names", "[]")),
         )
         file = CodeFile(
             codes=tensors["codes"],

@@ -34,7 +34,7 @@ def pax(*records: bytes) -> bytes:
 
 
 ARCHIVES: dict[str, tuple[bytes, str]] = {
-    "a member of less than nothing": (header(b"a", -1024) * 3, "one inside another"),
+    "a member of less than nothing": (header(b"a", -1024) * 3, "more than 100 members"),
     "an extension of less than nothing": (header(b"a", -1024, b"x") * 3, "a header of -1024 bytes"),
     "a long name of less than nothing": (header(b"a", -1024, b"L") * 3, "a header of -1024 bytes"),
     "an extension of 2 GiB": (header(b"a", 1 << 31, b"x") + bytes(4 << 20), "a header of 2147483648 bytes"),

@@ -211,6 +211,16 @@ def test_a_recording_is_inspected_block_by_block(tmp_path: Path, monkeypatch: py
             inspect_recording(path)
 
 
+def test_fewer_samples_than_the_header_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where libsndfile reads to the end and says nothing."""
+    path = tmp_path / "x.wav"
+    wave(path)
+    monkeypatch.setattr(soundfile.SoundFile, "frames", property(lambda _: 7000))
+    for read in readers(path, sound=True):
+        with pytest.raises(UnreadableSound, match=r"is truncated or damaged \(6000 of 7000 samples\)"):
+            read()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "WAV", "FLAC", "OGG"])
 def test_flipped_bits_are_judged_alike(tmp_path: Path, kind: str) -> None:
     """What is damaged beyond reading for `check-data` is so for the training, and the other way round."""
