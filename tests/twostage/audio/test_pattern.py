@@ -46,7 +46,7 @@ def test_names_that_do_not_fit(pattern: str, name: str) -> None:
     "pattern", ["{lable}_{index}", "{label", "label}_{index}", "{}", "{label}{speaker}", "{label}*", "a/*", ""]
 )
 def test_what_is_no_pattern_is_refused(pattern: str) -> None:
-    with pytest.raises(UsageError, match=r"expected .*data\.pattern"):
+    with pytest.raises(UsageError, match=r"expected .*recordings\.pattern"):
         name_pattern(pattern)
 
 
