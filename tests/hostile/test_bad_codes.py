@@ -87,8 +87,15 @@ FILES: dict[str, tuple[bytes, str]] = {
     "an unknown type": (sealed({}, codes=CODES | {"dtype": "PICKLE"}), "wrong kind"),
     "fractions": (sealed({}, codes=CODES | {"dtype": "F16", "shape": [ITEMS, 1, 1]}), "not integers"),
     "no codes": (sealed({}, codes=None, body=bytes(12)), "lacks a tensor"),
-    "another number of labels": (sealed({}, labels=LABELS | {"shape": [2], "data_offsets": [0, 8]},
-                                        codes=CODES | {"data_offsets": [8, 14]}, body=bytes(14)), "labels and header say (2, 1, 2)"),
+    "another number of labels": (
+        sealed(
+            {},
+            labels=LABELS | {"shape": [2], "data_offsets": [0, 8]},
+            codes=CODES | {"data_offsets": [8, 14]},
+            body=bytes(14),
+        ),
+        "labels and header say (2, 1, 2)",
+    ),
     "a grid of 30000 lengths": (sealed({"grid": "x".join("1" * 30_000)}), "one or two lengths of the grid"),
     "a grid of length 0": (sealed({"grid": "0"}), "one or two lengths of the grid"),
     "a grid below 0": (sealed({"grid": "-2"}), "one or two lengths of the grid"),
