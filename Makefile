@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel-check clean
+.PHONY: help demo test lint types wheel-check torture clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -29,6 +29,9 @@ types: $(VENV)/.installed-dev ## Check types
 
 wheel-check: $(VENV)/.installed-dev ## Build the wheel, install it outside the checkout, run it from there
 	$(BIN)/python .ci/wheel_check.py
+
+torture: $(VENV)/.installed-dev ## Mutate checkpoints, manifests, codes and recipes by the thousand: all refused or fallen back
+	$(BIN)/python benchmarks/mutated_files.py $(ARGS)
 
 clean: ## Remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

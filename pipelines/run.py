@@ -21,7 +21,7 @@ from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN, sample
 from twostage.atomic import write_atomic
 from twostage.checkpoint import newest_state
-from twostage.config.load import dump_recipe, load_run_recipe
+from twostage.config.load import dump_run_recipe, load_run_recipe
 from twostage.config.schema import Recipe
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
@@ -57,7 +57,7 @@ class Run:
         path, recipe = self.path / "config.toml", self.recipe
         if path.is_file():
             recipe = replace(recipe, seed=load_run_recipe(self.path).seed)
-        write_atomic(path, dump_recipe(recipe).encode())
+        write_atomic(path, dump_run_recipe(recipe).encode())
 
     def stage1_folder(self, model: str) -> Path:
         return self.path / "models" / model / "stage1"
