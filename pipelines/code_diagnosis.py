@@ -23,8 +23,7 @@ Shapes: N items, G codebooks, h x w grid, Y labels, K codes per codebook.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -32,13 +31,12 @@ import torch
 
 from stage2_prior import PixelCNN
 from twostage.codebook_usage import CodebookUsage, collapse_of
+from twostage.metrics import UNDERTRAINED_FALL
 from twostage.progress import Progress
 
 from .bits import label_frequencies, standard_error, unigram_rate_bits
 from .sample_quality import evenly
 
-UNDERTRAINED_FALL = 0.02
-"""Relative fall of the validation number over the last quarter of the steps; the end of a cosine brings about 1 %."""
 OVERFITTED_SHARE = 0.10
 """Gap between held-out and training bits per code, as a share of the latter."""
 FOUND_SHARE = 0.05
@@ -79,6 +77,15 @@ class PriorDiagnosis:
             return 0.0
         return 1 - self.held_out_bits_per_code / self.unigram_bits_per_code
 
+    @property
+    def sentence(self) -> str:
+        """What a code costs under every prior."""
+        return (
+            f"A code costs {self.held_out_bits_per_code:.3f} bits under the learned prior, "
+            f"{self.train_bits_per_code:.3f} on training codes, {self.unigram_bits_per_code:.3f} by frequency alone, "
+            f"{self.uniform_bits_per_code:.3f} uniformly ({self.items:,} items)."
+        )
+
     def record(self) -> dict[str, Any]:
         """Numbers for a JSON file."""
         return {
@@ -91,6 +98,16 @@ class PriorDiagnosis:
             "train_standard_error": self.train_standard_error,
             "bits_by_position": self.bits_hw.tolist(),
         }
+
+    @classmethod
+    def of_record(cls, numbers: dict[str, Any]) -> "PriorDiagnosis":
+        """The inverse of `record`.
+
+        Raises:
+            KeyError, ValueError: the numbers are not those.
+        """
+        names = {f.name for f in fields(cls)} - {"bits_hw"}
+        return cls(**{n: numbers[n] for n in names}, bits_hw=np.array(numbers["bits_by_position"], np.float64))
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,7 @@ class StageFacts:
     prior: PriorDiagnosis
     stage1_fall: float | None
     prior_fall: float | None
-    """`late_fall` of each stage's validation number; None where its record is too short to tell."""
+    """`validation_fall` of each stage's training; None where its record is too short to tell."""
 
 
 @dataclass(frozen=True)
@@ -186,25 +203,6 @@ def diagnose_prior(
         train_standard_error=standard_error(seen_N),
         bits_hw=held_out_Nhw.mean(0),
     )
-
-
-def late_fall(rows: Sequence[Mapping[str, Any]], *, key: str) -> float | None:
-    """Relative fall of a validation number over the last quarter of a training, from its metrics.jsonl.
-
-    The lowest value of the first three quarters less the lowest of all, over the former: a training whose best is
-    behind it has a fall of 0. None where the two parts do not hold two validations and one.
-
-    Args:
-        rows: of `read_metrics`.
-        key: such as `validation_bits_per_code`; lower is better.
-    """
-    validations = [(row["step"], row[key]) for row in rows if key in row]
-    last_step = validations[-1][0] if validations else 0
-    early = [value for step, value in validations if step <= 0.75 * last_step]
-    if len(early) < 2:
-        return None
-    best_before, best = min(early), min(value for _, value in validations)
-    return (best_before - best) / abs(best_before) if best_before else 0.0
 
 
 def limiting_stage(facts: StageFacts) -> Verdict:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from twostage.atomic import write_atomic
 from twostage.data import ImageDataset, load_dataset
-from twostage.metrics import read_metrics
+from twostage.metrics import read_metrics, validation_fall
 from twostage.progress import say
 
-from .comparison import Comparison, compared_row, print_comparison, validation_fall
+from .comparison import Comparison, compared_row, print_comparison
 from .comparison_command import Compare
 from .device import pick_device
 from .evaluate import reference_of, score_run

@@ -11,49 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from twostage.atomic import write_atomic
+from twostage.metrics import UNDERTRAINED_FALL
 
 from .bits import standard_error
 from .figures import RatePoint, rate_distortion
-from .results import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
+from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
 
 SCHEMA_VERSION = 1
-UNDERTRAINED_FALL = 0.02
-"""A validation number that fell by more than this share over the last quarter of the steps had not come to rest."""
 PUBLISHED = {"VAE": 4.51, "VQ-VAE": 4.67, "VIMCO": 5.14}
 """Bits/dim on CIFAR-10 of van den Oord et al. 2017, section 4.1."""
-_OBJECTIVES = (
-    "loss_bits_per_dim",
-    "loss_per_dim",
-    "bits_per_dim",
-    "distortion_bits_per_dim",
-    "half_squared_error",
-    "bits_per_code",
-)
-"""Validation numbers that trainings go by; of those a record holds, the first here."""
-
-
-def validation_fall(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Share by which the best validation number of a training's record fell over the last quarter of its steps.
-
-    None where nothing was validated before that quarter.
-    """
-    found = (
-        [(row["step"], row[f"validation_{key}"]) for row in rows if f"validation_{key}" in row] for key in _OBJECTIVES
-    )
-    validated = next((values for values in found if values), [])
-    if not validated:
-        return None
-    before = [value for step, value in validated if step <= 0.75 * validated[-1][0]]
-    if not before:
-        return None
-    return (min(before) - min(value for _, value in validated)) / max(abs(min(before)), 1e-12)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from .diagnosis_commands import Disentangle
 from .disentanglement import Disentanglement, Encoder, SampleSizes, disentanglement
 from .latent_pictures import LatentSpread, decoder_of, traversals
 from .pictures import display_scale, write_png
-from .results import print_table
+from .result_tables import print_table
 from .run import Run
 from .sheets import Sheet
 

@@ -14,8 +14,10 @@ from twostage.progress import say
 from .bits import standard_error
 from .commands import Evaluate
 from .device import pick_device, use_threads
+from .diagnosis import Diagnosing
 from .proving import prove
-from .results import Evaluation, PairedDifference, print_evaluation
+from .result_tables import print_evaluation
+from .results import Diagnosis, Evaluation, PairedDifference
 from .run import Run, is_finished
 from .sample_quality import score_samples, why_not
 from .scoring import Scored, Scoring
@@ -69,10 +71,14 @@ def score_run(
     scoring = Scoring(run=run, dataset=dataset, split=split, device=device)
     scored: list[Scored] = []
     coded: list[str] = []
+    diagnoses: list[Diagnosis | None] = []
+    diagnosing = Diagnosing(run=run, dataset=dataset, split=split, device=device)
     for name in names:
         stage1 = run.stage1(name, device)
         run.check_data(stage1, dataset)
-        scored += scoring.score(name, stage1)
+        own = tuple(scoring.score(name, stage1))
+        scored += own
+        diagnoses.append(diagnosing.diagnose(name, stage1, [s.row for s in own]))
         if isinstance(stage1.model, VQVAE) and is_finished(run.prior_folder(name)):
             coded.append(name)
     evaluation = Evaluation(
@@ -84,6 +90,7 @@ def score_run(
         seed=run.recipe.seed,
         rows=tuple(s.row for s in scored),
         paired_differences=_paired(scored),
+        diagnoses=tuple(found for found in diagnoses if found is not None),
     )
     path = evaluation_file(run, split)
     evaluation.write(path)  # the bits are kept whatever happens to the streams and the samples

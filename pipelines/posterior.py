@@ -141,6 +141,14 @@ class PosteriorDiagnosis:
             f"most {high:.2f} bits.{advice}"
         )
 
+    @property
+    def entanglement(self) -> str:
+        """How far the latents depend on one another, in a sentence."""
+        return (
+            f"Between active latents the strongest correlation is {self.strongest_correlation:.2f}; the total "
+            f"correlation is {self.total_correlation_nats / math.log(2):.2f} bits."
+        )
+
     def record(self) -> dict[str, Any]:
         """Numbers for a JSON file; the matrix of correlations is left out."""
         return {

@@ -16,14 +16,18 @@ from twostage.metrics import read_metrics
 from twostage.progress import say
 
 from . import figures
+from .code_diagnosis import PriorDiagnosis
 from .commands import Report
 from .device import pick_device, use_threads
+from .diagnosis_figures import code_prices
+from .latent_report import Picture, continuous_models, joint_sheets, loss_curves, model_figures, model_pictures, scatter
 from .models import LoadedStage1
 from .page import image, page, table
 from .pictures import display_scale, png
-from .results import GIVEN_LABEL, Evaluation, difference_lines, model_table, sample_table, score_table
+from .result_tables import GIVEN_LABEL, difference_lines, model_table, sample_table, score_table
+from .results import Evaluation
 from .run import Run, is_finished
-from .sheets import ReferenceImages, model_sheets, reference_images
+from .sheets import ReferenceImages, Sheet, model_sheets, reference_images
 
 
 def _listed(names: set[str]) -> str:
@@ -71,6 +75,51 @@ def samples_section(evaluation: Evaluation) -> str:
     return f"<h2>Samples</h2><p>{html.escape(text)}</p>{table(*sample_table(evaluation))}"
 
 
+def _kept(run: Run, name: str, picture: Sheet | Picture, dataset: ImageDataset) -> str:
+    """A picture, which is also written as RUN/samples/NAME.png."""
+    sheet = isinstance(picture, Sheet)
+    data = (
+        png(picture.picture_CHW, scale=display_scale(dataset.shape[-1])) if isinstance(picture, Sheet) else picture.data
+    )
+    target = run.path / "samples" / f"{name}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, data)
+    return image(data, picture.caption, pixels=sheet)
+
+
+def diagnosis_section(run: Run, evaluation: Evaluation, dataset: ImageDataset) -> str:
+    """What is right or wrong with every model, and where codes cost what; empty in files of an earlier version."""
+    if not evaluation.diagnoses:
+        return ""
+    parts = ["<h2>Diagnosis</h2>"]
+    for found in evaluation.diagnoses:
+        parts.append(f"<p><b>{html.escape(found.model)}</b>: {html.escape(' '.join(found.sentences))}</p>")
+        if "bits_by_position" in found.numbers:
+            figure = code_prices(PriorDiagnosis.of_record(found.numbers), title=f"{found.model}: price of a code")
+            caption = "Bits of a code under every prior, and of every position of the grid under the learned one."
+            parts.append(_kept(run, f"{found.model}-code-prices", Picture("code-prices", figure, caption), dataset))
+    return "".join(parts)
+
+
+def latents_section(run: Run, names: list[str], dataset: ImageDataset, *, device: torch.device, seed: int) -> str:
+    """Pictures of continuous latents; empty without such a model."""
+    models = list(continuous_models(run, names, dataset, device=device))
+    if not models:
+        return ""
+    parts = ["<h2>Continuous latents</h2>", _kept(run, "latent-scatter", scatter(models, dataset), dataset)]
+    for sheet in joint_sheets(models, dataset, device=device, seed=seed):
+        parts.append(_kept(run, sheet.kind, sheet, dataset))
+    for found in models:
+        for figure in model_figures(found, seed=seed):
+            parts.append(_kept(run, f"{found.name}-{figure.kind}", figure, dataset))
+        for sheet in model_pictures(found, dataset, device=device, seed=seed):
+            parts.append(_kept(run, f"{found.name}-{sheet.kind}", sheet, dataset))
+    curves = loss_curves(run, models)
+    if curves is not None:
+        parts.append(_kept(run, "latent-training", curves, dataset))
+    return "".join(parts)
+
+
 def model_section(
     run: Run,
     name: str,
@@ -87,11 +136,7 @@ def model_section(
         parts.append("<p>No finished prior: train-prior brings its samples.</p>")
     else:
         for sheet in model_sheets(run, name, stage1, dataset, reference, device=device, seed=seed):
-            data = png(sheet.picture_CHW, scale=display_scale(dataset.shape[-1]))
-            target = run.path / "samples" / f"{name}-{sheet.kind}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, data)
-            parts.append(image(data, sheet.caption, pixels=True))
+            parts.append(_kept(run, f"{name}-{sheet.kind}", sheet, dataset))
     codes_file = run.codes_file(name, "validation")
     if isinstance(stage1.model, VQVAE) and codes_file.is_file():
         codes = load_codes(codes_file, expect_stage1_sha256=stage1.sha256).codes
@@ -168,12 +213,17 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
         run.check_data(stage1, dataset)
         _check_scored(run, name, stage1, evaluation)
     sampled = run.recipe.stage1.autoregressive_layers > 0
-    sections = [results_section(evaluation, sampled=sampled), samples_section(evaluation)]
+    sections = [
+        results_section(evaluation, sampled=sampled),
+        samples_section(evaluation),
+        diagnosis_section(run, evaluation, dataset),
+    ]
     reference = reference_images(run, dataset)
     for name in names:
         sections.append(
             model_section(run, name, run.stage1(name, device), dataset, reference, device=device, seed=seed)
         )
+    sections.append(latents_section(run, names, dataset, device=device, seed=seed))
     sections.append(training_section(run, names))
     config = html.escape((run.path / "config.toml").read_text())
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")

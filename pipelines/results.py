@@ -1,20 +1,16 @@
-"""What `evaluate` found: the rows of evaluation.json, and the same numbers as table cells for terminal and report."""
+"""What `evaluate` found: the rows of evaluation.json and everything beside them."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from twostage.atomic import write_atomic
 from twostage.errors import RunError
 
-from .coding_proof import CodingProof, proof_line
+from .coding_proof import CodingProof
 
 SCHEMA_VERSION = 1
-SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,19 @@ class SampleScore:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """What is right or wrong with one model, beyond its bits."""
+
+    model: str
+    verdict: str
+    """In a word or two, such as `collapsed` or `overfitted`."""
+    sentences: tuple[str, ...]
+    """The verdict first, with its numbers."""
+    numbers: dict[str, Any]
+    """Behind the sentences; those of `posterior.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything `evaluate` found."""
 
@@ -120,6 +129,8 @@ class Evaluation:
     """Empty where sample quality was not asked for."""
     coding: tuple[CodingProof, ...] = ()
     """Codes written as bytes and read back; empty where that was not asked for."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """One per model that there is something to say of; empty in files of an earlier version."""
 
     @property
     def has_bits(self) -> bool:
@@ -180,121 +191,11 @@ class Evaluation:
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
             data["sample_scores"] = tuple(SampleScore(**score) for score in data.get("sample_scores", ()))
             data["coding"] = tuple(CodingProof(**proof) for proof in data.get("coding", ()))
+            data["diagnoses"] = tuple(
+                Diagnosis(**{**found, "sentences": tuple(found["sentences"])}) for found in data.get("diagnoses", ())
+            )
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{path} is damaged or of another version (expected version {SCHEMA_VERSION}); run evaluate again"
             ) from error
-
-
-def number(value: float | None, digits: int, sign: str = "") -> str:
-    """A cell: the number, or a dash for none."""
-    return "-" if value is None else f"{value:{sign}.{digits}f}"
-
-
-GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
-
-
-def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the bits/dim of every row; columns that no row needs are left out.
-
-    A total given the label stands in a column of its own, `given label`.
-    """
-    rows, given = evaluation.rows, evaluation.has_given_labels
-    items = [evaluation.items if row.search_items is None else row.search_items for row in rows]
-    columns = {"model, prior or bound": [row.name for row in rows]}
-    if len(set(items)) > 1:
-        columns["items"] = [f"{count:,}" for count in items]
-    columns["total"] = ["-" if row.labels == "given" else number(row.bits_per_dim, 4) for row in rows]
-    if given:
-        columns["given label"] = [number(row.bits_per_dim if row.labels == "given" else None, 4) for row in rows]
-    columns |= {
-        "± s.e.": [number(row.standard_error, 4) for row in rows],
-        "distortion": [number(row.distortion_bits_per_dim, 4) for row in rows],
-        "rate": [number(row.rate_bits_per_dim, 4) for row in rows],
-        "PSNR dB": [
-            number(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else "")
-            for row in rows
-        ],
-        "labels": [row.labels for row in rows],
-    }
-    return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
-
-
-def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the samples' scores."""
-    headings = ["model", "samples", "Fréchet distance", "training images", "read as their label"]
-    cells = [
-        [
-            score.model,
-            f"{score.samples:,}",
-            number(score.frechet_distance, 3),
-            number(score.reference_distance, 3),
-            "-" if score.label_agreement is None else f"{score.label_agreement:.1%}",
-        ]
-        for score in evaluation.sample_scores
-    ]
-    return headings, cells
-
-
-def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of what every model cost and how it uses its codebook, one line per size of model."""
-    headings = ["model", "parameters", "steps", "seconds", "codes used", "perplexity", "swapped codes"]
-    cells: dict[tuple[str, int], list[str]] = {}
-    for row in evaluation.rows:
-        if row.search_items is not None:  # the same model: its usage is that of all items, with the encoder's codes
-            continue
-        cells[row.model, row.parameters] = [
-            row.model + (" with prior" if row.kind == "vq-vae" and row.prior == "learned" else ""),
-            f"{row.parameters:,}",
-            f"{row.steps:,}",
-            f"{row.train_seconds:.0f}",
-            "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
-            number(row.codebook_perplexity, 1),
-            number(row.swapped_distortion_bits_per_dim, 4),
-        ]
-    return headings, list(cells.values())
-
-
-def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Name of each reference, and a line on every row that was paired with it; empty without a learned prior."""
-    lines: dict[str, list[str]] = {}
-    for d in evaluation.paired_differences:
-        line = f"{d.other}: {number(d.bits_per_dim, 4, '+')} ± {number(d.standard_error, 4)}"
-        lines.setdefault(d.reference, []).append(line)
-    return lines
-
-
-def print_evaluation(evaluation: Evaluation) -> None:
-    """The tables and the paired differences, on stdout."""
-    console = Console(highlight=False)
-    console.print(evaluation.title, soft_wrap=True)
-    print_table(*score_table(evaluation))
-    if evaluation.has_given_labels:
-        console.print(f"{GIVEN_LABEL}\n", soft_wrap=True)
-    if evaluation.has_sampled_psnr:
-        console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
-    print_table(*model_table(evaluation))
-    for reference, lines in difference_lines(evaluation).items():
-        console.print(f"bits/dim more than {reference}, ± paired s.e.:")
-        console.print("\n".join(f"  {line}" for line in lines))
-    if evaluation.coding:
-        console.print("codes as bytes, labels as said:", soft_wrap=True)
-        console.print("\n".join(f"  {proof_line(proof)}" for proof in evaluation.coding), soft_wrap=True)
-    if evaluation.sample_scores:
-        console.print()
-        console.print(evaluation.samples_title, soft_wrap=True)
-        print_table(*sample_table(evaluation))
-
-
-def print_table(headings: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout, as wide as it needs to be."""
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for cells in rows:
-        table.add_row(*cells)
-    # Printed at its natural width, far below this one: a terminal too narrow wraps lines, but no number is ever cut.
-    console = Console(highlight=False, width=1000, soft_wrap=True)
-    console.print(table)
-    console.print()

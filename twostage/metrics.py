@@ -2,12 +2,25 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twostage.progress import say
+
+UNDERTRAINED_FALL = 0.02
+"""A validation number that fell by more than this share over the last quarter of the steps had not come to rest; the
+end of a cosine brings about 1 %."""
+_OBJECTIVES = (
+    "loss_bits_per_dim",
+    "loss_per_dim",
+    "bits_per_dim",
+    "distortion_bits_per_dim",
+    "half_squared_error",
+    "bits_per_code",
+)
+"""Validation numbers that trainings go by; of those a record holds, the first here."""
 
 
 class Metrics:
@@ -40,3 +53,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             rows.append(json.loads(line))
     return rows
+
+
+def validation_fall(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Share by which the best validation number of a training's record fell over the last quarter of its steps.
+
+    None where nothing was validated before that quarter.
+    """
+    found = (
+        [(row["step"], row[f"validation_{key}"]) for row in rows if f"validation_{key}" in row] for key in _OBJECTIVES
+    )
+    validated = next((values for values in found if values), [])
+    if not validated:
+        return None
+    before = [value for step, value in validated if step <= 0.75 * validated[-1][0]]
+    if not before:
+        return None
+    return (min(before) - min(value for _, value in validated)) / max(abs(min(before)), 1e-12)

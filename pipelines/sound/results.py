@@ -15,7 +15,8 @@ from rich.console import Console
 from twostage.atomic import write_atomic
 from twostage.errors import RunError
 
-from ..results import PairedDifference, number, print_table
+from ..result_tables import number, print_table
+from ..results import PairedDifference
 from .code_meaning import CodeMeaning, meaning_table
 
 SCHEMA_VERSION = 1

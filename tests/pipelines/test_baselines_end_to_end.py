@@ -1,5 +1,6 @@
 """Autoencoder, conditional VAE and VIMCO on the real digits through the command line, with budgets of a second."""
 
+import html
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -259,10 +260,54 @@ def test_report_shows_every_model_and_says_what_its_samples_are(trained: Path) -
     } <= names
 
 
+def test_report_pictures_continuous_latents(trained: Path) -> None:
+    page = (trained / "report.html").read_text()
+    for words in ("Continuous latents", "Latents of 300 test items", "Decoded random latents", "Total is at beta = 1"):
+        assert words in page
+    names = {path.stem for path in (trained / "samples").glob("*.png")}
+    assert {"latent-scatter", "latent-draws", "reconstructions-by-model", "latent-training"} <= names
+    both = {"traversals", "interpolations", "manifold"}
+    for model, kinds in {"ae": both, "vae": both | {"latent-rates", "correlations"}}.items():
+        assert {f"{model}-{kind}" for kind in kinds} <= names
+    assert "ae-latent-rates" not in names  # it has none
+
+
+def test_diagnosis_says_what_is_wrong_with_every_model(trained: Path, copy: Path) -> None:
+    """The same numbers in evaluation.json, the report, and from an evaluation of its own."""
+    found = {d["model"]: d for d in json.loads((trained / "evaluation.json").read_text())["diagnoses"]}
+    assert list(found) == ["vq-vae", "ae", "vae", "cvae"]
+    page = (trained / "report.html").read_text()
+    for diagnosis in found.values():
+        assert html.escape(" ".join(diagnosis["sentences"])) in page
+    vae, codes = found["vae"]["numbers"], found["vq-vae"]["numbers"]
+    assert len(vae["kl_nats"]) == 2
+    elbo = next(row for row in _rows(trained).values() if (row["model"], row["bound"]) == ("vae", "elbo"))
+    assert vae["rate_nats"] / np.log(2) / 64 == pytest.approx(elbo["rate_bits_per_dim"], rel=1e-5)
+    learned = next(
+        row
+        for row in json.loads((trained / "evaluation.json").read_text())["rows"]
+        if row["model"] == "vq-vae" and row["prior"] == "learned"
+    )
+    assert np.sum(codes["bits_by_position"]) / 64 == pytest.approx(learned["rate_bits_per_dim"], rel=1e-5)
+    assert codes["limiting_stage"] in found["vq-vae"]["sentences"][0].lower()
+    shutil.rmtree(copy / "models/vq-vae/prior")
+    assert _twostage("evaluate", copy) == 0
+    found = {d["model"]: d for d in json.loads((copy / "evaluation.json").read_text())["diagnoses"]}
+    assert found["vq-vae"]["verdict"] in ("no prior", "codebook collapsed")
+
+
+def test_a_large_kl_weight_is_diagnosed_as_collapse(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _twostage("train-baseline", copy, "--model", "beta-vae-50") == 0
+    assert _twostage("evaluate", copy) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "beta-vae-50: The posterior is collapsed: 0 of 2 latents are active" in text
+
+
 def test_a_training_from_before_the_newer_settings_goes_on(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the settings of today at their defaults, which do what was done before there were any."""
     config = copy / "config.toml"
-    text = config.read_text()
+    digest, text = config.read_text().split("\n", 1)
+    assert digest.startswith("#")
     for old, new in (
         ("latent_dim = 2", "latent_dim = 0"),
         ('network = "mlp"', 'network = "convolutional"'),

@@ -15,7 +15,6 @@ from twostage_pipelines.code_diagnosis import (
     PriorDiagnosis,
     StageFacts,
     diagnose_prior,
-    late_fall,
     limiting_stage,
     position_bits,
 )
@@ -166,22 +165,3 @@ class TestVerdict:
         sentence = limiting_stage(facts()).sentence
         assert "71% of the bits are distortion" in sentence
         assert "no more than 0.4000 bits/dim" in sentence
-
-
-class TestLateFall:
-    @pytest.mark.parametrize(
-        ("values", "fall"),
-        [
-            ([4.0, 2.0, 2.0, 1.9], 0.05),
-            ([4.0, 2.0, 1.0, 1.5], 0.0),  # the best is behind
-            ([4.0, 3.0, 3.5, 2.4], 0.2),
-            ([4.0], None),
-        ],
-    )
-    def test_compares_the_last_quarter_with_the_best_before(self, values: list[float], fall: float | None) -> None:
-        rows: list[dict[str, float]] = []
-        for index, value in enumerate(values):
-            rows += [{"step": 100 * index + 50, "loss": 0.0}, {"step": 100 * (index + 1), "validation_x": value}]
-        found = late_fall(rows, key="validation_x")
-        assert found == (None if fall is None else pytest.approx(fall))
-        assert late_fall(rows, key="validation_y") is None

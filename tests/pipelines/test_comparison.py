@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from twostage.metrics import validation_fall
 from twostage_pipelines.bits import ItemBits
 from twostage_pipelines.cli import main, parse
 from twostage_pipelines.comparison import (
@@ -18,7 +19,6 @@ from twostage_pipelines.comparison import (
     compared_row,
     comparison_table,
     legend_lines,
-    validation_fall,
 )
 from twostage_pipelines.comparison_command import Compare
 from twostage_pipelines.evaluate import reference_of

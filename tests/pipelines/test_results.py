@@ -8,17 +8,8 @@ from typing import Any
 import pytest
 
 from twostage_pipelines.report import results_section, samples_section
-from twostage_pipelines.results import (
-    Evaluation,
-    PairedDifference,
-    Row,
-    SampleScore,
-    difference_lines,
-    model_table,
-    print_evaluation,
-    sample_table,
-    score_table,
-)
+from twostage_pipelines.result_tables import difference_lines, model_table, print_evaluation, sample_table, score_table
+from twostage_pipelines.results import Evaluation, PairedDifference, Row, SampleScore
 
 
 def _row(**changes: Any) -> Row:
