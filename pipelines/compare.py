@@ -14,6 +14,7 @@ from .comparison_command import Compare
 from .device import pick_device
 from .evaluate import reference_of, score_run
 from .jobs import Resume, check_jobs
+from .results import Diagnosis
 from .run import Run, check_folder
 from .scoring import Scored
 from .train import all_jobs, sit_down, train_all
@@ -45,13 +46,19 @@ def _falls(run: Run, scored: Scored) -> list[float | None]:
     return [validation_fall(read_metrics(folder / "metrics.jsonl")) for folder in folders]
 
 
-def compare_runs(runs: Sequence[Run], dataset: ImageDataset, found: Sequence[Sequence[Scored]]) -> Comparison:
+def compare_runs(
+    runs: Sequence[Run],
+    dataset: ImageDataset,
+    found: Sequence[Sequence[Scored]],
+    diagnoses: Sequence[Sequence[Diagnosis]] = (),
+) -> Comparison:
     """Rows of all seeds as one.
 
     Args:
         runs: of every seed, with the same recipe but for it.
         dataset: of all of them.
         found: rows of each run on the test set; of models that the recipe does not name they are left out.
+        diagnoses: of the models of each run.
     """
     recipe = runs[0].recipe
     by_name = [
@@ -64,7 +71,8 @@ def compare_runs(runs: Sequence[Run], dataset: ImageDataset, found: Sequence[Seq
     for name in by_name[0]:
         seeds = [rows[name] for rows in by_name]
         falls = [fall for run, scored in zip(runs, seeds, strict=True) for fall in _falls(run, scored)]
-        compared.append(compared_row(seeds, references, falls))
+        verdicts = [d.verdict for own in diagnoses for d in own if d.model == seeds[0].row.model]
+        compared.append(compared_row(seeds, references, falls, verdicts))
     return Comparison(
         recipe=recipe.name,
         dataset=dataset.name,
@@ -87,7 +95,9 @@ def run_compare(command: Compare) -> None:
     resume = _resume_of(command, runs)
     for run in runs:  # all before the first is written
         check_jobs(run, all_jobs(run, dataset), dataset, resume[run.path])
-    device, found = pick_device(command.device), []
+    device = pick_device(command.device)
+    found: list[Sequence[Scored]] = []
+    diagnoses: list[Sequence[Diagnosis]] = []
     sittings = [
         sit_down(
             run,
@@ -104,11 +114,12 @@ def run_compare(command: Compare) -> None:
             continue
         say(f"seed {sitting.recipe.seed}: {', '.join(sitting.recipe.models)}")
         train_all(sitting)
-        _, scored = score_run(sitting.run, dataset, device=device, split=SPLIT)
+        evaluation, scored = score_run(sitting.run, dataset, device=device, split=SPLIT)
         found.append(scored)
+        diagnoses.append(evaluation.diagnoses)
     if command.dry_run:
         return
-    _write(compare_runs(runs, dataset, found), command.folder)
+    _write(compare_runs(runs, dataset, found, diagnoses), command.folder)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

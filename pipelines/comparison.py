@@ -24,6 +24,8 @@ from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
 
 SCHEMA_VERSION = 1
+NOT_IN_USE = ("collapsed", "partly collapsed", "codebook collapsed", "codes ignored")
+"""Verdicts of a diagnosis that a reader of the table should know of."""
 PUBLISHED = {"VAE": 4.51, "VQ-VAE": 4.67, "VIMCO": 5.14}
 """Bits/dim on CIFAR-10 of van den Oord et al. 2017, section 4.1."""
 
@@ -74,6 +76,8 @@ class ComparedRow:
     """Mean over seeds."""
     validation_fall: float | None
     """The largest of the trainings behind the row; None where one has no validation before its last quarter."""
+    verdict: str | None = None
+    """Of the diagnosis, that of the first seed in which the latents or codes were not in use; None: in none."""
 
     @property
     def undertrained(self) -> bool | None:
@@ -82,7 +86,10 @@ class ComparedRow:
 
 
 def compared_row(
-    seeds: Sequence[Scored], references: Sequence[Scored] | None, falls: Sequence[float | None]
+    seeds: Sequence[Scored],
+    references: Sequence[Scored] | None,
+    falls: Sequence[float | None],
+    verdicts: Sequence[str] = (),
 ) -> ComparedRow:
     """One row out of the same row of every seed.
 
@@ -90,6 +97,7 @@ def compared_row(
         seeds: the row of each.
         references: the row of each that it is compared with; None without one.
         falls: `validation_fall` of every training behind these rows.
+        verdicts: of the diagnoses of the model.
     """
     rows, first = [scored.row for scored in seeds], seeds[0].row
     difference, error = None, None
@@ -120,6 +128,7 @@ def compared_row(
         steps=mean(row.steps for row in rows),
         train_seconds=mean(row.train_seconds for row in rows),
         validation_fall=max(known) if len(known) == len(falls) else None,
+        verdict=next((verdict for verdict in verdicts if verdict in NOT_IN_USE), None),
     )
 
 
@@ -193,6 +202,7 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
     columns["total"] = [total(row, given=False) for row in rows]
     if given:
         columns["given label"] = [total(row, given=True) for row in rows]
+    psnr_deviations = [None if row.psnr_db is None else row.psnr_db.deviation for row in rows]
     columns |= {
         "± seeds": [number(None if row.bits_per_dim is None else row.bits_per_dim.deviation, 4) for row in rows],
         "distortion": [_mean(row.distortion_bits_per_dim, 4) for row in rows],
@@ -202,10 +212,14 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         "PSNR dB": [
             _mean(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else "") for row in rows
         ],
+    }
+    if any(deviation is not None for deviation in psnr_deviations):
+        columns["± dB"] = [number(deviation, 2) for deviation in psnr_deviations]
+    columns |= {
         "parameters": [f"{row.parameters:,}" for row in rows],
         "steps": [f"{row.steps:,.0f}" for row in rows],
         "seconds": [f"{row.train_seconds:,.0f}" for row in rows],
-        "": [_REMARKS[row.undertrained] for row in rows],
+        "": [", ".join(filter(None, (_REMARKS[row.undertrained], row.verdict))) for row in rows],
     }
     return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
 
@@ -222,7 +236,9 @@ def legend_lines(comparison: Comparison) -> list[str]:
     rows = comparison.rows
     lines = []
     if len(comparison.seeds) > 1:
-        lines.append("± seeds: standard deviation over seeds of the total; the other numbers are means over seeds")
+        lines.append(
+            "± seeds, ± dB: standard deviations over seeds of total and PSNR; the other numbers are means over seeds"
+        )
     if comparison.reference is not None:
         lines.append(
             f"more: bits/dim more than {comparison.reference}, mean over seeds, ± its paired standard error over test "
@@ -237,6 +253,8 @@ def legend_lines(comparison: Comparison) -> list[str]:
             f"undertrained: the best validation number of a training still fell by more than {UNDERTRAINED_FALL:.0%} "
             "over the last quarter of its steps"
         )
+    if any(row.verdict for row in rows):
+        lines.append(f"{', '.join(NOT_IN_USE)}: see the diagnosis in the evaluation.json of every seed")
     if any(row.undertrained is None for row in rows):
         lines.append("?: nothing was validated before the last quarter of the steps; validate more often")
     if comparison.published:

@@ -184,20 +184,28 @@ def test_table_marks_undertrained_rows_and_says_what_it_shows() -> None:
     given = [replace(scored, row=replace(scored.row, model="cvae", kind="cvae", labels="given")) for scored in VAE]
     rows = (
         reference,
-        compared_row(VAE, REFERENCE, [0.021, 0.0]),
+        compared_row(VAE, REFERENCE, [0.021, 0.0], ["in use", "collapsed"]),
         compared_row(given, REFERENCE, [0.0, None]),
         compared_row([_scored(None, model="ae", kind="ae", bound=None, prior=None)] * 2, REFERENCE, [0.0]),
     )
     headings, cells = comparison_table(_comparison(*rows))
     table = {row[0]: dict(zip(headings, row, strict=True)) for row in cells}
-    assert [row[-1] for row in cells] == ["", "undertrained", "?", ""]
+    assert [row[-1] for row in cells] == ["", "undertrained, collapsed", "?", ""]
     assert table["vae, ELBO"]["total"] == "2.6500"
+    assert table["vae, ELBO"]["± dB"] == "0.00"
     assert table["vae, ELBO"]["± seeds"] == "0.0707"
     assert (table["vae, ELBO"]["more"], table["vq-vae (ema), learned prior"]["more"]) == ("+0.1000", "-")
     assert (table["cvae, ELBO"]["total"], table["cvae, ELBO"]["given label"]) == ("-", "2.6500")
     assert table["ae"] == table["ae"] | {"total": "-", "rate": "-", "PSNR dB": "20.00", "parameters": "1,234"}
     said = "\n".join(legend_lines(_comparison(*rows)))
-    for words in ("± seeds: standard", "more than vq-vae (ema), learned prior", "given label:", "more than 2%", "?: "):
+    for words in (
+        "± seeds, ± dB: standard",
+        "codes ignored: see",
+        "more than vq-vae (ema), learned prior",
+        "given label:",
+        "more than 2%",
+        "?: ",
+    ):
         assert words in said
     assert "published" not in said
     plain = "\n".join(legend_lines(_comparison(reference, seeds=(0,), reference=None)))
