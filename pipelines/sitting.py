@@ -14,6 +14,7 @@ from torch import nn
 
 from twostage.checkpoint import verify_checkpoint
 from twostage.config.schema import Recipe
+from twostage.distributed import is_first
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.training import Fit, Task, seed_step
@@ -75,7 +76,8 @@ def prepare(
         say(f"{dataset.name}: {counts} {describe()}; device {where}")
         say("\n".join([*plan, f"would write {run.path}; nothing was done"]))
         return None
-    run.write()
+    if is_first():
+        run.write()
     return Sitting(run=run, dataset=dataset, device=where)
 
 
