@@ -89,6 +89,7 @@ class Fit:
             "threads": torch.get_num_threads(),
             "device": device.type,
             "processes": world_size(),
+            "accumulate": budget.accumulate,
         }
         check_parts(budget)
         self.optimiser = make_optimiser(task.model, budget)
@@ -124,12 +125,13 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> int:
         """Continue from a checkpoint; returns the length that metrics.jsonl is cut back to."""
         state = checkpoint.state
-        for what in ("threads", "device", "processes"):
-            before = state["record"].get(what, 1)  # there was one process before this was recorded
+        for what in ("threads", "device", "processes", "accumulate"):
+            before = state["record"].get(what, 1)  # the last two were 1 before they were recorded
             if before != self.record[what]:
+                in_parts = what in ("processes", "accumulate")
                 say(
                     f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
-                    f"the result will differ in the last bits{' and in the draws of dropout' * (what == 'processes')}"
+                    f"the result will differ in the last bits{' and in what dropout hides' if in_parts else ''}"
                 )
         self.task.model.load_state_dict(checkpoint.tensors["model"])
         load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
