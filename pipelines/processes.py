@@ -1,7 +1,8 @@
 """One command in several processes: which verbs work so, and who speaks before the processes know of one another.
 
 torchrun starts the command in every process with its place in the environment (WORLD_SIZE, RANK, LOCAL_RANK). Trainings
-share every batch; any other verb would do the same work several times over and is refused.
+share every batch and evaluations the batches of a data set; any other verb would do the same work several times over
+and is refused.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from twostage.errors import SaidElsewhere, TwoStageError, UsageError
 
-SHARED_VERBS = ("train", "train-codebook", "train-decoder", "train-prior", "train-baseline")
+SHARED_VERBS = ("train", "train-codebook", "train-decoder", "train-prior", "train-baseline", "evaluate")
 LONGEST_TIMEOUT_SECONDS = 7 * 24 * 3600
 _PATIENCE_SECONDS = 30
 

@@ -220,5 +220,5 @@ def run_train(command: Train) -> None:
     sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
     if sitting is not None:
         train_all(sitting)
-        evaluate_run(run, dataset, device=sitting.device, split="test")
-        write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)
+        if evaluate_run(run, dataset, device=sitting.device, split="test") is not None:
+            write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

@@ -50,17 +50,21 @@ STAGE1: dict[str, Any] = {
     "head_channels": 6,
 }
 TINY = """
-models = ["vq-vae"]
+models = ["vq-vae", "vae"]
 stage1 = {channels = 8, downsampling = 2, residual_blocks = 1, residual_channels = 4, head_channels = 4}
 quantiser = {codebook_size = 8, embedding_dim = 4}
 prior = {layers = 1, channels = 4}
 codebook_training = {steps = 4, batch_size = 8}
 prior_training = {steps = 4, batch_size = 8}
+baseline_training = {steps = 4, batch_size = 8}
+evaluation = {iwae_samples = 2, batch_size = 64}
 """
+CODEBOOK = {"atol": 1e-6, "rtol": 1e-5}
+"""Means of vectors of size 0.3, themselves right to 1e-7: fp32 rounds to 6e-8 of the value. Measured: 3e-8."""
 WEIGHTS = {"atol": 2e-5, "rtol": 1e-5}
-"""fp32 sums of at most 9 x 64 x 8 terms in another order give gradients that differ by 1e-7 of their size; Adam divides
-by that size, so that in 10 steps of 3e-3 a weight moves by at most 0.03 and differs by the rounding of its smallest
-gradients. Measured: see `test_one_and_two_processes`."""
+"""Sums taken in another order differ by 1e-7 of their largest term. Adam divides a gradient by its size, so a weight
+whose gradient nearly cancels takes over a larger share of that rounding, at most the 0.03 of 10 steps of 3e-3, were it
+nothing but rounding. Measured: 7e-8 in stage one, 3e-6 for one weight of the prior."""
 
 
 def _images() -> tuple[TrainingImages, torch.Tensor]:
@@ -214,7 +218,7 @@ SCENARIOS: dict[str, tuple[Callable[[Path], dict[str, Any]], float]] = {
     "together": (_together, 60),
     "unlike": (_unlike, 60),
     "killed": (_killed, 60),
-    "hanging": (_hanging, 4),
+    "hanging": (_hanging, 3),
 }
 """What is done, and the timeout in seconds."""
 
@@ -306,7 +310,8 @@ def test_an_ema_codebook_with_revivals_is_the_same_however_the_batch_is_cut(
     assert sum(row.get("revived", 0) for row in rows) > 10
     cut = _state(folder / "ema" / parts)
     for key, value in ema_alone.items():
-        torch.testing.assert_close(cut[key], value, **WEIGHTS, msg=lambda text, key=key: f"{key}: {text}")
+        limit = CODEBOOK if "quantiser" in key else WEIGHTS
+        torch.testing.assert_close(cut[key], value, **limit, msg=lambda text, key=key: f"{key}: {text}")
     others = [json.loads(line) for line in (folder / "ema" / parts / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in others] == [row["step"] for row in rows]  # written by one process
     for row, other in zip(rows, others, strict=True):  # numbers of the whole batch, not of the first process's part
@@ -375,11 +380,14 @@ def test_torchrun_trains_a_run_and_its_first_process_alone_writes_and_speaks(tmp
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("vq-vae codes, train: 1297/1297 images") == 1
     assert done.stderr.count("written: ") == 2
-    assert done.stdout.count("learned prior") == 1
+    assert done.stdout.count("digits, test set: 300 items") == 1
     for stage in ("stage1", "prior"):
         record = (tmp_path / "run" / "models" / "vq-vae" / stage / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in record] == [4, 4]
     assert load_codes(tmp_path / "run" / "codes" / "vq-vae" / "train.safetensors").codes.max() > 0
+    shared = (tmp_path / "run" / "evaluation.json").read_bytes()
+    assert main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert (tmp_path / "run" / "evaluation.json").read_bytes() == shared
 
 
 def test_a_verb_for_one_process_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
