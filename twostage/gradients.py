@@ -99,9 +99,7 @@ def batch_gradient(
             noise.begin_part(first, len(items))
         with torch.autocast(device.type, torch.bfloat16, enabled=budget.precision == "bf16"):
             result = task.loss(items)
-        weight = 1.0 if noise is None else result.weight or float(len(items))
-        (result.loss if noise is None else result.loss * weight).backward()
-        results.append(replace(result, loss=result.loss.detach(), weight=weight))
+        results.append(_backward(result, items=len(items), weighted=noise is not None))
         first += len(items)
     parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     if noise is None:
@@ -118,6 +116,13 @@ def batch_gradient(
         parameter.grad = gradient
     nn.utils.clip_grads_with_norm_(parameters, budget.clip_norm or math.inf, norm)
     return BatchGradient(result=total, loss=loss, gradient_norm=gradient_norm, signal=signal)
+
+
+def _backward(result: StepResult, *, items: int, weighted: bool) -> StepResult:
+    """Add a part's gradient to the model's; the result without its graph, and with its weight."""
+    weight = float(items) if result.weight is None else result.weight
+    (result.loss * weight if weighted else result.loss).backward()
+    return replace(result, loss=result.loss.detach(), weight=weight)
 
 
 def _add_up(
