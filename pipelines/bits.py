@@ -83,8 +83,7 @@ def _over_batches(
     with Progress(label, total=items, unit=unit) as progress:
         for batch in own_batches(items, batch_size):
             numbers_RN[:, batch] = torch.from_numpy(np.stack(measure(batch)))
-            # The others are about as far.
-            progress.advance(min((batch.stop - batch.start) * world_size(), items - progress.done))
+            progress.advance_shared(batch.stop - batch.start, world_size())
     return sum_over_ranks(numbers_RN)[0].numpy()
 
 

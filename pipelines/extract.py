@@ -29,8 +29,7 @@ def encode_images(
     with Progress(label, total=len(images_NCHW), unit="image") as progress:
         for rows in own_batches(len(images_NCHW), batch_size):
             codes_NGHW[rows] = model.encode(images_NCHW[rows].to(device)).to("cpu", torch.int32)
-            # The others are about as far.
-            progress.advance(min((rows.stop - rows.start) * world_size(), progress.total - progress.done))
+            progress.advance_shared(rows.stop - rows.start, world_size())
     return sum_over_ranks(codes_NGHW)[0].numpy().astype(np.int64)
 
 

@@ -13,9 +13,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 from twostage import progress
 from twostage.errors import RunError, SaidElsewhere, TwoStageError, UsageError
+
+T = TypeVar("T")
 
 _HEAD_START_SECONDS = 0.5
 """By which rank 0 goes first in saying what failed: what fails everywhere is said once and by the same rank."""
@@ -192,6 +195,11 @@ def own_batches(items: int, batch_size: int) -> Iterator[slice]:
     """
     for start in range(rank() * batch_size, items, world_size() * batch_size):
         yield slice(start, min(start + batch_size, items))
+
+
+def own_share(batches: Sequence[T]) -> Sequence[T]:
+    """`own_batches` of batches that are cut already."""
+    return batches[rank() :: world_size()]
 
 
 def of_every_rank(number: float) -> list[float]:

@@ -61,11 +61,15 @@ def check_parts(budget: TrainingConfig) -> None:
         )
 
 
-def batch_noise(budget: TrainingConfig, seed: int, step: int) -> BatchNoise | nullcontext[None]:
-    """The noise of a step's batch, to be in force from its first forward pass until its codebook update."""
+def batch_noise(budget: TrainingConfig, seed: int, step: int, *, items: int) -> BatchNoise | nullcontext[None]:
+    """The noise of a step's batch out of `items`, to be in force from its first forward pass until its codebook update.
+
+    None where the batch is worked through in one part.
+    """
     if world_size() * budget.accumulate == 1:
         return nullcontext()
-    return BatchNoise(step_seed(seed, step), rows=budget.batch_size)
+    batch = batch_indices(seed=seed, step=step, batch_size=budget.batch_size, items=items)
+    return BatchNoise(step_seed(seed, step), items=batch)
 
 
 def batch_gradient(

@@ -1,9 +1,10 @@
 """Random numbers that belong to an item, or to a row of a step's batch, whoever computes it.
 
 - Of an item (`uniform_noise`): item i draws from (seed, i) alone, on every device.
-- Of a row of a training batch (`batch_uniform`, `batch_normal`): a batch that is worked through in parts, by several
-  processes or one part after the other, sees the noise that it would see whole. Each part draws the numbers of the
-  whole batch and takes its rows; that costs little beside a training step, and needs no generator that can jump.
+- Of a row of a training batch (`batch_uniform`, `batch_normal`, `batch_integers`): a batch that is worked through in
+  parts, by several processes or one part after the other, sees the noise that it would see whole. Each part draws the
+  numbers of the whole batch and takes its rows; that costs little beside a training step, and needs no generator that
+  can jump.
 - Dropout inside a network draws from torch's global generator, for each part anew: of the same law, but other masks
   than the batch would have whole.
 """
@@ -49,9 +50,9 @@ class BatchNoise:
     Its generators start where the global ones start in a step of one part.
     """
 
-    def __init__(self, seed: int, *, rows: int) -> None:
-        self.seed, self.rows = seed, rows
-        self.first, self.count = 0, rows
+    def __init__(self, seed: int, *, items: np.ndarray) -> None:
+        self.seed, self.items, self.rows = seed, items, len(items)
+        self.first, self.count = 0, self.rows
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def begin_part(self, first: int, count: int) -> None:
@@ -80,6 +81,17 @@ _in_force: BatchNoise | None = None
 def batch_generator(device: torch.device) -> torch.Generator | None:
     """What is drawn once for a whole batch comes from this generator; None: torch's global one."""
     return None if _in_force is None else _in_force.generator(device)
+
+
+def whole_batch_of(items: np.ndarray) -> np.ndarray:
+    """The items of the step's batch that these are a part of; outside a training in parts these themselves."""
+    return items if _in_force is None else _in_force.items
+
+
+def batch_integers(bound: int, *shape: int, device: torch.device) -> Tensor:
+    """Integers in [0, bound) for the rows of a training batch; outside a training as `torch.randint`."""
+    whole = torch.randint(bound, _whole(shape), generator=batch_generator(device), device=device)
+    return _own(whole)
 
 
 def batch_uniform(*shape: int, device: torch.device) -> Tensor:

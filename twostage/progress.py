@@ -58,6 +58,10 @@ class Progress:
         else:
             self._line()
 
+    def advance_shared(self, count: int, processes: int) -> None:
+        """`count` more units are done by this process, and about as many by each of the others."""
+        self.advance(min(count * processes, self.total - self.done))
+
     def advance(self, count: int = 1, numbers: Mapping[str, str] | None = None) -> None:
         """`count` more units are done; `numbers` replace what is shown behind the bar."""
         self.done += count

@@ -190,7 +190,7 @@ class Fit:
         learning_rate = learning_rate_at(self.budget, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        with batch_noise(self.budget, self.seed, self.step) as noise:
+        with batch_noise(self.budget, self.seed, self.step, items=self.task.items) as noise:
             try:
                 batch = batch_gradient(
                     self.task,

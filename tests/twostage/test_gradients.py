@@ -96,7 +96,7 @@ def test_parts_of_a_batch_draw_its_noise(draw) -> None:
     device = torch.device("cpu")
     torch.manual_seed(5)
     whole = draw(7, 40, device=device)
-    with BatchNoise(5, rows=7) as noise:
+    with BatchNoise(5, items=np.arange(7)) as noise:
         parts = []
         for first, count in ((0, 3), (3, 4)):
             noise.begin_part(first, count)
