@@ -77,9 +77,7 @@ SEGMENTS: dict[str, Any] = {
 
 
 def _vqvae(update: str) -> SoundVQVAE:
-    return SoundVQVAE(
-        **SOUND, embedding_dim=4, codebook_size=16, update=update, decay=0.7, revival_threshold=0.5
-    )  # type: ignore[arg-type]
+    return SoundVQVAE(**SOUND, embedding_dim=4, codebook_size=16, update=update, decay=0.7, revival_threshold=0.5)  # type: ignore[arg-type]
 
 
 def _codebook(update: str) -> Task:
