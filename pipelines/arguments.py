@@ -35,6 +35,9 @@ Resume = Annotated[
     Literal["auto", "never", "must"],
     arg(help="auto continues what was begun, never refuses to, must refuses to start afresh."),
 ]
+Timeout = Annotated[
+    float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
+]
 DryRun = Annotated[
     FlagCreatePairsOff[bool], arg(help="Check everything, say what would be done and where; do nothing.")
 ]

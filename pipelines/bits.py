@@ -11,6 +11,7 @@ Shapes: N items, C x H x W image, G codebooks of K codes, h x w grid.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from stage1_vqvae.autoencoder import Autoencoder
 from stage1_vqvae.vae import VAEBounds
 from stage1_vqvae.vimco import VIMCO, VIMCOBounds
 from stage2_prior import PixelCNN
+from twostage.distributed import own_batches, sum_over_ranks, world_size
 from twostage.progress import Progress
 
 
@@ -70,6 +72,26 @@ class Distortion:
     sampled image where the decoder is autoregressive."""
 
 
+def _over_batches(
+    label: str, rows: int, items: int, batch_size: int, measure: Callable[[slice], Sequence[np.ndarray]], *, unit: str
+) -> np.ndarray:
+    """`[rows, N]` float64: what `measure` gives for the items of each batch, `rows` arrays `[B]`.
+
+    Several processes take a batch each in turn; the numbers are the same, to the bit, for any number of them.
+    """
+    numbers_RN = torch.zeros(rows, items, dtype=torch.float64)
+    with Progress(label, total=items, unit=unit) as progress:
+        for batch in own_batches(items, batch_size):
+            numbers_RN[:, batch] = torch.from_numpy(np.stack(measure(batch)))
+            progress.advance_shared(batch.stop - batch.start, world_size())
+    return sum_over_ranks(numbers_RN)[0].numpy()
+
+
+def _squared_error(decoded_BCHW: Tensor, x_BCHW: Tensor) -> np.ndarray:
+    """Sum over an item's sub-pixels, `[B]`."""
+    return (decoded_BCHW - x_BCHW).double().pow(2).flatten(1).sum(1).cpu().numpy()
+
+
 def psnr_db(squared_error: float, count: int, levels: int) -> float | None:
     """10 log10((L-1)^2 / mean squared error) of `count` sub-pixels; None if there is no error."""
     return 10.0 * math.log10((levels - 1) ** 2 * count / squared_error) if squared_error > 0 else None
@@ -91,26 +113,24 @@ def codebook_distortion(
     model: VQVAE, images: np.ndarray, codes: np.ndarray, *, seed: int, device: torch.device, batch_size: int
 ) -> Distortion:
     """Distortion of a VQ-VAE given the codes `[N, G, h, w]` of the images `[N, C, H, W]`; `seed` of sampled images."""
-    bits, swapped, squared_error = [], [], 0.0
     partners = swap_partners(len(images))
 
     def bits_per_dim(x_BCHW: Tensor, codes_BGHW: Tensor) -> np.ndarray:
         return (-model.log_prob(x_BCHW, codes_BGHW).double() / (math.log(2) * model.dims)).cpu().numpy()
 
-    with Progress("distortion", total=len(images), unit="image") as progress:
-        for start in range(0, len(images), batch_size):
-            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-            codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
-            bits.append(bits_per_dim(x_BCHW, codes_BGHW))
-            others_BGHW = torch.from_numpy(codes[partners[start : start + batch_size]].astype(np.int64)).to(device)
-            swapped.append(bits_per_dim(x_BCHW, others_BGHW))
-            decoded_BCHW = model.decode(codes_BGHW, seed=seed, first_item=start)
-            squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
-            progress.advance(len(x_BCHW))
+    def measure(batch: slice) -> list[np.ndarray]:
+        x_BCHW = torch.from_numpy(images[batch]).to(device)
+        codes_BGHW = torch.from_numpy(codes[batch].astype(np.int64)).to(device)
+        others_BGHW = torch.from_numpy(codes[partners[batch]].astype(np.int64)).to(device)
+        decoded_BCHW = model.decode(codes_BGHW, seed=seed, first_item=batch.start)
+        own_B, swapped_B = bits_per_dim(x_BCHW, codes_BGHW), bits_per_dim(x_BCHW, others_BGHW)
+        return [own_B, swapped_B, _squared_error(decoded_BCHW, x_BCHW)]
+
+    own_N, swapped_N, squared_N = _over_batches("distortion", 3, len(images), batch_size, measure, unit="image")
     return Distortion(
-        bits_per_dim=np.concatenate(bits),
-        swapped_bits_per_dim=np.concatenate(swapped),
-        psnr_db=psnr_db(squared_error, images.size, model.levels),
+        bits_per_dim=own_N,
+        swapped_bits_per_dim=swapped_N,
+        psnr_db=psnr_db(float(squared_N.sum()), images.size, model.levels),
     )
 
 
@@ -154,14 +174,14 @@ def learned_rate_bits(
 ) -> np.ndarray:
     """`[N]` bits of codes `[N, G, h, w]` under the prior, labels marginalised with their training frequencies."""
     frequency_Y = label_frequencies(prior, train_labels)
-    bits = []
-    with Progress("learned rate", total=len(codes), unit="item") as progress:
-        for start in range(0, len(codes), batch_size):
-            codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
-            log_prob_B, _ = learned_log_prob(prior, codes_BGHW, frequency_Y)
-            bits.append((-log_prob_B / math.log(2)).cpu().numpy())
-            progress.advance(len(codes_BGHW))
-    return np.concatenate(bits)
+
+    def measure(batch: slice) -> list[np.ndarray]:
+        codes_BGHW = torch.from_numpy(codes[batch].astype(np.int64)).to(device)
+        log_prob_B, _ = learned_log_prob(prior, codes_BGHW, frequency_Y)
+        return [(-log_prob_B / math.log(2)).cpu().numpy()]
+
+    (bits_N,) = _over_batches("learned rate", 1, len(codes), batch_size, measure, unit="item")
+    return bits_N
 
 
 @dataclass(frozen=True)
@@ -191,40 +211,42 @@ def bound_bits(
     and of the sampled images of an autoregressive decoder.
     """
     scale = math.log(2) * model.dims
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("elbo", "multi_sample", "log_likelihood", "kl")}
-    squared_error = 0.0
-    with Progress(f"bounds of {samples} samples", total=len(images), unit="image") as progress:
-        for start in range(0, len(images), batch_size):
-            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-            draws: dict[str, Any] = {"seed": seed, "first_item": start}
-            bounds: VAEBounds | VIMCOBounds
-            if isinstance(model, VAE):
-                y_B = None if labels is None else torch.from_numpy(labels[start : start + batch_size]).to(device)
-                bounds = model.bounds(x_BCHW, y_B, samples=samples, **draws)
-                multi_sample, decoded_BCHW = bounds.importance_weighted, model.reconstruct(x_BCHW, y_B, **draws)
-            else:
-                bounds = model.bounds(x_BCHW, samples=samples, **draws)
-                multi_sample, decoded_BCHW = bounds.multi_sample, model.reconstruct(x_BCHW, **draws)
-            parts = (bounds.elbo, multi_sample, bounds.log_likelihood, bounds.kl)
-            for name, nats_B in zip(found, parts, strict=True):
-                found[name].append((-nats_B.double() / scale).cpu().numpy())
-            squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
-            progress.advance(len(x_BCHW))
-    elbo, weighted, distortion, minus_rate = (np.concatenate(parts) for parts in found.values())
+
+    def bits(nats_B: Tensor) -> np.ndarray:
+        return (-nats_B.double() / scale).cpu().numpy()
+
+    def measure(batch: slice) -> list[np.ndarray]:
+        x_BCHW = torch.from_numpy(images[batch]).to(device)
+        draws: dict[str, Any] = {"seed": seed, "first_item": batch.start}
+        bounds: VAEBounds | VIMCOBounds
+        if isinstance(model, VAE):
+            y_B = None if labels is None else torch.from_numpy(labels[batch]).to(device)
+            bounds = model.bounds(x_BCHW, y_B, samples=samples, **draws)
+            multi_sample_B, decoded_BCHW = bounds.importance_weighted, model.reconstruct(x_BCHW, y_B, **draws)
+        else:
+            bounds = model.bounds(x_BCHW, samples=samples, **draws)
+            multi_sample_B, decoded_BCHW = bounds.multi_sample, model.reconstruct(x_BCHW, **draws)
+        parts = [bits(bounds.elbo), bits(multi_sample_B), bits(bounds.log_likelihood), -bits(bounds.kl)]
+        return [*parts, _squared_error(decoded_BCHW, x_BCHW)]
+
+    label = f"bounds of {samples} samples"
+    elbo_N, multi_N, distortion_N, rate_N, squared_N = _over_batches(
+        label, 5, len(images), batch_size, measure, unit="image"
+    )
     return BoundBits(
-        elbo=ItemBits(total=elbo, distortion=distortion, rate=-minus_rate),
-        multi_sample=ItemBits(total=weighted, distortion=None, rate=None),
-        psnr_db=psnr_db(squared_error, images.size, model.levels),
+        elbo=ItemBits(total=elbo_N, distortion=distortion_N, rate=rate_N),
+        multi_sample=ItemBits(total=multi_N, distortion=None, rate=None),
+        psnr_db=psnr_db(float(squared_N.sum()), images.size, model.levels),
     )
 
 
 def drawn_codes(model: VIMCO, images: np.ndarray, *, seed: int, device: torch.device, batch_size: int) -> np.ndarray:
     """One draw of q(z|x) per image, `[N, G, h, w]`: the first of those behind `bound_bits` under the same seed."""
-    parts = []
-    for start in range(0, len(images), batch_size):
-        x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-        parts.append(model.sample_codes(x_BCHW, seed=seed, first_item=start).cpu().numpy())
-    return np.concatenate(parts)
+    codes_NGHW = torch.zeros(len(images), *model.code_shape, dtype=torch.int64)
+    for batch in own_batches(len(images), batch_size):
+        x_BCHW = torch.from_numpy(images[batch]).to(device)
+        codes_NGHW[batch] = model.sample_codes(x_BCHW, seed=seed, first_item=batch.start).cpu()
+    return sum_over_ranks(codes_NGHW)[0].numpy()
 
 
 @torch.no_grad()
@@ -232,11 +254,10 @@ def reconstruction_psnr_db(
     model: Autoencoder, images: np.ndarray, *, seed: int, device: torch.device, batch_size: int
 ) -> float | None:
     """PSNR over all images, None if there is no error; `seed` of the images that an autoregressive decoder samples."""
-    squared_error = 0.0
-    with Progress("reconstructions", total=len(images), unit="image") as progress:
-        for start in range(0, len(images), batch_size):
-            x_BCHW = torch.from_numpy(images[start : start + batch_size]).to(device)
-            decoded_BCHW = model.reconstruct(x_BCHW, seed=seed, first_item=start)
-            squared_error += (decoded_BCHW - x_BCHW).double().pow(2).sum().item()
-            progress.advance(len(x_BCHW))
-    return psnr_db(squared_error, images.size, model.levels)
+
+    def measure(batch: slice) -> list[np.ndarray]:
+        x_BCHW = torch.from_numpy(images[batch]).to(device)
+        return [_squared_error(model.reconstruct(x_BCHW, seed=seed, first_item=batch.start), x_BCHW)]
+
+    (squared_N,) = _over_batches("reconstructions", 1, len(images), batch_size, measure, unit="image")
+    return psnr_db(float(squared_N.sum()), images.size, model.levels)

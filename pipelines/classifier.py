@@ -13,7 +13,7 @@ Shapes: N items, B items of a batch, C x H x W image, F features, Y classes.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from twostage.errors import RunError
 from twostage.progress import say
 from twostage.training import Fit, StepResult, seed_step
 
+from .jobs import deciding
 from .run import is_finished
 
 FEATURES = 64
@@ -186,7 +187,7 @@ def trained_classifier(folder: Path, dataset: ImageDataset, *, device: torch.dev
         "seed": SEED,
         "data": {"name": dataset.name, "sha256": dataset.sha256},
         "architecture": {**architecture, "image_shape": list(dataset.shape)},
-        "training": asdict(training),
+        "training": deciding(training),
     }
     if folder.is_dir() and not _belongs(folder, config):
         say(f"the classifier in {folder} is damaged or of other data and is trained again")

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from twostage.errors import TwoStageError, UsageError
 
+from .processes import check_shared, one_voice, run_command
+
 if TYPE_CHECKING:
     from .commands import Command
 
@@ -94,12 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[0] == "--version":
             print(f"twostage {import_module('twostage').__version__}")
             return 0
-        verb = _verb(arguments[0])
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            raise UsageError("Several processes (torchrun) are not supported by this version: start one process.")
-        command = parse(arguments[0], arguments[1:])
-        module = import_module(_module(arguments[0], command), __package__)
-        getattr(module, verb.function)(command)
+        with one_voice():
+            verb = _verb(arguments[0])
+            check_shared(arguments[0])
+            command = parse(arguments[0], arguments[1:])
+            module = _module(arguments[0], command)
+        run_command(getattr(import_module(module, __package__), verb.function), command)
         if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
         return 0
@@ -232,7 +234,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"twostage: {message}", file=sys.stderr)
+    if message:  # none where another process has said it
+        print(f"twostage: {message}", file=sys.stderr)
     return code
 
 

@@ -28,6 +28,7 @@ from .arguments import (
     RunArgument,
     RunModel,
     Speaker,
+    Timeout,
     check_named,
     check_seed,
     require,
@@ -263,6 +264,7 @@ class Evaluate:
     split: Literal["test", "validation"] = "test"
     """Test data give the final number only; choose between settings by validation data."""
     device: Device = "auto"
+    timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
     @property

@@ -114,7 +114,9 @@ def run_compare(command: Compare) -> None:
             continue
         say(f"seed {sitting.recipe.seed}: {', '.join(sitting.recipe.models)}")
         train_all(sitting)
-        evaluation, scored = score_run(sitting.run, dataset, device=device, split=SPLIT)
+        scores = score_run(sitting.run, dataset, device=device, split=SPLIT)
+        assert scores is not None  # this verb is the work of one process
+        evaluation, scored = scores
         found.append(scored)
         diagnoses.append(evaluation.diagnoses)
     if command.dry_run:

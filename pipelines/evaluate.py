@@ -8,6 +8,7 @@ import torch
 
 from stage1_vqvae import VQVAE
 from twostage.data import ImageDataset, load_dataset
+from twostage.distributed import leave
 from twostage.errors import RunError
 from twostage.progress import say
 
@@ -56,8 +57,11 @@ def _paired(scored: list[Scored]) -> tuple[PairedDifference, ...]:
 
 def score_run(
     run: Run, dataset: ImageDataset, *, device: torch.device, split: str
-) -> tuple[Evaluation, tuple[Scored, ...]]:
+) -> tuple[Evaluation, tuple[Scored, ...]] | None:
     """Score every finished model of a run and write evaluation.json; with the bits of every item behind the rows.
+
+    Several processes score together; then the first goes on alone, outside their group, and for the others this ends
+    with None.
 
     Raises:
         RunError: no model is finished, one is damaged, was trained on other data, or its prior belongs to another
@@ -81,6 +85,8 @@ def score_run(
         diagnoses.append(diagnosing.diagnose(name, stage1, [s.row for s in own]))
         if isinstance(stage1.model, VQVAE) and is_finished(run.prior_folder(name)):
             coded.append(name)
+    if not leave():
+        return None
     evaluation = Evaluation(
         recipe=run.recipe.name,
         dataset=dataset.name,
@@ -109,13 +115,16 @@ def evaluation_file(run: Run, split: str) -> Path:
     return run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
-def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split: str) -> Evaluation:
+def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split: str) -> Evaluation | None:
     """`score_run`, and the table on stdout.
 
     Raises:
         RunError: as there.
     """
-    evaluation, _ = score_run(run, dataset, device=device, split=split)
+    scores = score_run(run, dataset, device=device, split=split)
+    if scores is None:
+        return None
+    evaluation, _ = scores
     print_evaluation(evaluation)
     say(f"written: {evaluation_file(run, split)}")
     return evaluation

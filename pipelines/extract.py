@@ -1,12 +1,14 @@
 """Codes of a trained codebook, written to disk: the only thing stage two sees of stage one."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from stage1_vqvae import VQVAE
-from stage1_vqvae.training import batches
 from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
 from twostage.data import ImageDataset
+from twostage.distributed import is_first, of_every_rank, own_batches, sum_over_ranks, world_size
 from twostage.errors import RunError
 from twostage.progress import Progress
 
@@ -21,13 +23,35 @@ MIRRORED = "train-mirrored"
 def encode_images(
     model: VQVAE, images_NCHW: torch.Tensor, *, label: str, batch_size: int, device: torch.device
 ) -> np.ndarray:
-    """Codes `[N, G, h, w]`, int64, of integer images; `label` names the progress bar."""
-    parts = []
+    """Codes `[N, G, h, w]`, int64, of integer images, in every process; `label` names the progress bar."""
+    # int32: of several processes each sends all of it.
+    codes_NGHW = torch.zeros(len(images_NCHW), *model.code_shape, dtype=torch.int32)
     with Progress(label, total=len(images_NCHW), unit="image") as progress:
-        for x_BCHW in batches(images_NCHW, batch_size):
-            parts.append(model.encode(x_BCHW.to(device)).cpu().numpy())
-            progress.advance(len(x_BCHW))
-    return np.concatenate(parts)
+        for rows in own_batches(len(images_NCHW), batch_size):
+            codes_NGHW[rows] = model.encode(images_NCHW[rows].to(device)).to("cpu", torch.int32)
+            progress.advance_shared(rows.stop - rows.start, world_size())
+    return sum_over_ranks(codes_NGHW)[0].numpy().astype(np.int64)
+
+
+def stored_codes(path: Path, *, stage1_sha256: str, dataset: str, split: str, items: int) -> CodeFile | None:
+    """The file of these very codes, None if they must be made (anew) or any process does not see it whole."""
+    found = None
+    if path.is_file():
+        try:
+            found = load_codes(path, expect_stage1_sha256=stage1_sha256)
+        except RunError:
+            pass  # damaged, or of an earlier codebook
+        else:
+            if (found.header.dataset, found.header.split, len(found.codes)) != (dataset, split, items):
+                found = None
+    return None if 0 in of_every_rank(found is not None) else found
+
+
+def keep_codes(path: Path, codes: CodeFile) -> None:
+    """Write codes in place of what may be there; of several processes the first does."""
+    if is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_codes(path, codes)
 
 
 def extract_codes(
@@ -46,16 +70,10 @@ def extract_codes(
         images = torch.from_numpy(source.images)
         if split == MIRRORED:
             images = images.flip(-1)
-        if path.is_file():
-            try:
-                existing = load_codes(path, expect_stage1_sha256=stage1.sha256)
-            except RunError:
-                path.unlink()  # damaged, or of an earlier codebook: made again below
-            else:
-                made_of = (existing.header.dataset, existing.header.split, len(existing.codes))
-                if made_of == (dataset.name, split, len(images)):
-                    files[split] = existing
-                    continue
+        stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(images))
+        if stored is not None:
+            files[split] = stored
+            continue
         codes = encode_images(model, images, label=f"{name} codes, {split}", batch_size=batch_size, device=device)
         header = CodeHeader(
             dataset=dataset.name,
@@ -68,6 +86,5 @@ def extract_codes(
             stage1_sha256=stage1.sha256,
         )
         files[split] = CodeFile(codes=codes, labels=source.labels, header=header)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_codes(path, files[split])
+        keep_codes(path, files[split])
     return files

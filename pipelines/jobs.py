@@ -80,8 +80,13 @@ def make_job(run: Run, model: str, stage: Stage, dataset: AnyDataset) -> Job:
         stage=stage,
         folder=folder,
         training=training,
-        config={**settings, "training": asdict(training)},
+        config={**settings, "training": deciding(training)},
     )
+
+
+def deciding(training: TrainingConfig) -> dict[str, Any]:
+    """The settings without those that cut up the work and decide no more than how sums round."""
+    return {key: value for key, value in asdict(training).items() if key != "accumulate"}
 
 
 def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume) -> None:
@@ -144,7 +149,7 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
         "gaussian": asdict(GaussianConfig()),
         "vimco": asdict(VimcoConfig()),
         "prior": asdict(PriorConfig()),
-        "training": asdict(TrainingConfig()),
+        "training": deciding(TrainingConfig()),
     }
     return {key: {**defaults[key], **value} if key in defaults else value for key, value in config.items()}
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN
+from twostage.distributed import own_batches, sum_over_ranks, world_size
 from twostage.progress import Progress
 
 from .bits import label_frequencies, learned_log_prob
@@ -44,14 +45,14 @@ def search_codes(
     """
     frequency = label_frequencies(prior, train_labels)
     candidates = min(candidates, model.codebook_size)
-    found, items = [], max(1, batch_size // (candidates - 1))
+    codes_NGHW = torch.zeros(len(images), *model.code_shape, dtype=torch.int64)
     with Progress("code search", total=len(images), unit="image") as progress:
-        for start in range(0, len(images), items):
-            x_BCHW = torch.from_numpy(images[start : start + items]).to(device)
+        for rows in own_batches(len(images), max(1, batch_size // (candidates - 1))):
+            x_BCHW = torch.from_numpy(images[rows]).to(device)
             codes = _search_batch(model, prior, x_BCHW, frequency=frequency, candidates=candidates, sweeps=sweeps)
-            found.append(codes.cpu().numpy())
-            progress.advance(len(x_BCHW))
-    return np.concatenate(found)
+            codes_NGHW[rows] = codes.cpu()
+            progress.advance_shared(len(x_BCHW), world_size())
+    return sum_over_ranks(codes_NGHW)[0].numpy()
 
 
 def _search_batch(

@@ -14,7 +14,9 @@ from torch import nn
 
 from twostage.checkpoint import verify_checkpoint
 from twostage.config.schema import Recipe
+from twostage.distributed import is_first
 from twostage.errors import RunError, UsageError
+from twostage.gradients import check_parts
 from twostage.progress import say
 from twostage.training import Fit, Task, seed_step
 
@@ -75,7 +77,8 @@ def prepare(
         say(f"{dataset.name}: {counts} {describe()}; device {where}")
         say("\n".join([*plan, f"would write {run.path}; nothing was done"]))
         return None
-    run.write()
+    if is_first():
+        run.write()
     return Sitting(run=run, dataset=dataset, device=where)
 
 
@@ -101,6 +104,7 @@ def _plan(job: Job, items: int, size_of: Callable[[Job], str]) -> str:
             f"{job.label}: a batch of {training.batch_size} is more than the {items} training items: "
             "choose a smaller batch_size, or add data"
         )
+    check_parts(training)
     size = size_of(job)
     state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
     return f"  {job.label}: {size}{', ' if size else ''}{state}"

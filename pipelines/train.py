@@ -16,6 +16,7 @@ from stage2_prior.training import PriorTask
 from twostage.codes import CodeFile
 from twostage.config.schema import Recipe
 from twostage.data import ImageDataset, load_dataset
+from twostage.distributed import world_size
 from twostage.errors import UsageError
 from twostage.progress import say
 from twostage.training import Task
@@ -77,6 +78,11 @@ def _size(run: Run, job: Job, dataset: ImageDataset) -> str:
                 f"{job.label}: the {len(dataset.train)} training images are encoded as {vectors} vectors, fewer "
                 f"than the {model.codebook_size} codes of quantiser.codebook_size: choose a smaller one"
             )
+    if isinstance(model, VAE) and model.free_bits and world_size() * job.training.accumulate > 1:
+        raise UsageError(
+            f"{job.label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
+            "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
+        )
     return f"{parameter_count(model):,} parameters"
 
 
@@ -220,5 +226,5 @@ def run_train(command: Train) -> None:
     sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
     if sitting is not None:
         train_all(sitting)
-        evaluate_run(run, dataset, device=sitting.device, split="test")
-        write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)
+        if evaluate_run(run, dataset, device=sitting.device, split="test") is not None:
+            write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

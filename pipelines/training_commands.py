@@ -30,6 +30,7 @@ from .arguments import (
     RecipeArgument,
     Resume,
     RunArgument,
+    Timeout,
     check_named,
     require,
     resolved_recipe,
@@ -47,6 +48,7 @@ class TrainCodebook:
     out: OutRun = None
     device: Device = "auto"
     resume: Resume = "auto"
+    timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
     @property
@@ -75,6 +77,7 @@ class TrainPrior:
     """Model of the run whose codes are modelled."""
     device: Device = "auto"
     resume: Resume = "auto"
+    timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
     @property
@@ -109,6 +112,7 @@ class TrainDecoder:
     """Model of the run whose codes are decoded."""
     device: Device = "auto"
     resume: Resume = "auto"
+    timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
     @property
@@ -150,6 +154,7 @@ class TrainBaseline:
     """Weight of the KL term in training; bits/dim are always measured at 1. 1 unless given or part of the name."""
     device: Device = "auto"
     resume: Resume = "auto"
+    timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
     @property
@@ -192,6 +197,7 @@ class Train:
     out: OutRun = None
     device: Device = "auto"
     resume: Resume = "auto"
+    timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
     @property

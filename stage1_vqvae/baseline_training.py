@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.autoencoder import Autoencoder
-from stage1_vqvae.training import batches, distortion_metrics
+from stage1_vqvae.training import distortion_metrics
 from stage1_vqvae.training_images import TrainingImages
 from stage1_vqvae.vimco import VIMCO
 from twostage.codebook_usage import codebook_usage
+from twostage.distributed import own_batches, sum_over_ranks
 from twostage.training import StepResult
 
 
@@ -53,12 +54,14 @@ class AutoencoderTask:
 
     def validate(self) -> Mapping[str, float]:
         """Distortion over all validation items, and the root mean square of their latents: nothing holds it at one."""
-        distortion_nats, squares = 0.0, 0.0
-        for x_BCHW in batches(self.validation, self.evaluation_batch_size):
-            z_BL = self.model.encode(x_BCHW)
-            distortion_nats -= self.model.log_prob(x_BCHW, z_BL).double().sum().item()
-            squares += z_BL.double().pow(2).sum().item()
         items, discrete = len(self.validation), self.model.likelihood_is_discrete
+        sums_2N = torch.zeros(2, items, dtype=torch.float64, device=self.validation.device)
+        for rows in own_batches(items, self.evaluation_batch_size):
+            z_BL = self.model.encode(self.validation[rows])
+            squares_B = z_BL.double().pow(2).flatten(1).sum(1)
+            sums_2N[:, rows] = torch.stack([-self.model.log_prob(self.validation[rows], z_BL).double(), squares_B])
+        (sums_2N,) = sum_over_ranks(sums_2N)
+        distortion_nats, squares = sums_2N.sum(1).tolist()
         return {
             **distortion_metrics(distortion_nats / (self.model.dims * items), discrete=discrete),
             "latent_root_mean_square": math.sqrt(squares / (items * math.prod(self.model.latent_shape))),
@@ -100,16 +103,18 @@ class VIMCOTask:
 
     def validate(self) -> Mapping[str, float]:
         """Bound, the ELBO's two parts and codebook usage over all validation items, from the same draws every time."""
-        bound, log_likelihood, kl, codes, done = 0.0, 0.0, 0.0, [], 0
-        for x_BCHW in batches(self.validation, self.evaluation_batch_size):
-            bounds = self.model.bounds(x_BCHW, samples=self.model.samples, seed=0, first_item=done)
-            bound += bounds.multi_sample.double().sum().item()
-            log_likelihood += bounds.log_likelihood.double().sum().item()
-            kl += bounds.kl.double().sum().item()
-            codes.append(self.model.sample_codes(x_BCHW, seed=0, first_item=done).cpu().numpy())
-            done += len(x_BCHW)
-        scale = self.model.dims * len(self.validation)
-        usage = codebook_usage(np.concatenate(codes), codebook_size=self.model.codebook_size)
+        items, device = len(self.validation), self.validation.device
+        sums_3N = torch.zeros(3, items, dtype=torch.float64, device=device)
+        codes_NGHW = torch.zeros(items, *self.model.code_shape, dtype=torch.int64, device=device)
+        for rows in own_batches(items, self.evaluation_batch_size):
+            x_BCHW, first = self.validation[rows], rows.start
+            bounds = self.model.bounds(x_BCHW, samples=self.model.samples, seed=0, first_item=first)
+            sums_3N[:, rows] = torch.stack([bounds.multi_sample, bounds.log_likelihood, bounds.kl]).double()
+            codes_NGHW[rows] = self.model.sample_codes(x_BCHW, seed=0, first_item=first)
+        (sums_3N,), (codes_NGHW,) = sum_over_ranks(sums_3N), sum_over_ranks(codes_NGHW)
+        bound, log_likelihood, kl = sums_3N.sum(1).tolist()
+        scale = self.model.dims * items
+        usage = codebook_usage(codes_NGHW.cpu().numpy(), codebook_size=self.model.codebook_size)
         return {
             **distortion_metrics(-log_likelihood / scale, discrete=self.model.likelihood_is_discrete),
             **{name: float(value) for name, value in self._loss_metric(-bound / scale).items()},

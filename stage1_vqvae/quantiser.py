@@ -40,9 +40,10 @@ from torch import Tensor, nn
 
 from stage1_vqvae.kmeans import kmeans
 from stage1_vqvae.nearest import nearest_codes, sum_by_code
-from stage1_vqvae.ranks import draw_rows, sum_over_ranks, world_size
+from stage1_vqvae.ranks import draw_rows
 from stage1_vqvae.rotation import Rotation
 from stage1_vqvae.straight_through import StraightThrough
+from twostage.distributed import copy_from_first, sum_over_ranks
 from twostage.errors import UsageError
 
 
@@ -235,9 +236,7 @@ class VectorQuantiser(nn.Module):
             clusters = kmeans(z_GND[g], clusters=self.codebook_size, generator=generator, iterations=iterations)
             self.codebook[g] = clusters.centres_KD
             self.usage[g] = clusters.counts_K / len(vectors_ND)
-        if world_size() > 1:
-            torch.distributed.broadcast(self.codebook.data, src=0)
-            torch.distributed.broadcast(self.usage, src=0)
+        copy_from_first(self.codebook.detach(), self.usage)
         if self.update_rule == "ema":
             self.sums.copy_(self.codebook * self.usage[..., None])
         self.weight.fill_(1.0)

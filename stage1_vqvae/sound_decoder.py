@@ -29,6 +29,7 @@ from stage1_vqvae.sound_networks import (
     start_evenly,
 )
 from twostage.audio.spectral import multi_resolution_stft_loss, waveform
+from twostage.noise import batch_generator
 from twostage.sound_likelihood import make_sound_likelihood
 
 TRAINED_EVERY = 4
@@ -135,7 +136,7 @@ class SoundDecoder(nn.Module):
         inside_B1T = inside(positions_B, z_BDT.shape[2])
         trunk_BCT = self._trunk(z_BDT, inside_B1T, voice_BV)
         every = TRAINED_EVERY if self.training else 1
-        first = int(torch.randint(every, ())) if every > 1 else 0
+        first = int(torch.randint(every, (), generator=batch_generator(torch.device("cpu")))) if every > 1 else 0
         nats_B = every * self._nats(trunk_BCT, positions_B, voice_BV, samples_BS, mask_BS, first=first, every=every)
         spectral_B = multi_resolution_stft_loss(self.spectral(trunk_BCT, inside_B1T), waveform(samples_BS), mask_BS)
         return nats_B, spectral_B.mean()

@@ -15,6 +15,7 @@ Shapes: B items, S samples, T codes (positions), D bottleneck channels, C channe
 """
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -190,6 +191,23 @@ def check_speakers(speaker_B: Tensor | None, *, speakers: int, count: int) -> No
         raise UsageError(
             f"{expected}, got {int(speaker_B.min())} to {int(speaker_B.max())}: the model was trained on no other"
         )
+
+
+@dataclass(frozen=True)
+class PartWeights:
+    """Weights of the terms of a loss that are means over other things than items, for a part of a training batch.
+
+    With them the mean of the parts' losses, weighted by items, is the loss of the batch in one piece, though recordings
+    are of unequal length.
+    """
+
+    samples: float = 1.0
+    """Real samples per item of the part, divided by those per item of the batch."""
+    positions: float = 1.0
+    """The same of real positions."""
+
+
+WHOLE_BATCH = PartWeights()
 
 
 def code_count(lengths: Tensor, stride: int) -> Tensor:

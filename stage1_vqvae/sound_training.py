@@ -1,8 +1,8 @@
 """Stage-one tasks of sound for the training loop: random segments to learn from, whole recordings to be judged by.
 
 The loop hands out places of an epoch, which has one segment per begun segment length of every recording
-(`twostage.audio.segments`). Where in its recording a segment begins is drawn from torch's generator, which the loop
-seeds from (seed, step): a resumed run reads what an uninterrupted one would have.
+(`twostage.audio.segments`). Where in its recording a segment begins is drawn with the step's batch (`twostage.noise`),
+from (seed, step): a resumed run reads what an uninterrupted one would have, and so do several processes together.
 
 Shapes: B items, S samples, G codebooks, T codes, M codes of all items.
 """
@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.quantiser import QuantiserStatistics
+from stage1_vqvae.sound_networks import PartWeights
 from stage1_vqvae.sound_vae import SoundVAE
-from stage1_vqvae.sound_vqvae import SoundOutput, SoundVQVAE
+from stage1_vqvae.sound_vqvae import SoundVQVAE
 from stage1_vqvae.training import KMEANS_VECTORS_PER_CODE
 from twostage.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
-from twostage.audio.segments import segment_count, segments_at
+from twostage.audio.segments import segment_count, segment_lengths, segments_at
 from twostage.audio.spectral import log_mel_distance, log_mel_settings, waveform
 from twostage.codebook_usage import CollapseWatch, codebook_usage
 from twostage.errors import UsageError
+from twostage.noise import batch_integers, whole_batch_of
 from twostage.progress import say
 from twostage.training import StepResult
 
@@ -77,9 +80,20 @@ class SoundData:
         self.items = segment_count(train, segment_samples=segment_samples)
 
     def segments(self, places_B: np.ndarray) -> Sounds:
-        """Training segments at places of an epoch; torch's global generator says where each begins."""
-        draws_B = torch.randint(1 << 32, (len(places_B),)).numpy()
+        """Training segments at places of an epoch; where each begins is drawn."""
+        draws_B = batch_integers(1 << 32, len(places_B), device=torch.device("cpu")).numpy()
         return self._sounds(segments_at(self.train, places_B, draws_B, segment_samples=self.segment_samples))
+
+    def part_weights(self, places_B: np.ndarray) -> PartWeights:
+        """What the segments at `places_B` are of the step's batch; 1 where they are all of it."""
+        part_B, whole_B = (
+            segment_lengths(self.train, places, segment_samples=self.segment_samples)
+            for places in (places_B, whole_batch_of(places_B))
+        )
+        return PartWeights(
+            samples=float(part_B.mean() / whole_B.mean()),
+            positions=float((-(-part_B // self.stride)).mean() / (-(-whole_B // self.stride)).mean()),
+        )
 
     def recordings(self) -> Iterator[Sounds]:
         """All validation recordings, whole, in batches of similar length."""
@@ -152,21 +166,21 @@ class SoundCodebookTask:
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Loss on training segments at places `indices` of an epoch."""
-        sounds = self.data.segments(indices)
-        output = self.model(sounds.samples, sounds.mask, sounds.speaker)
+        sounds, part = self.data.segments(indices), self.data.part_weights(indices)
+        output = self.model(sounds.samples, sounds.mask, sounds.speaker, part)
         nats_per_sample = -output.log_likelihood_nats.detach().sum() / sounds.mask.sum()
         metrics = {
-            "distortion_bits_per_sample": nats_per_sample / math.log(2),
+            "distortion_bits_per_sample": part.samples * nats_per_sample / math.log(2),
             "spectral_loss": output.spectral_loss.detach(),
-            "commitment_loss": output.quantised.commitment_loss.detach(),
-            "codebook_loss": output.quantised.codebook_loss.detach(),
+            "commitment_loss": part.positions * output.quantised.commitment_loss.detach(),
+            "codebook_loss": part.positions * output.quantised.codebook_loss.detach(),
         }
-        return StepResult(loss=output.loss, metrics=metrics, output=output)
+        return StepResult(loss=output.loss, metrics=metrics, output=output.quantised.statistics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
-        assert isinstance(result.output, SoundOutput)
-        update = self.model.update_codebook(result.output)
+        assert isinstance(result.output, QuantiserStatistics)
+        update = self.model.quantiser.update(result.output)
         codebook = self.model.quantiser.codebook
         revived = int(update.revived.sum())
         if revived and codebook in optimiser.state:
@@ -248,9 +262,9 @@ class SoundGaussianTask:
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Distortion + beta * KL + spectral loss on training segments at places `indices` of an epoch."""
-        sounds = self.data.segments(indices)
-        output = self.model(sounds.samples, sounds.mask, sounds.speaker)
-        scale = math.log(2) * sounds.mask.sum()
+        sounds, part = self.data.segments(indices), self.data.part_weights(indices)
+        output = self.model(sounds.samples, sounds.mask, sounds.speaker, part)
+        scale = math.log(2) * sounds.mask.sum() / part.samples
         metrics = {
             "distortion_bits_per_sample": -output.log_likelihood_nats.detach().sum() / scale,
             "rate_bits_per_sample": output.kl_nats.detach().sum() / scale,

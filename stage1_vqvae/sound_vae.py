@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stage1_vqvae.sound_decoder import SoundDecoder
-from stage1_vqvae.sound_networks import SoundEncoder, check_sounds, code_count
+from stage1_vqvae.sound_networks import WHOLE_BATCH, PartWeights, SoundEncoder, check_sounds, code_count
 from stage1_vqvae.vae import GaussianPosterior, VAEBounds, item_noise
 from twostage.audio.spectral import waveform
 from twostage.errors import UsageError
@@ -108,8 +108,10 @@ class SoundVAE(nn.Module):
         # A soft bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
         return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
 
-    def forward(self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None) -> SoundVAEOutput:
-        """Training loss of a batch of int16 samples, one posterior sample each."""
+    def forward(
+        self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
+    ) -> SoundVAEOutput:
+        """Training loss of a batch of int16 samples, or of a part of one; one posterior sample each."""
         posterior = self.posterior(samples_BS, mask_BS)
         log_likelihood_nats_B, spectral_loss = self.decoder.training_terms(
             posterior.sample(), samples_BS, mask_BS, speaker_B
@@ -117,7 +119,7 @@ class SoundVAE(nn.Module):
         kl_nats_B = posterior.kl_nats().flatten(1).sum(1)
         nats_per_sample = (self.beta * kl_nats_B - log_likelihood_nats_B).sum() / mask_BS.sum()
         return SoundVAEOutput(
-            loss=nats_per_sample + self.spectral_weight * spectral_loss,
+            loss=part.samples * nats_per_sample + self.spectral_weight * spectral_loss,
             log_likelihood_nats=log_likelihood_nats_B,
             kl_nats=kl_nats_B,
             spectral_loss=spectral_loss,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stage1_vqvae.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 from stage1_vqvae.sound_decoder import SoundDecoder
-from stage1_vqvae.sound_networks import SoundEncoder, check_sounds, code_count, inside
+from stage1_vqvae.sound_networks import WHOLE_BATCH, PartWeights, SoundEncoder, check_sounds, code_count, inside
 from twostage.audio.spectral import waveform
 from twostage.errors import UsageError
 from twostage.sound_likelihood import SoundLikelihood
@@ -132,8 +132,10 @@ class SoundVQVAE(nn.Module):
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
         return self.quantiser(vectors_BDT.transpose(1, 2)[real_BT]), real_BT
 
-    def forward(self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None) -> SoundOutput:
-        """Loss and statistics of a batch of int16 samples; the codebook is left as it is."""
+    def forward(
+        self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
+    ) -> SoundOutput:
+        """Loss and statistics of a batch of int16 samples, or of a part of one; the codebook is left as it is."""
         quantised, real_BT = self._quantise(self.encode_vectors(samples_BS, mask_BS), mask_BS)
         vectors_BTD = quantised.vectors.new_zeros(*real_BT.shape, quantised.vectors.shape[1])
         vectors_BTD = vectors_BTD.masked_scatter(real_BT[:, :, None], quantised.vectors)
@@ -141,9 +143,9 @@ class SoundVQVAE(nn.Module):
             vectors_BTD.transpose(1, 2), samples_BS, mask_BS, speaker_B
         )
         loss = (
-            -log_likelihood_nats_B.sum() / mask_BS.sum()
+            part.samples * -log_likelihood_nats_B.sum() / mask_BS.sum()
             + self.spectral_weight * spectral_loss
-            + self.quantiser.loss(quantised)
+            + part.positions * self.quantiser.loss(quantised)
         )
         return SoundOutput(
             loss=loss, log_likelihood_nats=log_likelihood_nats_B, spectral_loss=spectral_loss, quantised=quantised

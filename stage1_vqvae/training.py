@@ -4,7 +4,7 @@ Shapes: N items, B items of a batch, C x H x W image, G codebooks, K codes per c
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,17 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.latents import check_labels
+from stage1_vqvae.quantiser import QuantiserStatistics
 from stage1_vqvae.training_images import TrainingImages
 from stage1_vqvae.vae import VAE
-from stage1_vqvae.vqvae import VQVAE, VQVAEOutput
+from stage1_vqvae.vqvae import VQVAE
 from twostage.codebook_usage import CollapseWatch, codebook_usage
+from twostage.distributed import own_batches, sum_over_ranks
 from twostage.progress import say
 from twostage.training import StepResult
 
 KMEANS_VECTORS_PER_CODE = 64
 """Encoded vectors shown to k-means per code; more changes nothing visible and costs time."""
-
-
-def batches(images_NCHW: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """All items in order, the last batch as small as it falls."""
-    for start in range(0, len(images_NCHW), batch_size):
-        yield images_NCHW[start : start + batch_size]
 
 
 def distortion_metrics(nats_per_dim: Tensor | float, *, discrete: bool) -> dict[str, Any]:
@@ -86,12 +82,12 @@ class CodebookTask:
             "commitment_loss": output.quantised.commitment_loss.detach(),
             "codebook_loss": output.quantised.codebook_loss.detach(),
         }
-        return StepResult(loss=output.loss, metrics=metrics, output=output)
+        return StepResult(loss=output.loss, metrics=metrics, output=output.quantised.statistics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
-        assert isinstance(result.output, VQVAEOutput)
-        update = self.model.update_codebook(result.output)
+        assert isinstance(result.output, QuantiserStatistics)
+        update = self.model.quantiser.update(result.output)
         codebook = self.model.quantiser.codebook
         revived = int(update.revived.sum())
         if revived and codebook in optimiser.state:
@@ -104,17 +100,19 @@ class CodebookTask:
 
         Says once if the codebook has collapsed.
         """
-        distortion_nats, codes = 0.0, []
-        for x_BCHW in batches(self.validation, self.evaluation_batch_size):
-            codes_BGHW = self.model.encode(x_BCHW)
-            distortion_nats -= self.model.log_prob(x_BCHW, codes_BGHW).double().sum().item()
-            codes.append(codes_BGHW.cpu().numpy())
-        usage = codebook_usage(np.concatenate(codes), codebook_size=self.model.codebook_size)
+        items, device = len(self.validation), self.validation.device
+        nats_N = torch.zeros(items, dtype=torch.float64, device=device)
+        codes_NGHW = torch.zeros(items, *self.model.code_shape, dtype=torch.int64, device=device)
+        for rows in own_batches(items, self.evaluation_batch_size):
+            codes_NGHW[rows] = self.model.encode(self.validation[rows])
+            nats_N[rows] = -self.model.log_prob(self.validation[rows], codes_NGHW[rows]).double()
+        (nats_N,), (codes_NGHW,) = sum_over_ranks(nats_N), sum_over_ranks(codes_NGHW)
+        usage = codebook_usage(codes_NGHW.cpu().numpy(), codebook_size=self.model.codebook_size)
         warning = self.watch.look(usage)
         if warning is not None:
             say(warning)
         discrete = self.model.likelihood_is_discrete
-        numbers = distortion_metrics(distortion_nats / (self.model.dims * len(self.validation)), discrete=discrete)
+        numbers = distortion_metrics(nats_N.sum().item() / (self.model.dims * items), discrete=discrete)
         if discrete:
             uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
             numbers["bits_per_dim"] = numbers["distortion_bits_per_dim"] + uniform_bits / self.model.dims
@@ -179,15 +177,14 @@ class GaussianTask:
 
     def validate(self) -> Mapping[str, float]:
         """Loss at the training beta and at beta = 1, from one posterior sample per item, always the same."""
-        distortion_nats, rate_nats, done = 0.0, 0.0, 0
-        for x_BCHW in batches(self.validation, self.evaluation_batch_size):
-            labels_B = None if self.validation_labels is None else self.validation_labels[done : done + len(x_BCHW)]
-            bounds = self.model.bounds(x_BCHW, labels_B, samples=1, seed=0, first_item=done)
-            distortion_nats -= bounds.log_likelihood.double().sum().item()
-            rate_nats += bounds.kl.double().sum().item()
-            done += len(x_BCHW)
-        scale, discrete = self.model.dims * len(self.validation), self.model.likelihood_is_discrete
-        distortion, rate = distortion_nats / scale, rate_nats / scale
+        items, discrete = len(self.validation), self.model.likelihood_is_discrete
+        nats_2N = torch.zeros(2, items, dtype=torch.float64, device=self.validation.device)
+        for rows in own_batches(items, self.evaluation_batch_size):
+            labels_B = None if self.validation_labels is None else self.validation_labels[rows]
+            bounds = self.model.bounds(self.validation[rows], labels_B, samples=1, seed=0, first_item=rows.start)
+            nats_2N[:, rows] = torch.stack([-bounds.log_likelihood, bounds.kl]).double()
+        (nats_2N,) = sum_over_ranks(nats_2N)
+        distortion, rate = (nats_2N.sum(1) / (self.model.dims * items)).tolist()
         numbers = distortion_metrics(distortion, discrete=discrete)
         if discrete:
             numbers["loss_bits_per_dim"] = (distortion + self.model.beta * rate) / math.log(2)

@@ -1,7 +1,7 @@
 """What stage one trains on: images, with whatever is drawn anew for every batch.
 
-The draws come from torch's global generator, which the training loop seeds from (seed, step): a resumed training sees
-the images that an uninterrupted one would have seen.
+The draws are those of the step's batch (`twostage.noise`), which the training loop seeds from (seed, step): a resumed
+training sees the images that an uninterrupted one would have seen, and so do several processes together.
 
 Shapes: N items, B items of a batch, C x H x W image.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twostage.errors import UsageError
+from twostage.noise import batch_uniform
 
 
 class TrainingImages:
@@ -45,11 +46,11 @@ class TrainingImages:
         rows = torch.from_numpy(indices).to(self.images.device)
         if self.intensities is not None and self.intensity_levels is not None:
             levels_BCHW = self.intensities[rows]
-            noise_BCHW = torch.rand(levels_BCHW.shape, device=levels_BCHW.device)
+            noise_BCHW = batch_uniform(*levels_BCHW.shape, device=levels_BCHW.device)
             x_BCHW = (noise_BCHW * (self.intensity_levels - 1) < levels_BCHW).to(self.images.dtype)
         else:
             x_BCHW = self.images[rows]
         if self.horizontal_flips:
-            mirrored_B = torch.rand(len(rows), device=x_BCHW.device) < 0.5
+            mirrored_B = batch_uniform(len(rows), device=x_BCHW.device) < 0.5
             x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)
         return x_BCHW

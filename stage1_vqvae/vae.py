@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from stage1_vqvae.latents import LatentLayout
 from stage1_vqvae.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
+from twostage.noise import batch_normal
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class GaussianPosterior:
     log_variance: Tensor
 
     def sample(self, noise: Tensor | None = None) -> Tensor:
-        """z = mean + sigma * eps (reparameterised); eps is drawn from torch's global generator unless given."""
-        noise = torch.randn_like(self.mean) if noise is None else noise
+        """z = mean + sigma * eps (reparameterised); eps is `twostage.noise.batch_normal` unless given."""
+        noise = batch_normal(*self.mean.shape, device=self.mean.device) if noise is None else noise
         return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
     def kl_nats(self) -> Tensor:

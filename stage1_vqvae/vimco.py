@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from stage1_vqvae.networks import Encoder, check_images, code_grid, normalise
 from stage1_vqvae.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
-from twostage.noise import uniform_noise
+from twostage.noise import batch_uniform, uniform_noise
 
 NOISE_STREAM = 3
 """Draws of codes given images share no numbers with draws of codes, pixels and ends under the same seed."""
@@ -182,11 +182,10 @@ class VIMCO(nn.Module):
         return self.decoder.log_prob(self._lookup(codes_XGHW), x_XCHW).flatten(1).sum(1)
 
     def forward(self, x_BCHW: Tensor) -> VIMCOOutput:
-        """Training loss of a batch of integer images, `samples` draws each from torch's global generator."""
+        """Training loss of a batch of integer images, `samples` draws each by `twostage.noise.batch_uniform`."""
         log_q_BGHWK = self.posterior(x_BCHW)
-        masses_NK = log_q_BGHWK.detach().exp().flatten(0, 3)
-        drawn_NS = torch.multinomial(masses_NK, self.samples, replacement=True)
-        codes_BGHWS = drawn_NS.view(len(x_BCHW), *self.code_shape, self.samples)
+        noise_BGHWS = batch_uniform(len(x_BCHW), *self.code_shape, self.samples, device=x_BCHW.device)
+        codes_BGHWS = self._invert(log_q_BGHWK.detach(), noise_BGHWS)
         codes_XGHW = rearrange(codes_BGHWS, "b g h w s -> (s b) g h w")
         x_XCHW = x_BCHW.repeat(self.samples, 1, 1, 1)
         log_likelihood_SB = self._log_likelihood(x_XCHW, codes_XGHW).view(self.samples, -1)
@@ -239,8 +238,12 @@ class VIMCO(nn.Module):
             seed=seed, first_item=first_item, count=len(log_q_BGHWK), symbols=math.prod(shape), stream=NOISE_STREAM
         )
         noise_BGHWS = noise.view(-1, *shape).movedim(1, -1).contiguous().to(log_q_BGHWK.device)
+        return self._invert(log_q_BGHWK, noise_BGHWS)
+
+    def _invert(self, log_q_BGHWK: Tensor, noise_BGHWS: Tensor) -> Tensor:
+        """The codes at which the distribution function passes the noise."""
         cumulative_BGHWK = log_q_BGHWK.double().exp().cumsum(-1)
-        return torch.searchsorted(cumulative_BGHWK, noise_BGHWS, right=True).clamp(max=self.codebook_size - 1)
+        return torch.searchsorted(cumulative_BGHWK, noise_BGHWS.double(), right=True).clamp(max=self.codebook_size - 1)
 
     @torch.no_grad()
     def sample_codes(self, x_BCHW: Tensor, *, seed: int, first_item: int = 0) -> Tensor:

@@ -22,6 +22,7 @@ from stage1_vqvae.wavenet_decoder import REACH, VECTORS_PER_CODE, WaveNetDecoder
 from twostage.audio import AudioSplit, length_batches, whole_batch
 from twostage.audio.segments import segment_count, segments_at
 from twostage.errors import UsageError
+from twostage.noise import batch_integers
 from twostage.training import StepResult
 
 SWAPPED_RECORDINGS = 32
@@ -87,13 +88,15 @@ class WaveNetDecoderTask:
     def loss(self, indices: np.ndarray) -> StepResult:
         """Nats per real sample of training segments at places `indices` of an epoch; torch says where they begin."""
         stride = self.model.stride
-        draws_B = torch.randint(1 << 32, (len(indices),)).numpy()
+        draws_B = batch_integers(1 << 32, len(indices), device=torch.device("cpu")).numpy()
         batch = segments_at(self.train, indices, draws_B, segment_samples=self.segment_samples, multiple=stride)
         condition_BFX = self._condition(batch.items, batch.offsets // stride)
         log_prob_BS = self.model.sample_log_prob(torch.from_numpy(batch.samples).to(self.device), condition_BFX)
         mask_BS = torch.from_numpy(batch.mask).to(self.device)
-        loss = -log_prob_BS.masked_fill(~mask_BS, 0.0).sum() / mask_BS.sum()
-        return StepResult(loss=loss, metrics={"distortion_bits_per_sample": loss.detach() / math.log(2)})
+        samples = mask_BS.sum()
+        loss = -log_prob_BS.masked_fill(~mask_BS, 0.0).sum() / samples
+        metrics = {"distortion_bits_per_sample": loss.detach() / math.log(2)}
+        return StepResult(loss=loss, metrics=metrics, weight=float(samples))
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Nothing to update."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stage2_prior.prior import check_condition
 from twostage.errors import UsageError
+from twostage.noise import batch_uniform
 
 
 class ConditionBias(nn.ModuleList):
@@ -44,14 +45,14 @@ class ConditionBias(nn.ModuleList):
         self.layers = layers
 
     def forward(self, condition_BA: Tensor | None, *, batch_size: int) -> Tensor | None:
-        """The biases, None without attributes. In training mode the dropout draws from torch's global generator.
+        """The biases, None without attributes. In training mode labels are hidden by `twostage.noise.batch_uniform`.
 
         Raises:
             UsageError: the condition does not fit (on the CPU its values are checked as well).
         """
         rows_BA = self._rows(condition_BA, batch_size=batch_size)
         if self.training and self.optional:
-            hidden_B1 = torch.rand(len(rows_BA), 1, device=rows_BA.device) < self.label_dropout
+            hidden_B1 = batch_uniform(len(rows_BA), 1, device=rows_BA.device) < self.label_dropout
             rows_BA = torch.where(hidden_B1, self.no_label_A, rows_BA)
         return self._sum(rows_BA)
 

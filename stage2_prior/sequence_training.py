@@ -58,7 +58,7 @@ class SequencePriorTask:
         condition = None if self.train_condition is None else self.train_condition[rows]
         codes = lengths_B.sum() * codes_BGT.shape[1]
         loss = -self.model.log_prob(codes_BGT, condition, lengths_B).sum() / codes
-        return StepResult(loss=loss, metrics={"bits_per_code": loss.detach() / math.log(2)})
+        return StepResult(loss=loss, metrics={"bits_per_code": loss.detach() / math.log(2)}, weight=float(codes))
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Nothing to update."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stage2_prior.pixelcnn import PixelCNN
+from twostage.distributed import own_batches, sum_over_ranks
 from twostage.training import StepResult
 
 
@@ -59,9 +60,9 @@ class PriorTask:
 
     def validate(self) -> Mapping[str, float]:
         """Bits per code over all validation items, given the condition."""
-        total_nats = 0.0
-        for start in range(0, len(self.validation), self.evaluation_batch_size):
-            rows = slice(start, start + self.evaluation_batch_size)
+        nats_N = torch.zeros(len(self.validation), dtype=torch.float64, device=self.validation.device)
+        for rows in own_batches(len(self.validation), self.evaluation_batch_size):
             condition = None if self.validation_condition is None else self.validation_condition[rows]
-            total_nats -= self.model.log_prob(self.validation[rows], condition).double().sum().item()
-        return {"bits_per_code": total_nats / (math.log(2) * self.codes_per_item * len(self.validation))}
+            nats_N[rows] = -self.model.log_prob(self.validation[rows], condition).double()
+        (nats_N,) = sum_over_ranks(nats_N)
+        return {"bits_per_code": nats_N.mean().item() / (math.log(2) * self.codes_per_item)}

@@ -23,3 +23,11 @@ class DataError(TwoStageError):
 
 class RunError(TwoStageError):
     """A run folder, a checkpoint or a training is not in the state that was asked for."""
+
+
+class SaidElsewhere(TwoStageError):
+    """Another process of the job failed first and has said why: this one ends without a word."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from twostage.progress import say
 
@@ -24,9 +24,15 @@ _OBJECTIVES = (
 
 
 class Metrics:
-    """`metrics.jsonl`, cut back to the checkpoint when a run is resumed so that no step stands in it twice."""
+    """`metrics.jsonl`, cut back to the checkpoint when a run is resumed so that no step stands in it twice.
 
-    def __init__(self, path: Path, *, size: int) -> None:
+    Without a path nothing is kept: of several processes one writes.
+    """
+
+    def __init__(self, path: Path | None, *, size: int) -> None:
+        self._file: BinaryIO | None = None
+        if path is None:
+            return
         path.touch()
         if path.stat().st_size < size:
             say(f"warning: {path} is shorter than its checkpoint says; the record of earlier steps is incomplete")
@@ -34,16 +40,20 @@ class Metrics:
         self._file = path.open("ab")
 
     def write(self, row: Mapping[str, float | int]) -> None:
-        self._file.write(json.dumps(row).encode() + b"\n")
+        if self._file is not None:
+            self._file.write(json.dumps(row).encode() + b"\n")
 
     def sync(self) -> int:
         """Bytes safely on disk."""
+        if self._file is None:
+            return 0
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -9,10 +9,23 @@ from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 10.0
 
+_mute = False
+
+
+def mute() -> None:
+    """Show nothing from now on: of several processes of a job only the first speaks."""
+    global _mute
+    _mute = True
+
+
+def is_mute() -> bool:
+    """Whether this process is not the one that speaks."""
+    return _mute
+
 
 def say(line: str) -> None:
     """One line on stderr, without tearing a bar that is being drawn."""
-    if sys.stderr is None:  # closed by the caller
+    if _mute or sys.stderr is None:  # closed by the caller
         return
     with contextlib.suppress(OSError):  # a full disk or a reader that left must not end a training
         tqdm.write(line, file=sys.stderr)
@@ -32,7 +45,7 @@ class Progress:
         self._first = done
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
-            if sys.stderr is not None and sys.stderr.isatty()
+            if sys.stderr is not None and sys.stderr.isatty() and not _mute
             else None
         )
 
@@ -44,6 +57,10 @@ class Progress:
             self._bar.close()
         else:
             self._line()
+
+    def advance_shared(self, count: int, processes: int) -> None:
+        """`count` more units are done by this process, and about as many by each of the others."""
+        self.advance(min(count * processes, self.total - self.done))
 
     def advance(self, count: int = 1, numbers: Mapping[str, str] | None = None) -> None:
         """`count` more units are done; `numbers` replace what is shown behind the bar."""

@@ -5,6 +5,9 @@ import signal
 from types import FrameType
 
 from twostage.errors import TwoStageError
+from twostage.progress import is_mute
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(TwoStageError):
@@ -28,11 +31,12 @@ class SafePoint:
         self.received = number
         # os.write, because a signal may arrive in the middle of a print.
         again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        os.write(2, f"\nstopping at the next safe point{again}\n".encode())
+        if not is_mute():
+            os.write(2, f"\nstopping at the next safe point{again}\n".encode())
 
     def __enter__(self) -> "SafePoint":
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
         except ValueError:  # not the main thread: Python delivers no signals here
             self._previous.clear()

@@ -2,72 +2,42 @@
 
 A step is a pure function of (weights, optimiser, seed, step): the batch comes from (seed, step), and torch's generators
 are re-seeded from (seed, step) before every step, so dropout and posterior noise need no saved generator state and a
-resumed run is the uninterrupted one, bit for bit, on the same machine and number of threads. That is tested on the CPU;
-CUDA adds some sums in no fixed order.
+resumed run is the uninterrupted one, bit for bit, on the same machine and number of threads and processes. That is
+tested on the CPU; CUDA adds some sums in no fixed order.
+
+Several processes (`twostage.distributed`) each hold the whole state and take the same steps with it, since they see the
+same summed gradients; each computes its part of every batch, and the first of them writes.
 """
 
 import fcntl
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from twostage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint, step_name
 from twostage.config.schema import TrainingConfig
-from twostage.data import batch_indices
+from twostage.distributed import check_same, copy_module_from_first, is_first, of_every_rank, wait_for_all, world_size
 from twostage.errors import RunError
+from twostage.gradients import NotFinite, batch_gradient, batch_noise, check_parts, first_not_finite
 from twostage.metrics import Metrics
+from twostage.noise import seed_step
 from twostage.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
 from twostage.progress import Progress, say
 from twostage.signals import Interrupted, SafePoint
+from twostage.task import StepResult, Task
 from twostage.weight_average import WeightAverage
+
+__all__ = ["Fit", "FitResult", "StepResult", "Task", "exclusive", "seed_step"]
 
 LOG_EVERY = 25
 CHECKPOINTS_KEPT = 2
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a task hands back for one batch."""
-
-    loss: Tensor
-    """Scalar to minimise."""
-    metrics: Mapping[str, Tensor]
-    """Scalars for the record."""
-    output: object = None
-    """Handed back to the task's `after_step`."""
-
-
-class Task(Protocol):
-    """What is trained; the loop knows no more than this."""
-
-    items: int
-    """Training items; the batch stream runs over 0..items-1."""
-    objective: str
-    """Name of the validation number that picks the best model and ends an impatient run; lower is better."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What the optimiser moves, and what `validate` measures: with a weight average, it holds that meanwhile."""
-
-    def start(self) -> None:
-        """Called once before step 0 of a fresh run (k-means init)."""
-
-    def loss(self, indices: np.ndarray) -> StepResult:
-        """Loss of the training items at `indices`; must not change the model."""
-
-    def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
-        """Called after the optimiser's step (codebook update); its numbers join the record."""
-
-    def validate(self) -> Mapping[str, float]:
-        """Numbers on validation data, `objective` among them; the model is in eval mode, fp32, no gradients."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +52,6 @@ class FitResult:
     """Best validation value of the task's objective; `best/` holds that model."""
     stopped_early: bool
     """Whether patience ended it before the last step of its budget."""
-
-
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's generators (CPU and accelerators) from (seed, step)."""
-    word = np.random.SeedSequence([seed, 1, step]).generate_state(1, np.uint64)[0]
-    number = int(word >> np.uint64(1))
-    # torch.manual_seed formats a stack trace for every accelerator that is not in use: 0.2 ms a step.
-    torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(number)
 
 
 @contextmanager
@@ -123,12 +83,23 @@ class Fit:
         device: torch.device,
     ) -> None:
         self.task, self.folder, self.budget, self.seed, self.device = task, folder, budget, seed, device
-        self.record = {**record, "seed": seed, "threads": torch.get_num_threads(), "device": device.type}
+        self.record = {
+            **record,
+            "seed": seed,
+            "threads": torch.get_num_threads(),
+            "device": device.type,
+            "processes": world_size(),
+            "accumulate": budget.accumulate,
+        }
+        check_parts(budget)
         self.optimiser = make_optimiser(task.model, budget)
         self.average = WeightAverage(task.model, decay=budget.weight_ema) if budget.weight_ema else None
         self.step, self.seconds = 0, 0.0
         self.best_step, self.best_value = -1, math.inf
         self.latest_validation: dict[str, float] = {}
+        self.safe_point = SafePoint()
+        self.signal: int | None = None
+        """A signal to any process, known to all of them; with one process `safe_point` knows it earlier."""
 
     @property
     def finished(self) -> bool:
@@ -154,11 +125,13 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> int:
         """Continue from a checkpoint; returns the length that metrics.jsonl is cut back to."""
         state = checkpoint.state
-        for what in ("threads", "device"):
-            if state["record"][what] != self.record[what]:
+        for what in ("threads", "device", "processes", "accumulate"):
+            before = state["record"].get(what, 1)  # the last two were 1 before they were recorded
+            if before != self.record[what]:
+                in_parts = what in ("processes", "accumulate")
                 say(
-                    f"warning: {self.folder} was trained with {what} {state['record'][what]} and goes on with "
-                    f"{self.record[what]}; the result will differ in the last bits"
+                    f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
+                    f"the result will differ in the last bits{' and in what dropout hides' if in_parts else ''}"
                 )
         self.task.model.load_state_dict(checkpoint.tensors["model"])
         load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
@@ -170,10 +143,22 @@ class Fit:
         return int(state["metrics_bytes"])
 
     def save(self, metrics: Metrics) -> None:
-        """Write the complete training state as `step-XXXXXXXX/`."""
+        """Write the complete training state as `step-XXXXXXXX/`; of several processes the first does.
+
+        Raises:
+            RunError: something in it is not finite, or the disk refused.
+        """
         tensors = {"model": self.task.model.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
         if self.average is not None:
             tensors["average"] = self.average.tensors()
+        fault = first_not_finite((f"{file} {key}", value) for file in tensors for key, value in tensors[file].items())
+        if fault is not None:
+            raise RunError(
+                f"the tensor {fault} is not finite after step {self.step}, which was not saved; any checkpoint in "
+                f"{self.folder} is from before: lower the learning rate"
+            )
+        if not is_first():
+            return
         save_checkpoint(self.folder / step_name(self.step), tensors=tensors, state=self._state(metrics.sync()))
         prune(self.folder, keep=CHECKPOINTS_KEPT)
 
@@ -191,66 +176,73 @@ class Fit:
                 )
             if value < self.best_value:
                 self.best_step, self.best_value = self.step, value
-                save_checkpoint(
-                    self.folder / "best",
-                    tensors={"model": self.task.model.state_dict()},
-                    state={**self._state(0), "validation": self.latest_validation},
-                )
+                if is_first():
+                    save_checkpoint(
+                        self.folder / "best",
+                        tensors={"model": self.task.model.state_dict()},
+                        state={**self._state(0), "validation": self.latest_validation},
+                    )
         self.task.model.train()
         metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in self.latest_validation.items()}})
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step, in order: seed, batch, loss, gradients, checks, step, codebook, weight average."""
-        seed_step(self.seed, self.step)
-        indices = batch_indices(
-            seed=self.seed, step=self.step, batch_size=self.budget.batch_size, items=self.task.items
-        )
+        """One optimiser step, in order: batch, loss, gradients, checks, step, codebook, weight average."""
         learning_rate = learning_rate_at(self.budget, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.budget.precision == "bf16"):
-            result = self.task.loss(indices)
-        self.optimiser.zero_grad(set_to_none=True)
-        result.loss.backward()
-        limit = self.budget.clip_norm or math.inf
-        gradient_norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), limit).item()
-        loss = result.loss.item()
-        # Stop before the optimiser or the codebook sees a non-finite number.
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            what = "loss" if not math.isfinite(loss) else "gradient"
-            raise RunError(
-                f"the {what} is not finite at step {self.step} (loss {loss}, gradient norm {gradient_norm}) and went "
-                f"no further; any checkpoint in {self.folder} is from before: lower the learning rate or the clip norm"
-            )
-        self.optimiser.step()
-        extra = self.task.after_step(result, self.optimiser)
+        with batch_noise(self.budget, self.seed, self.step, items=self.task.items) as noise:
+            try:
+                batch = batch_gradient(
+                    self.task,
+                    noise,
+                    budget=self.budget,
+                    seed=self.seed,
+                    step=self.step,
+                    device=self.device,
+                    received=lambda: self.safe_point.received,
+                )
+            except NotFinite as error:  # before the optimiser or the codebook has seen it
+                raise RunError(
+                    f"{error}; any checkpoint in {self.folder} is from before: lower the learning rate or the clip norm"
+                ) from error
+            self.optimiser.step()
+            extra = self.task.after_step(batch.result, self.optimiser)
         if self.average is not None:
             self.average.update(self.step)
         self.step += 1
-        numbers = {name: float(value) for name, value in result.metrics.items()}
-        return {"loss": loss, "gradient_norm": gradient_norm, "learning_rate": learning_rate, **numbers, **extra}
+        self.signal = batch.signal
+        numbers = {name: float(value) for name, value in batch.result.metrics.items()}
+        norm = batch.gradient_norm
+        return {"loss": batch.loss, "gradient_norm": norm, "learning_rate": learning_rate, **numbers, **extra}
 
     def run(self, *, label: str) -> FitResult:
         """Train to the end of the budget or of the patience, from wherever the folder stands."""
+        if not is_first():
+            return self._run(label)
         self.folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self.folder):
             return self._run(label)
 
     def _run(self, label: str) -> FitResult:
         checkpoint = load_newest(self.folder, warn=say)
+        found = None if checkpoint is None else checkpoint.sha256
+        record = {key: value for key, value in self.record.items() if key != "threads"}
+        check_same(json.dumps([found, record], sort_keys=True), what=f"the settings, data or checkpoints of {label}")
         size = 0 if checkpoint is None else self.restore(checkpoint)
         self.task.model.train()
-        metrics = Metrics(self.folder / "metrics.jsonl", size=size)
+        metrics = Metrics(self.folder / "metrics.jsonl" if is_first() else None, size=size)
         try:
-            with SafePoint() as safe_point, Progress(label, total=self.budget.steps, done=self.step) as progress:
+            with self.safe_point, Progress(label, total=self.budget.steps, done=self.step) as progress:
                 if checkpoint is not None and not self.finished:
                     say(f"{label}: going on from step {self.step}")
                 if checkpoint is None:
+                    copy_module_from_first(self.task.model)
                     seed_step(self.seed, 0)
                     self.task.start()
-                self._loop(label, metrics, safe_point, progress)
+                self._loop(label, metrics, progress)
         finally:
             metrics.close()
+        wait_for_all()  # what the first process has written is there for the others
         return FitResult(
             steps=self.step,
             seconds=self.seconds,
@@ -259,7 +251,7 @@ class Fit:
             stopped_early=self.step < self.budget.steps,
         )
 
-    def _loop(self, label: str, metrics: Metrics, safe_point: SafePoint, progress: Progress) -> None:
+    def _loop(self, label: str, metrics: Metrics, progress: Progress) -> None:
         shown: Callable[[float], str] = "{:.4f}".format
         while not self.finished:
             started = time.perf_counter()
@@ -274,16 +266,25 @@ class Fit:
                 progress.advance(0, {self.task.objective: shown(self.latest_validation[self.task.objective])})
             self.seconds += time.perf_counter() - started
             progress.advance(1)
-            if self.step % self.budget.checkpoint_every == 0 or self.finished or safe_point.received is not None:
+            received = self._signal()
+            if self.step % self.budget.checkpoint_every == 0 or self.finished or received is not None:
                 self.save(metrics)
-            if safe_point.received is not None:
+            if received is not None:
+                wait_for_all()  # a process that ends brings the others to an end, which must not meet a save
                 raise Interrupted(
                     f"stopped by a signal after step {self.step} of {self.budget.steps}; the state is saved in "
                     f"{self.folder}: run the same command again to go on",
-                    signal_number=safe_point.received,
+                    signal_number=received,
                 )
             if self.finished and not last:
                 say(
                     f"{label}: stopped early after step {self.step} of {self.budget.steps}: no new best in "
                     f"{self.budget.patience} validations since step {self.best_step}"
                 )
+
+    def _signal(self) -> int | None:
+        """The signal that ends the training after this step, the same in every process."""
+        if world_size() == 1:
+            return self.safe_point.received
+        # One that came since the gradients crossed waits for the next step, where there is one.
+        return self.signal if not self.finished else int(max(of_every_rank(self.safe_point.received or 0))) or None

@@ -18,6 +18,7 @@ from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
 from stage2_prior import WaveNet
 from twostage.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.audio.spectral import LogMelSettings, log_mel_distance, waveform
+from twostage.distributed import own_batches, own_share, sum_over_ranks, world_size
 from twostage.progress import Progress
 
 from ..bits import swap_partners
@@ -72,6 +73,11 @@ def shuffled_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
     return result
 
 
+def of_all(numbers_N: np.ndarray) -> np.ndarray:
+    """Numbers of all items, of which every process has measured its share and left the others at zero."""
+    return sum_over_ranks(torch.from_numpy(numbers_N))[0].numpy()
+
+
 @torch.no_grad()
 def sound_distortion(
     model: SoundVQVAE,
@@ -85,7 +91,7 @@ def sound_distortion(
     """Bits `[N]` of the samples given codes and speaker: of the model's own decoder, or of a WaveNet decoder."""
     bits_N = np.zeros(len(split))
     with Progress(label, total=len(split), unit="recording") as progress:
-        for items_B in length_batches(split.lengths, most_samples=where.batch_samples):
+        for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
             batch = whole_batch(split, items_B, multiple=model.stride)
             on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
             positions = batch.samples.shape[1] // model.stride
@@ -95,8 +101,8 @@ def sound_distortion(
             else:
                 nats_B = -decoder.log_prob(on.samples, on.mask, model.condition_vectors(codes_BGT), on.speaker)
             bits_N[items_B] = nats_B.double().cpu().numpy() / math.log(2)
-            progress.advance(len(items_B))
-    return bits_N
+            progress.advance_shared(len(items_B), world_size())
+    return of_all(bits_N)
 
 
 @torch.no_grad()
@@ -110,7 +116,7 @@ def convolutional_log_mel(
 ) -> np.ndarray:
     """Log-mel distance `[N]` of every recording to its reconstruction."""
     distance_N = np.zeros(len(split))
-    for items_B in length_batches(split.lengths, most_samples=where.batch_samples):
+    for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
         batch = whole_batch(split, items_B, multiple=model.stride)
         on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
         if isinstance(model, SoundVQVAE):
@@ -121,7 +127,7 @@ def convolutional_log_mel(
         else:
             wave_BS = model.reconstruct(on.samples, on.mask, on.speaker)
         distance_N[items_B] = log_mel_distance(waveform(on.samples), wave_BS, on.mask, settings).double().cpu().numpy()
-    return distance_N
+    return of_all(distance_N)
 
 
 @torch.no_grad()
@@ -182,16 +188,16 @@ def prior_bits(
     codes_bits, end_bits = np.zeros(len(codes_NGT)), np.zeros(len(codes_NGT))
     order_N = np.argsort(-lengths_N, kind="stable")
     with Progress("learned rate", total=len(codes_NGT), unit="recording") as progress:
-        for start in range(0, len(order_N), batch_size):
-            rows = order_N[start : start + batch_size]
+        for batch in own_batches(len(order_N), batch_size):
+            rows = order_N[batch]
             lengths_B = torch.from_numpy(lengths_N[rows]).to(device)
             codes_BGT = torch.from_numpy(codes_NGT[rows, :, : int(lengths_N[rows[0]])]).to(device)
             condition_BA = torch.from_numpy(condition_NA[rows]).to(device) if prior.classes else None
             parts = prior.log_prob_parts(codes_BGT, condition_BA, lengths_B)
             codes_bits[rows] = -parts.codes_B.double().cpu().numpy() / math.log(2)
             end_bits[rows] = -parts.end_B.double().cpu().numpy() / math.log(2)
-            progress.advance(len(rows))
-    return codes_bits, end_bits
+            progress.advance_shared(len(rows), world_size())
+    return of_all(codes_bits), of_all(end_bits)
 
 
 def unigram_bits(

@@ -6,6 +6,7 @@ import torch
 from stage1_vqvae import SoundVQVAE
 from twostage.audio import AudioDataset
 from twostage.audio.spectral import log_mel_settings
+from twostage.distributed import leave
 from twostage.errors import RunError
 from twostage.progress import say
 
@@ -69,8 +70,11 @@ def stage1_device(stage1: Loaded[SoundVQVAE]) -> torch.device:
     return next(stage1.model.parameters()).device
 
 
-def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device, split: str) -> SoundEvaluation:
+def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device, split: str) -> SoundEvaluation | None:
     """Score every finished model of a run, print the table, write evaluation.json.
+
+    Several processes score together; then the first goes on alone, outside their group, and for the others this ends
+    with None.
 
     Raises:
         RunError: no model is finished, one is damaged, was trained on other data, or its prior belongs to another
@@ -91,6 +95,8 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
         if isinstance(stage1.model, SoundVQVAE) and (dataset.classes or dataset.speakers):
             with_codes = Loaded(model=stage1.model, checkpoint=stage1.checkpoint)
             meanings[name] = _meaning(run, name, with_codes, dataset, split)
+    if not leave():
+        return None
     data, mel = dataset.split(split), log_mel_settings(dataset.sample_rate_hz)
     evaluation = SoundEvaluation(
         recipe=run.recipe.name,

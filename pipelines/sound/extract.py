@@ -5,11 +5,11 @@ import torch
 
 from stage1_vqvae import SoundVQVAE
 from twostage.audio import AudioDataset, AudioSplit, length_batches, whole_batch
-from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
-from twostage.errors import RunError
+from twostage.codes import CodeFile, CodeHeader
+from twostage.distributed import own_share, sum_over_ranks, world_size
 from twostage.progress import Progress
 
-from ..extract import SPLITS
+from ..extract import SPLITS, keep_codes, stored_codes
 from ..models import Loaded
 from ..run import Run
 
@@ -18,18 +18,21 @@ from ..run import Run
 def encode_split(
     model: SoundVQVAE, split: AudioSplit, *, label: str, batch_samples: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes `[N, G, T]`, 0 behind the end, and their lengths `[N]`, both int64; `label` names the progress bar."""
+    """Codes `[N, G, T]`, 0 behind the end, and their lengths `[N]`, both int64; `label` names the progress bar.
+
+    Several processes encode a batch each in turn, and all of them get all codes.
+    """
     lengths_N = -(-split.lengths // model.stride)
-    codes_NGT = np.zeros((len(split), model.codebooks, int(lengths_N.max())), np.int64)
+    codes_NGT = torch.zeros(len(split), model.codebooks, int(lengths_N.max()), dtype=torch.int32)
     with Progress(label, total=len(split), unit="recording") as progress:
-        for items_B in length_batches(split.lengths, most_samples=batch_samples):
+        for items_B in own_share(length_batches(split.lengths, most_samples=batch_samples)):
             batch = whole_batch(split, items_B, multiple=model.stride)
             codes_BGT = model.encode(
                 torch.from_numpy(batch.samples).to(device), torch.from_numpy(batch.mask).to(device)
-            ).cpu()
-            codes_NGT[items_B, :, : codes_BGT.shape[2]] = codes_BGT.numpy()
-            progress.advance(len(items_B))
-    return codes_NGT, lengths_N
+            )
+            codes_NGT[torch.from_numpy(items_B), :, : codes_BGT.shape[2]] = codes_BGT.to("cpu", torch.int32)
+            progress.advance_shared(len(items_B), world_size())
+    return sum_over_ranks(codes_NGT)[0].numpy().astype(np.int64), lengths_N
 
 
 def extract_sound_codes(
@@ -39,19 +42,10 @@ def extract_sound_codes(
     model, files = stage1.model, dict[str, CodeFile]()
     for split in SPLITS:
         path, source = run.codes_file(name, split), dataset.split(split)
-        if path.is_file():
-            try:
-                existing = load_codes(path, expect_stage1_sha256=stage1.sha256)
-            except RunError:
-                path.unlink()  # damaged, or of an earlier codebook: made again below
-            else:
-                if (existing.header.dataset, existing.header.split, len(existing.codes)) == (
-                    dataset.name,
-                    split,
-                    len(source),
-                ):
-                    files[split] = existing
-                    continue
+        stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(source))
+        if stored is not None:
+            files[split] = stored
+            continue
         codes_NGT, lengths_N = encode_split(
             model,
             source,
@@ -77,8 +71,7 @@ def extract_sound_codes(
             lengths=lengths_N,
             speakers=source.speakers if dataset.speakers else None,
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_codes(path, files[split])
+        keep_codes(path, files[split])
     return files
 
 

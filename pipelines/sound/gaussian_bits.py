@@ -8,9 +8,10 @@ import torch
 
 from stage1_vqvae import SoundVAE
 from twostage.audio import AudioSplit, length_batches, whole_batch
+from twostage.distributed import own_share, world_size
 from twostage.progress import Progress
 
-from .bits import Device, OnDevice
+from .bits import Device, OnDevice, of_all
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def gaussian_sound_bits(
     """ELBO, in its two parts, and IWAE bound from the same `samples` posterior draws per recording."""
     distortion, rate, weighted = np.zeros(len(split)), np.zeros(len(split)), np.zeros(len(split))
     with Progress(f"ELBO and IWAE-{samples}", total=len(split), unit="recording") as progress:
-        for items_B in length_batches(split.lengths, most_samples=where.batch_samples):
+        for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
             batch = whole_batch(split, items_B, multiple=model.stride)
             on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
             bounds = model.bounds(
@@ -38,5 +39,6 @@ def gaussian_sound_bits(
             distortion[items_B] = -bounds.log_likelihood.double().cpu().numpy() / math.log(2)
             rate[items_B] = bounds.kl.double().cpu().numpy() / math.log(2)
             weighted[items_B] = -bounds.importance_weighted.double().cpu().numpy() / math.log(2)
-            progress.advance(len(items_B))
+            progress.advance_shared(len(items_B), world_size())
+    distortion, rate, weighted = map(of_all, (distortion, rate, weighted))
     return GaussianSoundBits(distortion=distortion, rate=rate, importance_weighted=weighted)

@@ -274,5 +274,5 @@ def run_train(command: Train) -> None:
     )
     if sitting is not None:
         train_all_sound(sitting, jobs)
-        evaluate_sound_run(run, dataset, device=sitting.device, split="test")
-        write_sound_report(run, dataset, device=sitting.device, seed=run.recipe.seed)
+        if evaluate_sound_run(run, dataset, device=sitting.device, split="test") is not None:
+            write_sound_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

@@ -91,10 +91,20 @@ def segments_at(
     Raises:
         ValueError: a segment below one sample.
     """
-    items_B = np.searchsorted(_ends(split, segment_samples), places_B, side="right")
+    items_B = _items_at(split, places_B, segment_samples)
     choices_B = -(-np.maximum(split.lengths[items_B] - segment_samples, 0) // multiple) + 1
     offsets_B = ((draws_B.astype(np.uint64) * choices_B.astype(np.uint64)) >> np.uint64(32)).astype(np.int64) * multiple
     return _gather(split, items_B, offsets_B, segment_samples)
+
+
+def segment_lengths(split: AudioSplit, places_B: np.ndarray, *, segment_samples: int) -> np.ndarray:
+    """Samples that are no padding, int64 [B], of segments at places of an epoch, wherever they begin (multiple 1)."""
+    return np.minimum(split.lengths[_items_at(split, places_B, segment_samples)], segment_samples)
+
+
+def _items_at(split: AudioSplit, places_B: np.ndarray, segment_samples: int) -> np.ndarray:
+    """The recordings that the places belong to."""
+    return np.searchsorted(_ends(split, segment_samples), places_B, side="right")
 
 
 def _ends(split: AudioSplit, segment_samples: int) -> np.ndarray:

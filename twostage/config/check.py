@@ -136,6 +136,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
     TrainingConfig: {
         "steps": _COUNT,
         "batch_size": _COUNT,
+        "accumulate": _COUNT,
         "learning_rate": _POSITIVE,
         "warmup_steps": _NOT_NEGATIVE,
         "weight_decay": _NOT_NEGATIVE,
@@ -197,6 +198,11 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             raise UsageError(
                 f"{source}: {section}.patience counts validations, but {section}.validate_every "
                 f"({training.validate_every}) is more than {section}.steps ({training.steps})."
+            )
+        if training.accumulate > training.batch_size:
+            raise UsageError(
+                f"{source}: {section}.accumulate must be at most {section}.batch_size ({training.batch_size}), "
+                f"but is {training.accumulate}."
             )
         if training.warmup_steps > training.steps:
             raise UsageError(

@@ -151,7 +151,10 @@ class TrainingConfig:
     steps: int = 10_000
     """Optimiser steps; the only budget, seconds are reported and never used to stop."""
     batch_size: int = 128
-    """Items per step."""
+    """Items per step, of all processes together."""
+    accumulate: int = 1
+    """Parts of a process's share of the batch that are worked through one after the other: less memory, the same step
+    up to rounding."""
     learning_rate: float = 2e-4
     """Adam's peak learning rate."""
     warmup_steps: int = 0

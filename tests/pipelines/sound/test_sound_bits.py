@@ -1,6 +1,7 @@
 """Bits of recordings: every figure against a plain loop over recordings."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from stage1_vqvae import SoundVQVAE
 from stage2_prior import WaveNet
-from twostage.audio import AudioSplit
+from twostage.audio import AudioSplit, whole_batch
+from twostage.audio.spectral import log_mel_settings
 from twostage_pipelines.sound.bits import (
     Device,
+    convolutional_log_mel,
     prior_bits,
     ratio_error,
     repeated,
@@ -18,6 +21,7 @@ from twostage_pipelines.sound.bits import (
     sound_distortion,
     unigram_bits,
 )
+from twostage_pipelines.sound.extract import encode_split
 
 CPU = torch.device("cpu")
 
@@ -88,24 +92,64 @@ def test_the_error_of_bits_per_sample_is_that_of_a_ratio() -> None:
     assert ratio_error(bits[:1], samples[:1]) is None
 
 
-def test_distortion_does_not_depend_on_the_batches() -> None:
+@pytest.fixture(scope="module")
+def model(split: AudioSplit) -> SoundVQVAE:
     torch.manual_seed(0)
     model = SoundVQVAE(
         mixtures=2, downsampling_layers=4, channels=8, residual_blocks=1, residual_channels=4, head_channels=4,
         embedding_dim=4, codebook_size=6,
     ).eval()  # fmt: skip
+    batch = whole_batch(split, range(5), multiple=16)
+    model.initialise_codebook(torch.from_numpy(batch.samples), torch.from_numpy(batch.mask), seed=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def split() -> AudioSplit:
+    """Recordings of 5, 40, 16, 33 samples and of one."""
     generator = np.random.default_rng(2)
     lengths = np.array([5, 40, 16, 33, 1])
-    split = AudioSplit(
+    return AudioSplit(
         samples=generator.integers(-2000, 2000, lengths.sum()).astype(np.int16),
         offsets=np.array([0, *lengths.cumsum()]),
         labels=np.zeros(5, np.int64),
         speakers=np.zeros(5, np.int64),
         names=tuple("abcde"),
     )
-    codes = generator.integers(0, 6, (5, 1, 3))
+
+
+def test_distortion_does_not_depend_on_the_batches(model: SoundVQVAE, split: AudioSplit) -> None:
+    codes = np.random.default_rng(3).integers(0, 6, (5, 1, 3))
     together, apart = (
         sound_distortion(model, None, split, codes, where=Device(CPU, most), label="distortion") for most in (1000, 1)
     )
     assert together == pytest.approx(apart, rel=1e-5)
     assert (together > 0).all()
+
+
+def test_processes_measure_every_recording_once(
+    model: SoundVQVAE, split: AudioSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two processes leave at zero for each other, added, is to the bit what one process measures."""
+    codes = np.random.default_rng(3).integers(1, 6, (5, 1, 3))
+    where, settings = Device(CPU, 45), log_mel_settings(8000)
+    prior = WaveNet(codebook_size=6, max_length=4, channels=4, blocks=1, layers_per_block=2).eval()
+    lengths, nothing = -(-split.lengths // model.stride), np.zeros((5, 0), np.int64)
+    measures: list[Callable[[], np.ndarray]] = [
+        lambda: sound_distortion(model, None, split, codes, where=where, label="x"),
+        lambda: convolutional_log_mel(model, split, codes, settings=settings, where=where),
+        lambda: prior_bits(prior, codes, lengths, nothing, device=CPU, batch_size=2)[0],
+        lambda: encode_split(model, split, label="x", batch_samples=45, device=CPU)[0],
+    ]
+    alone = [measure() for measure in measures]
+    monkeypatch.setattr("twostage.distributed.world_size", lambda: 2)
+    for module in ("bits", "extract"):
+        monkeypatch.setattr(f"twostage_pipelines.sound.{module}.sum_over_ranks", lambda *tensors: list(tensors))
+    shares = []
+    for number in range(2):
+        monkeypatch.setattr("twostage.distributed.rank", lambda number=number: number)
+        shares.append([measure() for measure in measures])
+    for first, second, whole in zip(*shares, alone, strict=True):
+        assert np.array_equal(first + second, whole)
+        assert not (first != 0).all()
+        assert not np.array_equal(first, whole)
