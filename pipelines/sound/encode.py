@@ -1,11 +1,14 @@
 """`twostage reconstruct`, `convert`, `encode` and `decode` of runs on recordings.
 
-Shapes: N files, S samples of the longest, G codebooks, T positions.
+Files go through the models in batches of similar length, like the recordings of a data set, so that memory does not
+grow with their number.
+
+Shapes: N files, B files of a batch, S samples, G codebooks, T positions.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,13 @@ from torch import Tensor
 
 from stage1_vqvae import SoundVAE, SoundVQVAE
 from twostage.atomic import write_atomic
+from twostage.audio import AudioSplit, length_batches, whole_batch
 from twostage.audio.pattern import name_pattern
 from twostage.audio.spectral import log_mel_distance, log_mel_settings, waveform
 from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, load_codes, save_codes
 from twostage.config.check import check_model
 from twostage.errors import RunError, UsageError
+from twostage.printable import printable
 from twostage.progress import say
 
 from ..commands import Convert, Decode, Encode, Reconstruct
@@ -27,32 +32,20 @@ from ..encode import check_free, check_replaceable
 from ..generate import class_number
 from ..models import MAIN_MODEL, Loaded
 from ..run import Run, check_folder
-from .extract import lengths_of
+from .bits import Device, OnDevice, sound_distortion
+from .extract import encode_split, lengths_of
 from .files import read_recording, to_int16, write_wav
+from .gaussian_bits import gaussian_sound_bits
 from .models import codebook_stage1, sound_stage1
 from .pictures import MOST_PICTURES, picture_of_pair
 from .speaking import Voice, voice_of
 
-
-@dataclass(frozen=True)
-class FileBatch:
-    """Recordings of a user, padded to the longest."""
-
-    recordings: list[np.ndarray]
-    """int16 samples of each."""
-    samples: Tensor
-    """int16 `[N, S]`."""
-    mask: Tensor
-    """bool `[N, S]`."""
-
-    @property
-    def lengths(self) -> Tensor:
-        """`[N]`."""
-        return self.mask.sum(1)
+_BOUND_SAMPLES = 16
+"""Posterior samples behind the negative ELBO that is printed of a file."""
 
 
-def read_files(paths: Sequence[Path], *, rate: int, stride: int, device: torch.device) -> FileBatch:
-    """Read recordings of any rate and number of channels.
+def read_files(paths: Sequence[Path], *, rate: int) -> AudioSplit:
+    """Read recordings of any rate and number of channels; all speakers are 0.
 
     Raises:
         UsageError: two files have the same name without suffix, which is what their outputs are named after.
@@ -63,15 +56,13 @@ def read_files(paths: Sequence[Path], *, rate: int, stride: int, device: torch.d
     if doubled:
         raise UsageError(f"several files are named {', '.join(doubled)}: their outputs would overwrite one another")
     recordings = [read_recording(path, rate) for path in paths]
-    longest = -(-max(map(len, recordings)) // stride) * stride
-    samples = np.zeros((len(paths), longest), np.int16)
-    for row, recording in enumerate(recordings):
-        samples[row, : len(recording)] = recording
-    lengths = torch.tensor([len(recording) for recording in recordings], device=device)
-    return FileBatch(
-        recordings=recordings,
-        samples=torch.from_numpy(samples).to(device),
-        mask=torch.arange(longest, device=device) < lengths[:, None],
+    nobody_N = np.zeros(len(paths), np.int64)
+    return AudioSplit(
+        samples=np.concatenate(recordings),
+        offsets=np.cumsum([0, *map(len, recordings)], dtype=np.int64),
+        labels=nobody_N,
+        speakers=nobody_N,
+        names=tuple(stems),
     )
 
 
@@ -116,45 +107,59 @@ def run_reconstruct(command: Reconstruct) -> None:
     stage1 = sound_stage1(run, name, device)
     model, rate = stage1.model, stage1.record["sample_rate_hz"]
     speakers = speakers_in(command.files, run, stage1.record["speakers"], command.speaker)
-    batch = read_files(command.files, rate=rate, stride=model.stride, device=device)
+    split = read_files(command.files, rate=rate)
     if isinstance(model, SoundVAE) and command.decoder == "wavenet":
         raise UsageError(f"model {name} is a VAE, which has a convolutional decoder only")
     if command.dry_run:
-        say(f"would reconstruct {len(command.files)} files with {name} into {command.folder}; nothing was done")
+        say(f"would reconstruct {len(split)} files with {name} into {command.folder}; nothing was done")
         return
-    speaker_N = _tensor(speakers, device)
+    if speakers:
+        split = replace(split, speakers=np.array(speakers, np.int64))
+    where = Device(device=device, batch_samples=run.recipe.evaluation.batch_samples)
     if isinstance(model, SoundVQVAE):
         voice = voice_of(run, name, Loaded(model=model, checkpoint=stage1.checkpoint), command.decoder, device)
-        sounds, bits = _through_codes(voice, batch, speaker_N, seed=command.seed)
+        sounds, bits_N = _through_codes(voice, split, where, seed=command.seed)
         how, measure = voice.name, "distortion, bits/sample given the codes"
     else:
-        wave_NS = model.reconstruct(batch.samples, batch.mask, speaker_N).cpu().numpy()
-        sounds = [to_int16(wave_S[: len(own)]) for wave_S, own in zip(wave_NS, batch.recordings, strict=True)]
-        items = torch.arange(len(sounds))
-        bounds = model.bounds(batch.samples, batch.mask, speaker_N, samples=16, seed=command.seed, items_B=items)
-        bits = -bounds.elbo.double() / math.log(2)
+        sounds = _through_latents(model, split, where)
+        bounds = gaussian_sound_bits(model, split, samples=_BOUND_SAMPLES, seed=command.seed, where=where)
+        bits_N = bounds.distortion + bounds.rate
         how, measure = "convolutional decoder", "negative ELBO in bits/sample, length and speaker apart"
-    per_sample = (bits / batch.lengths).tolist()
-    for path, own, sound, value in zip(command.files, batch.recordings, sounds, per_sample, strict=True):
+    per_sample = (bits_N / split.lengths).tolist()
+    for path, own, sound, value in zip(command.files, split.recordings(), sounds, per_sample, strict=True):
         target = command.folder / f"{path.stem}-reconstructed.wav"
         titles = (path.name, f"reconstructed ({how})")
         _write_pair(target, own, sound, rate, titles=titles, picture=path in command.files[:MOST_PICTURES])
-        say(f"{path} -> {target} ({measure}: {value:.3f}; {_distance(own, sound, rate)})")
+        say(printable(f"{path} -> {target} ({measure}: {value:.3f}; {_distance(own, sound, rate)})"))
+
+
+def _through_codes(voice: Voice, split: AudioSplit, where: Device, *, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """What the decoder makes of the codes, and the bits of the recordings given them, `[N]`."""
+    codes_NGT, _ = encode_split(
+        voice.model, split, label="codes", batch_samples=where.batch_samples, device=where.device
+    )
+    speakers = split.speakers.tolist() if voice.model.speakers else []
+    sounds = voice.speak(
+        torch.from_numpy(codes_NGT).to(where.device),
+        torch.from_numpy(split.lengths).to(where.device),
+        _tensor(speakers, where.device),
+        seed=seed,
+    )
+    return sounds, sound_distortion(voice.model, voice.decoder, split, codes_NGT, where=where, label="distortion")
 
 
 @torch.no_grad()
-def _through_codes(
-    voice: Voice, batch: FileBatch, speaker_N: Tensor | None, *, seed: int
-) -> tuple[list[np.ndarray], Tensor]:
-    """What the decoder makes of the codes, and the bits of the recordings given them, `[N]`."""
-    codes_NGT = voice.model.encode(batch.samples, batch.mask)
-    sounds = voice.speak(codes_NGT, batch.lengths, speaker_N, seed=seed)
-    if voice.decoder is None:
-        nats_N = -voice.model.log_prob(batch.samples, batch.mask, codes_NGT, speaker_N)
-    else:
-        vectors_NDT = voice.model.condition_vectors(codes_NGT)
-        nats_N = -voice.decoder.log_prob(batch.samples, batch.mask, vectors_NDT, speaker_N)
-    return sounds, nats_N.double() / math.log(2)
+def _through_latents(model: SoundVAE, split: AudioSplit, where: Device) -> list[np.ndarray]:
+    """What a VAE makes of recordings, with z at its posterior mean."""
+    sounds: dict[int, np.ndarray] = {}
+    for items_B in length_batches(split.lengths, most_samples=where.batch_samples):
+        on = OnDevice.of(
+            whole_batch(split, items_B, multiple=model.stride), speakers=model.speakers, device=where.device
+        )
+        wave_BS = model.reconstruct(on.samples, on.mask, on.speaker).cpu().numpy()
+        for item, wave_S in zip(items_B.tolist(), wave_BS, strict=True):
+            sounds[item] = to_int16(wave_S[: split.lengths[item]])
+    return [sounds[item] for item in range(len(split))]
 
 
 def _write_pair(
@@ -188,20 +193,27 @@ def run_convert(command: Convert) -> None:
             f"{run.path} was trained on recordings without speakers: there is no other voice to convert to"
         )
     target_speaker = class_number(command.speaker, speakers, flag="--speaker")
-    batch = read_files(command.files, rate=rate, stride=model.stride, device=device)
+    split = read_files(command.files, rate=rate)
     voice = voice_of(run, name, stage1, command.decoder, device)
     spoken_by = speakers[target_speaker]
     if command.dry_run:
         say(f"would convert {len(command.files)} files to {spoken_by} into {command.folder}; nothing was done")
         return
-    codes_NGT = model.encode(batch.samples, batch.mask)
-    speaker_N = torch.full((len(codes_NGT),), target_speaker, device=device)
-    sounds = voice.speak(codes_NGT, batch.lengths, speaker_N, seed=command.seed)
-    for path, own, sound in zip(command.files, batch.recordings, sounds, strict=True):
+    split = replace(split, speakers=np.full(len(split), target_speaker, np.int64))
+    codes_NGT, _ = encode_split(
+        model, split, label="codes", batch_samples=run.recipe.evaluation.batch_samples, device=device
+    )
+    sounds = voice.speak(
+        torch.from_numpy(codes_NGT).to(device),
+        torch.from_numpy(split.lengths).to(device),
+        torch.from_numpy(split.speakers).to(device),
+        seed=command.seed,
+    )
+    for path, own, sound in zip(command.files, split.recordings(), sounds, strict=True):
         target = command.folder / f"{path.stem}-as-{spoken_by}.wav"
         titles = (path.name, f"as {spoken_by} ({voice.name})")
         _write_pair(target, own, sound, rate, titles=titles, picture=path in command.files[:MOST_PICTURES])
-        say(f"{path} -> {target}")
+        say(printable(f"{path} -> {target}"))
 
 
 @torch.no_grad()
@@ -214,16 +226,17 @@ def run_encode(command: Encode) -> None:
     device, name = pick_device(command.device), command.model or MAIN_MODEL
     stage1 = codebook_stage1(run, name, device)
     model, rate = stage1.model, stage1.record["sample_rate_hz"]
-    batch = read_files(command.files, rate=rate, stride=model.stride, device=device)
-    names = tuple(path.stem for path in command.files)
+    split = read_files(command.files, rate=rate)
+    names = split.names
     strange = [each for each in names if not is_plain_name(each)]
     if strange:
         raise UsageError(f"a file of codes cannot hold the name {strange[0]!r}; rename the recording")
     if command.dry_run:
         say(f"would encode {len(names)} files with {name} into {command.out}; nothing was done")
         return
-    codes_NGT = model.encode(batch.samples, batch.mask).cpu().numpy()
-    lengths_N = model.code_lengths(batch.lengths).cpu().numpy()
+    codes_NGT, lengths_N = encode_split(
+        model, split, label="codes", batch_samples=run.recipe.evaluation.batch_samples, device=device
+    )
     header = CodeHeader(
         dataset=stage1.record["dataset"],
         split="files",
@@ -241,7 +254,7 @@ def run_encode(command: Encode) -> None:
         CodeFile(codes=codes_NGT, labels=np.zeros(len(names), np.int64), header=header, lengths=lengths_N),
     )
     codes = int(lengths_N.sum()) * model.codebooks
-    bits, samples = codes * math.log2(model.codebook_size), int(batch.lengths.sum())
+    bits, samples = codes * math.log2(model.codebook_size), len(split.samples)
     say(
         f"{len(names)} files in {command.out}: {samples / rate:.2f} s as {codes} codes, {bits:.0f} bits at log2 "
         f"{model.codebook_size} each ({bits / samples:.3f} bits/sample, before the decoder's distortion)"

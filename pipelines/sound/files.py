@@ -13,6 +13,7 @@ from twostage.audio.containers import Unreadable
 from twostage.audio.decode import CLIPPED, decode_recording
 from twostage.audio.libraries import load_soundfile
 from twostage.errors import DataError, RunError
+from twostage.printable import printable
 from twostage.progress import say
 
 
@@ -51,10 +52,12 @@ def read_recording(path: Path, sample_rate_hz: int) -> np.ndarray:
     try:
         decoded = decode_recording(path, sample_rate_hz=sample_rate_hz)
     except Unreadable as error:
-        raise DataError(f"expected a WAV, FLAC or OGG recording, but {path} {error}: give another file") from error
+        raise DataError(
+            f"expected a WAV, FLAC or OGG recording, but {printable(str(path))} {error}: give another file"
+        ) from error
     for remark in decoded.remarks:
         count = f", {decoded.clipped_samples} samples on the way" if decoded.clipped_samples else ""
-        say(f"{path} is a recording {remark}{count if remark == CLIPPED else ''}")
+        say(printable(f"{path} is a recording {remark}{count if remark == CLIPPED else ''}"))
     return decoded.samples
 
 

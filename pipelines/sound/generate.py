@@ -24,14 +24,17 @@ from .pictures import MOST_PICTURES, picture_of
 from .speaking import speaker_numbers, voice_of
 
 DEFAULT_COUNT = 16
-_OWN_NAME = re.compile(r"sound-\d{4,}[^/]*\.(wav|png)")
+_OWN_NAME = re.compile(r"sound-\d{4,}[^/]*(?<!-reconstructed)\.(wav|png)")
 
 
 def _conditions(command: Generate, prior: LoadedWaveNet, count: int) -> tuple[list[int], list[int]]:
     """Label and speaker of every sound; empty lists for none.
 
+    Labels are those that the prior is told: a sound must not be named after one that nobody asked for. The speaker is
+    also whose voice the decoder has.
+
     Raises:
-        UsageError: the prior has no such label or speaker, or cannot do without.
+        UsageError: the prior has no such label or speaker, knows none, or cannot do without.
     """
     record, model = prior.record, prior.model
     if command.unlabelled and not (model.condition_optional or not model.classes):
@@ -40,6 +43,13 @@ def _conditions(command: Generate, prior: LoadedWaveNet, count: int) -> tuple[li
             f"{prior.checkpoint.path.parent}, run train-prior with --wavenet-prior.label-dropout 0.1, generate again"
         )
     classes, speakers = tuple(record["classes"]), tuple(record["speakers"])
+    if not model.classes and command.label is not None and classes:
+        raise UsageError(
+            f"--label {command.label} was asked for, but this prior was trained with wavenet_prior.conditional false "
+            "and is told no label: leave it out"
+        )
+    if command.unlabelled or not model.classes:
+        classes = ()
     labels = labels_of(count, label=command.label, classes=classes)
     if command.label is None and command.speaker is None and classes and speakers:
         # Every label in every voice before any pair comes again.
@@ -76,7 +86,8 @@ def run_generate(command: Generate) -> None:
     columns = [column for column in (labels, speakers) if column]
     told = prior.model.classes and not command.unlabelled
     condition = torch.tensor(columns).T.to(device) if told else None
-    with Progress(f"{name} codes", total=count * prior.model.max_length * stage1.model.codebooks, unit="code") as bar:
+    most = (length or prior.model.max_length) * stage1.model.codebooks
+    with Progress(f"{name} codes", total=count * most, unit="code") as bar:
         drawn = sample_sequences(
             prior.model,
             count=count,

@@ -112,8 +112,8 @@ def _reconstructions(
     return f"<h3>Reconstructions</h3>{image(picture, 'Log-mel spectrograms, one colour scale.')}{players}"
 
 
-def _said(dataset: AudioDataset, label: int, speaker: int) -> str:
-    parts = [dataset.classes[label]] if dataset.classes else []
+def _said(dataset: AudioDataset, label: int | None, speaker: int) -> str:
+    parts = [dataset.classes[label]] if dataset.classes and label is not None else []
     parts += [dataset.speakers[speaker]] if dataset.speakers else []
     return " / ".join(parts) or "recording"
 
@@ -124,13 +124,16 @@ def _samples(
 ) -> str:
     """New sounds of a model with a finished prior."""
     prior, model, rate = sound_prior(run, name, stage1, device), stage1.model, dataset.sample_rate_hz
-    labels = [item % len(dataset.classes) for item in range(SAMPLED)] if dataset.classes else []
+    labels = [item % len(dataset.classes) for item in range(SAMPLED)] if dataset.classes and prior.model.classes else []
     speakers = [item % len(dataset.speakers) for item in range(SAMPLED)] if dataset.speakers else []
     columns = [column for column in (labels, speakers) if column]
     condition = torch.tensor(columns).T.to(device) if prior.model.classes else None
     drawn = sample_sequences(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
     voices = torch.tensor(speakers, device=device) if model.speakers else None
-    said = [_said(dataset, (labels or [0] * SAMPLED)[i], (speakers or [0] * SAMPLED)[i]) for i in range(SAMPLED)]
+    said = [
+        _said(dataset, labels[item] if labels else None, speakers[item] if speakers else 0) for item in range(SAMPLED)
+    ]
+    asked = "label and speaker asked for" if prior.model.classes else "in the voice named, without a label"
     parts = []
     for choice in ("convolutional", "wavenet") if is_finished(run.decoder_folder(name)) else ("convolutional",):
         voice = voice_of(run, name, stage1, choice, device)
@@ -141,7 +144,7 @@ def _samples(
             titles=[said[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
         )
         players = "".join(audio_element(sound, rate, what) for sound, what in zip(sounds, said, strict=True))
-        caption = f"New sounds, seed {seed}, {voice.name}: label and speaker asked for."
+        caption = f"New sounds, seed {seed}, {voice.name}: {asked}."
         parts.append(image(picture, caption) + players)
     return f"<h3>Samples</h3>{''.join(parts)}"
 

@@ -153,10 +153,20 @@ class SoundEvaluation:
             ) from error
 
 
+_ALPHABETS = {65536: "16 bit", 256: "mu-law"}
+
+
+def _by_alphabet(evaluation: SoundEvaluation, heading: str) -> dict[str, int]:
+    """Headings of a column of bits for every alphabet that the rows have, and the alphabets."""
+    found = [alphabet for alphabet in _ALPHABETS if any(row.alphabet == alphabet for row in evaluation.rows)]
+    return {f"{heading}, {_ALPHABETS[each]}" if len(found) > 1 else heading: each for each in found}
+
+
 def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the bits of every row, and FLAC's."""
+    distortion = _by_alphabet(evaluation, "distortion")
     headings = [
-        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", "distortion", "codes", "length",
+        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", *distortion, "codes", "length",
         "labels", "log-mel", "of wrong",
     ]  # fmt: skip
     cells = [
@@ -165,7 +175,7 @@ def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
             number(row.bits_per_dim if row.alphabet == 65536 else None, 4),
             number(row.bits_per_dim if row.alphabet == 256 else None, 4),
             number(row.standard_error, 4),
-            number(row.distortion_bits_per_dim, 4),
+            *(number(row.distortion_bits_per_dim if row.alphabet == each else None, 4) for each in distortion.values()),
             number(row.rate_bits_per_dim, 4),
             number(row.length_bits_per_dim, 4),
             number(row.label_bits_per_dim, 4),
@@ -182,9 +192,10 @@ def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
 
 def sound_model_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of what every model cost and how it uses its codes."""
+    shuffled = _by_alphabet(evaluation, "shuffled codes")
     headings = [
         "model, decoder, prior or bound", "parameters", "steps", "seconds", "bits/code", "bits/s", "codes used",
-        "perplexity", "shuffled codes",
+        "perplexity", *shuffled,
     ]  # fmt: skip
     cells = [
         [
@@ -196,7 +207,10 @@ def sound_model_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
             number(row.code_bits_per_second, 0),
             "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
             number(row.codebook_perplexity, 1),
-            number(row.shuffled_distortion_bits_per_dim, 4),
+            *(
+                number(row.shuffled_distortion_bits_per_dim if row.alphabet == each else None, 4)
+                for each in shuffled.values()
+            ),
         ]
         for row in evaluation.rows
     ]

@@ -18,7 +18,7 @@ from twostage.training import Task
 
 from ..commands import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..jobs import Job, Resume, make_job
-from ..models import model_spec
+from ..models import MAIN_MODEL, model_spec
 from ..run import Run
 from ..sitting import Sitting, check_codebook_of, fit, prepare
 from .data import load_sound
@@ -240,9 +240,14 @@ def _run_one(
         say(f"next: {then}")
 
 
+def _named(model: str) -> str:
+    """What the next command must be told of the model."""
+    return "" if model == MAIN_MODEL else f" --model {model}"
+
+
 def run_train_codebook(command: TrainCodebook) -> None:
     """`twostage train-codebook`."""
-    model = "" if command.model == "vq-vae" else f" --model {command.model}"
+    model = _named(command.model)
     then = (
         f"twostage train-decoder {command.run}{model} for the better sound, twostage train-prior {command.run}{model}"
     )
@@ -251,12 +256,12 @@ def run_train_codebook(command: TrainCodebook) -> None:
 
 def run_train_decoder(command: TrainDecoder) -> None:
     """`twostage train-decoder`."""
-    _run_one(command, "decoder", path=command.run, then=f"twostage train-prior {command.run}")
+    _run_one(command, "decoder", path=command.run, then=f"twostage train-prior {command.run}{_named(command.model)}")
 
 
 def run_train_prior(command: TrainPrior) -> None:
     """`twostage train-prior`."""
-    then = f"twostage generate {command.run}, or twostage evaluate {command.run}"
+    then = f"twostage generate {command.run}{_named(command.model)}, or twostage evaluate {command.run}"
     _run_one(command, "prior", path=command.run, then=then)
 
 

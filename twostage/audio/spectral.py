@@ -44,9 +44,12 @@ class LogMelSettings:
 
 
 def log_mel_settings(sample_rate_hz: int) -> LogMelSettings:
-    """Settings for a rate: windows of about 32 ms (a power of two of samples) every quarter of one."""
+    """Settings for a rate: windows of about 32 ms (a power of two of samples) every quarter of one.
+
+    64 mels, or fewer at rates below 5.7 kHz, where the lowest of them would hold no frequency bin.
+    """
     n_fft = 2 ** round(math.log2(0.032 * sample_rate_hz))
-    return LogMelSettings(sample_rate_hz=sample_rate_hz, n_fft=n_fft, hop=n_fft // 4)
+    return LogMelSettings(sample_rate_hz=sample_rate_hz, n_fft=n_fft, hop=n_fft // 4, mels=min(64, n_fft // 4))
 
 
 def waveform(samples: Tensor) -> Tensor:

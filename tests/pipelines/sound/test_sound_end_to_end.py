@@ -1,6 +1,7 @@
 """Sound from the command line to the ear: a small run on the synthetic vowels, and every verb on it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stage1_vqvae import SoundVQVAE
 from twostage.audio import load_synthetic_vowels
 from twostage.codes import load_codes
 from twostage_pipelines.cli import main
@@ -249,9 +251,106 @@ def test_mu_law_bits_have_a_column_of_their_own(tmp_path: Path, capsys: pytest.C
     assert twostage("train-decoder", tmp_path / "run") == 0
     capsys.readouterr()
     assert twostage("evaluate", tmp_path / "run", "--split", "validation") == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if "uniform prior" in line and "/16" not in line]
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if "uniform prior" in line and "/16" not in line]
     convolutional, wavenet = (row.split("prior")[1].split()[:2] for row in rows[:2])
     assert convolutional[0] == "-"
     assert float(convolutional[1]) > 0
     assert float(wavenet[0]) > 0
     assert wavenet[1] == "-"
+    headings = next(line for line in lines if "total, mu-law" in line)
+    assert "distortion, 16 bit" in headings
+    assert "distortion, mu-law" in headings
+    for row, has_16_bit in zip(rows, (False, True), strict=False):
+        distortions = row.split("prior")[1].split()[3:5]
+        assert [cell != "-" for cell in distortions] == [has_16_bit, not has_16_bit]
+    shuffled = [line for line in lines if "uniform prior" in line and "/16" in line]
+    assert [[cell != "-" for cell in line.split()[-2:]] for line in shuffled] == [[False, True], [True, False]]
+
+
+def test_a_sound_is_named_after_no_label_that_the_prior_was_not_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = tmp_path / "without"
+    shutil.copytree(run, without)
+    shutil.rmtree(without / "models" / "vq-vae" / "prior")
+    assert twostage("train-prior", without, "--wavenet-prior.no-conditional") == 0
+    capsys.readouterr()
+    assert twostage("generate", without, "--label", "a") == 2
+    assert "is told no label: leave it out" in capsys.readouterr().err
+    assert twostage("generate", without, "--count", 2, "--seconds", 0.1, "--out", tmp_path / "unconditional") == 0
+    assert sorted(path.stem for path in (tmp_path / "unconditional").glob("*.wav")) == [
+        "sound-0000-high",
+        "sound-0001-low",
+    ]
+    assert twostage("evaluate", without) == 0
+    assert twostage("report", without) == 0
+    samples = (without / "report.html").read_text().split("<h3>Samples</h3>")[1].split("<h2>")[0]
+    assert "<figcaption>high</figcaption>" in samples
+    assert "asked for" not in samples
+    shutil.rmtree(without / "models" / "vq-vae" / "prior")
+    dropout = ("--wavenet-prior.conditional", "--wavenet-prior.label-dropout", 0.5)
+    assert twostage("train-prior", without, *dropout) == 0
+    arguments = ("--unlabelled", "--count", 1, "--seconds", 0.1, "--out", tmp_path / "unlabelled")
+    assert twostage("generate", without, *arguments) == 0
+    assert [path.stem for path in (tmp_path / "unlabelled").glob("*.wav")] == ["sound-0000-high"]
+
+
+def test_many_files_go_through_in_batches_and_give_what_each_gives_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = load_synthetic_vowels().test
+    files = [tmp_path / f"{item}_low.wav" for item in range(5)]
+    for item, file in enumerate(files):
+        write_wav(file, test.recording(item)[: 3000 - 700 * item], 8000)
+    small = tmp_path / "run"
+    shutil.copytree(run, small)
+    config = small / "config.toml"
+    lines = config.read_text().splitlines(keepends=True)
+    body = "".join(line for line in lines if not line.startswith("#"))
+    config.write_text(re.sub(r"batch_samples = \d+", "batch_samples = 3000", body))
+    sizes: list[int] = []
+    encode = SoundVQVAE.encode
+    monkeypatch.setattr(
+        SoundVQVAE, "encode", lambda self, samples, mask: sizes.append(samples.numel()) or encode(self, samples, mask)
+    )
+    assert twostage("encode", small, *files, "--out", tmp_path / "all.safetensors") == 0
+    assert max(sizes) <= 3072  # a batch, or one recording, in whole codes
+    together = load_codes(tmp_path / "all.safetensors")
+    assert together.lengths is not None
+    for model in ("vq-vae", "vae"):
+        out = tmp_path / model
+        arguments = ("--speaker", "low", "--model", model)
+        assert twostage("reconstruct", small, *files, *arguments, "--out", out) == 0
+        assert twostage("reconstruct", small, files[3], *arguments, "--out", tmp_path / "alone") == 0
+        alone, many = (
+            soundfile.read(folder / "3_low-reconstructed.wav", dtype="int16")[0] for folder in (tmp_path / "alone", out)
+        )
+        assert len(alone) == 900
+        assert np.abs(alone.astype(int) - many).max() <= 1
+    assert together.lengths.tolist() == [47, 36, 25, 15, 4]
+    assert twostage("encode", small, files[3], "--out", tmp_path / "one.safetensors") == 0
+    assert (load_codes(tmp_path / "one.safetensors").codes[0, :, :15] == together.codes[3, :, :15]).all()
+
+
+def test_reconstructions_of_generated_sounds_outlive_the_next_call(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert twostage("generate", copy, "--count", 2, "--seconds", 0.1) == 0
+    assert twostage("reconstruct", copy, copy / "samples" / "sound-0001-e-high.wav", "--speaker", "high") == 0
+    assert twostage("generate", copy, "--count", 1, "--seconds", 0.1) == 0
+    assert sorted(path.name for path in (copy / "samples").glob("*.wav")) == [
+        "sound-0000-a-high.wav",
+        "sound-0001-e-high-reconstructed.wav",
+    ]
+
+
+def test_a_strange_file_name_does_not_break_the_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a\n\x1b[31m.wav"
+    write_wav(file, load_synthetic_vowels().test.recording(0), 8000)
+    assert twostage("convert", run, file, "--speaker", "low", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "a\\n\\x1b[31m.wav -> " in said

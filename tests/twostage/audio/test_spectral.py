@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from twostage.audio.spectral import LogMelSettings, log_mel, log_mel_distance, multi_resolution_stft_loss, waveform
+from twostage.audio.spectral import (
+    LogMelSettings,
+    log_mel,
+    log_mel_distance,
+    log_mel_settings,
+    multi_resolution_stft_loss,
+    waveform,
+)
 
 SETTINGS = LogMelSettings()
 
@@ -127,3 +134,10 @@ def test_autocast_changes_nothing() -> None:
 def test_more_mels_than_bins_are_refused() -> None:
     with pytest.raises(ValueError, match="fewer than 200 mels"):
         log_mel(noise(1, 600), LogMelSettings(mels=200))
+
+
+@pytest.mark.parametrize("rate_hz", [1000, 1449, 2000, 2828, 4000, 5656, 5657, 8000, 16000, 192_000])
+def test_every_rate_that_a_recipe_admits_has_a_spectrogram(rate_hz: int) -> None:
+    settings = log_mel_settings(rate_hz)
+    assert log_mel(noise(1, 600), settings).shape[1] == settings.mels
+    assert settings.mels == 64 or rate_hz < 5700
