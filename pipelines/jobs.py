@@ -86,7 +86,7 @@ def make_job(run: Run, model: str, stage: Stage, dataset: AnyDataset) -> Job:
 
 def deciding(training: TrainingConfig) -> dict[str, Any]:
     """The settings without those that cut up the work and decide no more than how sums round."""
-    return {key: value for key, value in asdict(training).items() if key != "accumulate"}
+    return {key: value for key, value in asdict(training).items() if key not in ("accumulate", "compile")}
 
 
 def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume) -> None:

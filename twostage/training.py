@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from twostage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint, step_name
+from twostage.compiling import as_written, compiled
 from twostage.config.schema import TrainingConfig
 from twostage.distributed import check_same, copy_module_from_first, is_first, of_every_rank, wait_for_all, world_size
 from twostage.errors import RunError
@@ -38,6 +39,8 @@ __all__ = ["Fit", "FitResult", "StepResult", "Task", "exclusive", "seed_step"]
 
 LOG_EVERY = 25
 CHECKPOINTS_KEPT = 2
+_BEFORE_RECORDED = {"processes": 1, "accumulate": 1, "compile": False}
+"""What these settings were in trainings from before they were part of the record."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Fit:
             "device": device.type,
             "processes": world_size(),
             "accumulate": budget.accumulate,
+            "compile": budget.compile,
         }
         check_parts(budget)
         self.optimiser = make_optimiser(task.model, budget)
@@ -125,13 +129,13 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> int:
         """Continue from a checkpoint; returns the length that metrics.jsonl is cut back to."""
         state = checkpoint.state
-        for what in ("threads", "device", "processes", "accumulate"):
-            before = state["record"].get(what, 1)  # the last two were 1 before they were recorded
+        for what in ("threads", "device", "processes", "accumulate", "compile"):
+            before = state["record"].get(what, _BEFORE_RECORDED.get(what))
             if before != self.record[what]:
-                in_parts = what in ("processes", "accumulate")
+                hides = " and in what dropout hides" if what in _BEFORE_RECORDED else ""
                 say(
                     f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
-                    f"the result will differ in the last bits{' and in what dropout hides' if in_parts else ''}"
+                    f"the result will differ in the last bits{hides}"
                 )
         self.task.model.load_state_dict(checkpoint.tensors["model"])
         load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
@@ -166,7 +170,7 @@ class Fit:
         """Measure on validation data and keep the model in `best/` if it is the best so far."""
         self.task.model.eval()
         with self.average.in_place() if self.average is not None else nullcontext():
-            with torch.no_grad():
+            with torch.no_grad(), as_written() if self.budget.compile else nullcontext():
                 self.latest_validation = dict(self.task.validate())
             value = self.latest_validation[self.task.objective]
             if not math.isfinite(value):
@@ -239,7 +243,8 @@ class Fit:
                     copy_module_from_first(self.task.model)
                     seed_step(self.seed, 0)
                     self.task.start()
-                self._loop(label, metrics, progress)
+                with compiled(self.task.model) if self.budget.compile else nullcontext():
+                    self._loop(label, metrics, progress)
         finally:
             metrics.close()
         wait_for_all()  # what the first process has written is there for the others

@@ -171,6 +171,8 @@ class TrainingConfig:
     """Stop after this many validations in a row without a new best; 0: never before the last step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the training step (autocast); evaluation is always fp32."""
+    compile: bool = False
+    """Compile the training step (torch.compile): for long trainings; takes a minute, needs a C++ compiler."""
     validate_every: int = 500
     """Steps between validations; the best model on validation data is kept."""
     checkpoint_every: int = 500
