@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -83,7 +83,11 @@ PHASES = {
         Scenario("images", (CODEBOOK, "evaluate RUN"), "report RUN"), "twostage_pipelines.figures", "", "curves"
     ),
 }
-SIGNALS = {"SIGINT": (signal.SIGINT,), "SIGTERM": (signal.SIGTERM,), "double SIGINT": (signal.SIGINT, signal.SIGINT)}
+SIGNALS: dict[str, tuple[int, ...]] = {
+    "SIGINT": (signal.SIGINT,),
+    "SIGTERM": (signal.SIGTERM,),
+    "double SIGINT": (signal.SIGINT, signal.SIGINT),
+}
 
 
 def one_point(phase: Phase, case: Case, numbers: Sequence[int], pause_seconds: float) -> str:
@@ -117,17 +121,28 @@ def one_point(phase: Phase, case: Case, numbers: Sequence[int], pause_seconds: f
 
 
 def torture(
-    folder: Path, *, names: Sequence[str], rounds: int, seed: int, say: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    names: Sequence[str],
+    rounds: int,
+    seed: int,
+    kinds: Mapping[str, tuple[int, ...]] = SIGNALS,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[tuple[str, str], list[str]]:
     """What went wrong by phase and signal; an empty text for every point that went well."""
     found: dict[tuple[str, str], list[str]] = {}
-    for place, name in enumerate(names):
-        case = prepare(PHASES[name].scenario, folder / str(place))
-        for kind, numbers in SIGNALS.items():
+    cases: dict[Scenario, Case] = {}
+    for name in names:
+        scenario = PHASES[name].scenario
+        if scenario not in cases:
+            cases[scenario] = prepare(scenario, folder / str(len(cases)))
+        case = cases[scenario]
+        for kind, numbers in kinds.items():
             draw = random.Random(f"{seed} {name} {kind}")
             found[name, kind] = [one_point(PHASES[name], case, numbers, draw.uniform(0, 0.03)) for _ in range(rounds)]
             for fault in filter(None, found[name, kind]):
                 say(f"{name}, {kind}: {fault}")
+            say(f"{name}, {kind}: {len(found[name, kind])} points")
     return found
 
 

@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 
 import matplotlib.backends.backend_agg  # noqa: F401  this and what follows: imported for the children
 import numpy as np
-import sklearn.datasets  # noqa: F401
+import PIL.Image
+import sklearn.datasets
 import soundfile
 import torch
 import torch._dynamo  # an optimiser imports it
@@ -40,15 +41,16 @@ FRESH = (sys.executable, "-m", "twostage_pipelines")
 """A launcher: the command in an interpreter of its own. That of torchrun would stand here too."""
 PATIENCE_SECONDS = 120.0
 
-_TRAINING = """
-steps = 18
-batch_size = 16
+STEPS = 12
+_TRAINING = f"""
+steps = {STEPS}
+batch_size = 12
 learning_rate = 3e-3
 warmup_steps = 4
 schedule = "cosine"
 weight_ema = 0.9
-validate_every = 7
-checkpoint_every = 5
+validate_every = 5
+checkpoint_every = 4
 """
 _TRAININGS = "".join(f"[{name}_training]{_TRAINING}" for name in ("codebook", "prior", "baseline"))
 IMAGES = f"""
@@ -143,6 +145,9 @@ def write_recipe(kind: str, folder: Path) -> Path:
                     wave = 0.3 * np.sin(2 * np.pi * hertz * seconds) + 0.05 * random.standard_normal(len(seconds))
                     soundfile.write(recordings / f"{label}_{speaker}_{index}.wav", wave, 8000)
         text = SOUND.replace("FOLDER", str(recordings))
+    else:
+        pixels = (sklearn.datasets.load_digits().images[7] * (255 / 16)).round().astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "item.png")
     path.write_text(text)
     return path
 
@@ -156,23 +161,31 @@ class Scenario:
     before: tuple[str, ...]
     """Commands that are run first, in words; RECIPE and RUN are replaced."""
     command: str
+    samples: str = ""
+    """A command that makes something of its result, into RUN/out; FILE is replaced."""
 
     def words(self, command: str, recipe: Path, run: Path) -> list[str]:
         """The words of a command on that recipe and run folder."""
-        return [{"RECIPE": str(recipe), "RUN": str(run)}.get(word, word) for word in command.split()]
+        item = recipe.parent / ("recordings/0_ada_0.wav" if self.kind == "sound" else "item.png")
+        known = {"RECIPE": str(recipe), "RUN": str(run), "RUN/out": str(run / "out"), "FILE": str(item)}
+        return [known.get(word, word) for word in command.split()]
 
 
 CODEBOOK = "train-codebook RECIPE --out RUN"
+_RECONSTRUCT = "reconstruct RUN FILE --out RUN/out"
+_GENERATE = "generate RUN --count 3 --out RUN/out"
 SCENARIOS = {
-    "image codebook (EMA)": Scenario("images", (), CODEBOOK),
-    "image codebook (loss)": Scenario("images", (), f"{CODEBOOK} --model vq-vae-loss"),
-    "image prior": Scenario("images", (CODEBOOK,), "train-prior RUN"),
-    "VAE": Scenario("images", (CODEBOOK,), "train-baseline RUN"),
-    "VIMCO": Scenario("images", (CODEBOOK,), "train-baseline RUN --model vimco"),
-    "sound codebook": Scenario("sound", (), CODEBOOK),
-    "sound decoder": Scenario("sound", (CODEBOOK,), "train-decoder RUN"),
-    "sound prior": Scenario("sound", (CODEBOOK,), "train-prior RUN"),
-    "sound VAE": Scenario("sound", (CODEBOOK,), "train-baseline RUN"),
+    "image codebook (EMA)": Scenario("images", (), CODEBOOK, _RECONSTRUCT),
+    "image codebook (loss)": Scenario(
+        "images", (), f"{CODEBOOK} --model vq-vae-loss", f"{_RECONSTRUCT} --model vq-vae-loss"
+    ),
+    "image prior": Scenario("images", (CODEBOOK,), "train-prior RUN", _GENERATE),
+    "VAE": Scenario("images", (CODEBOOK,), "train-baseline RUN", f"{_GENERATE} --model vae"),
+    "VIMCO": Scenario("images", (CODEBOOK,), "train-baseline RUN --model vimco", f"{_GENERATE} --model vimco"),
+    "sound codebook": Scenario("sound", (), CODEBOOK, _RECONSTRUCT),
+    "sound decoder": Scenario("sound", (CODEBOOK,), "train-decoder RUN", f"{_RECONSTRUCT} --decoder wavenet"),
+    "sound prior": Scenario("sound", (CODEBOOK,), "train-prior RUN", _GENERATE),
+    "sound VAE": Scenario("sound", (CODEBOOK,), "train-baseline RUN", f"{_RECONSTRUCT} --model vae"),
     "all of a recipe": Scenario("images", (), "train RECIPE --out RUN"),
 }
 
