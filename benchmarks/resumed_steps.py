@@ -31,6 +31,7 @@ from torture_runs import SCENARIOS, STEPS, Scenario, different, fingerprint, wri
 from twostage.training import Fit
 from twostage_pipelines import cli
 
+GENERATOR = "random generator"
 TRAININGS = {name: scenario for name, scenario in SCENARIOS.items() if scenario.samples}
 
 
@@ -63,9 +64,22 @@ def stopping_at(step: int) -> Iterator[None]:
         Fit.train_step = real  # type: ignore[method-assign]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what a signal handler writes, which goes past `sys.stderr`."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def command(words: list[str], *, code: int = 0) -> None:
     """Run the command line in this process; raises RuntimeError for another exit code."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said, quiet():
         ended = cli.main(words)
     if ended != code:
         raise RuntimeError(f"{' '.join(words)}: exit code {ended}, not {code}: {said.getvalue().strip()[-400:]}")
@@ -94,7 +108,7 @@ class Training:
         command(self.scenario.words(self.scenario.command, self.recipe, run))
         generator = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
         command(self.scenario.words(self.scenario.samples, self.recipe, run))
-        return {**fingerprint(run), "random generator": generator}
+        return {**fingerprint(run), GENERATOR: generator}
 
     def point(self, step: int) -> list[str]:
         """What differs after a stop in that step."""
@@ -103,7 +117,9 @@ class Training:
         with stopping_at(step):
             command(self.scenario.words(self.scenario.command, self.recipe, run), code=130)
         torch.manual_seed(step + 1000)
-        return different(self.whole, self.digests(run))
+        differences = different(self.whole, self.digests(run))
+        # After the last step nothing is left to do, and nothing is drawn.
+        return [path for path in differences if step < STEPS - 1 or path != GENERATOR]
 
 
 def torture(name: str, scenario: Scenario, folder: Path, *, count: int, seed: int) -> Result:
