@@ -97,8 +97,8 @@ def row(name: str, stage: str, task: Task, recipe: Recipe, folder: Path, *, time
     share = saving / (training + saving)
     size = sum(path.stat().st_size for path in max(folder.glob("step-*")).iterdir())
     line = (
-        f"| {name}, {stage} | {step * 1e3:.1f} ms | {size / 2**20:.2f} MiB | {state * 1e3:.1f} ms | {best * 1e3:.1f} ms | "
-        f"{budget.checkpoint_every} | {share:.2%} |"
+        f"| {name}, {stage} | {step * 1e3:.1f} ms | {size / 2**20:.2f} MiB | {state * 1e3:.1f} ms | "
+        f"{best * 1e3:.1f} ms | {budget.checkpoint_every} | {share:.2%} |"
     )
     return line, share
 
