@@ -30,8 +30,12 @@ types: $(VENV)/.installed-dev ## Check types
 wheel-check: $(VENV)/.installed-dev ## Build the wheel, install it outside the checkout, run it from there
 	$(BIN)/python .ci/wheel_check.py
 
-torture: $(VENV)/.installed-dev ## Mutate checkpoints, manifests, codes and recipes by the thousand: all refused or fallen back
-	$(BIN)/python benchmarks/mutated_files.py $(ARGS)
+torture: $(VENV)/.installed-dev ## The long survival tests, about an hour: kills, signals, resumes, full disk, mutated files
+	$(BIN)/python benchmarks/killed_runs.py
+	$(BIN)/python benchmarks/stopped_runs.py
+	$(BIN)/python benchmarks/resumed_steps.py
+	$(BIN)/python benchmarks/full_disk.py
+	$(BIN)/python benchmarks/mutated_files.py
 
 clean: ## Remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

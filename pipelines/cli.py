@@ -4,8 +4,8 @@ The list of verbs is plain text here, so that `twostage --help` imports nothing;
 dataclasses of `commands`) and, only once they are parsed, the module that runs it. A RECIPE or RUN comes first because
 its values are the defaults that the flags show and change.
 
-Exit codes: 0 done, 1 the run failed, 2 wrong use, 130 after Ctrl-C. What a user can cause is one sentence on stderr;
-anything else is a defect and keeps its traceback.
+Exit codes: 0 done, 1 the run failed, 2 wrong use, 130 after Ctrl-C (SIGINT), 143 after SIGTERM. What a user can cause
+is one sentence on stderr; anything else is a defect and keeps its traceback.
 """
 
 import errno
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostage.errors import TwoStageError, UsageError
+from twostage.signals import StopAtOnce, Stopped
 
 from .processes import check_shared, one_voice, run_command
 
@@ -87,6 +88,11 @@ _HELP = ("-h", "--help")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `argv` without the program name, `sys.argv` unless given."""
+    with StopAtOnce(keep=argv is None):
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command: Command | None = None
     try:
@@ -107,9 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except TwoStageError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        again = " Run the same command again to continue." if hasattr(command, "resume") else ""
-        return _fail(f"Interrupted.{again}", 130)
+    except KeyboardInterrupt as interrupt:
+        # Outside a training's steps nothing is half done: what is finished lies in the run, and the rest is made anew.
+        again = "to continue" if hasattr(command, "resume") else "to do it all"
+        code = 128 + interrupt.number if isinstance(interrupt, Stopped) else 130
+        return _fail(f"Interrupted; nothing was left half-written. Run the same command again {again}.", code)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in _OURS:
             raise

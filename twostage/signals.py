@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM end a job at its next safe point; a second SIGINT ends it at once."""
+"""SIGINT and SIGTERM end a training at its next safe point, where a second SIGINT ends it at once, and any other work
+where it stands. Neither leaves anything half-written: files get their names only once they are whole.
+"""
 
 import os
 import signal
@@ -42,6 +44,51 @@ class SafePoint:
             self._previous.clear()
         return self
 
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if error is None and self.received is not None:
+            signal.raise_signal(self.received)  # it came behind the last safe point: whoever else waits for it, gets it
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended a command in work that has no safe point to wait for; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopAtOnce:
+    """Context of a command: the first SIGINT or SIGTERM raises `Stopped`, one more ends the process there and then.
+
+    `Stopped` removes unfinished files on its way out; whoever does not wait for that loses no more than their removal.
+
+    Args:
+        keep: leave a second signal this meaning behind the block, in a process that ends there: Python's own handlers
+            would print a traceback from within its shutdown.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self.keep, self.received = keep, False
+        self._previous: dict[int, object] = {}
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = True
+        raise Stopped(number)
+
+    def __enter__(self) -> "StopAtOnce":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        except ValueError:  # not the main thread: Python delivers no signals here
+            self._previous.clear()
+        return self
+
     def __exit__(self, *_: object) -> None:
+        if self.keep and self.received:
+            return
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import ast
 import errno
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from twostage.config.load import dump_recipe, load_recipe
 from twostage.config.schema import Recipe
 from twostage.errors import DataError, RunError, UsageError
+from twostage.signals import Stopped
 from twostage_pipelines import cli, commands, doctor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,7 +261,8 @@ def test_damaged_run_is_a_failed_run(capsys: pytest.CaptureFixture[str], run_fol
         (UsageError("use it so."), 2, "twostage: use it so.\n"),
         (DataError("no data."), 1, "twostage: no data.\n"),
         (RunError("no run."), 1, "twostage: no run.\n"),
-        (KeyboardInterrupt(), 130, "twostage: Interrupted. Run the same command again to continue.\n"),
+        (KeyboardInterrupt(), 130, "twostage: Interrupted; nothing was left half-written. Run the same command again "),
+        (Stopped(signal.SIGTERM), 143, "twostage: Interrupted; nothing was left half-written. Run the same command "),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "twostage: a/b: Permission denied; change its "),
         # A write or fsync fails without naming its file: the run folder stands in.
         (

@@ -1,0 +1,126 @@
+"""What checkpoints cost: share of the training time of shipped recipes, at their own interval.
+
+    python benchmarks/checkpoint_cost.py
+
+For stage one and the prior of each recipe: the median time of an optimiser step, the median time of a saved training
+state (write, SHA-256, fsync, rename, removal of the oldest), and the share of the second in `checkpoint_every` of the
+first with one state. `best/` is counted as if every validation brought a new best. Networks, batches and optimiser are
+the recipe's; the images are random, which changes no time. One thread; the disk is that of `--folder`.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from stage1_vqvae import VQVAE
+from stage1_vqvae.training import CodebookTask
+from stage1_vqvae.training_images import TrainingImages
+from stage2_prior import PixelCNN
+from stage2_prior.training import PriorTask
+from twostage.checkpoint import save_checkpoint
+from twostage.config.load import load_recipe
+from twostage.config.schema import Recipe
+from twostage.metrics import Metrics
+from twostage.training import Fit, Task
+from twostage_pipelines.models import build_stage1, prior_architecture
+
+SHAPES = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256)}
+"""Image shape and levels of the recipes' data."""
+ITEMS, CLASSES = 512, 10
+
+
+def tasks(recipe: Recipe) -> dict[str, Task]:
+    """Both trainings of the recipe on random items."""
+    shape, levels = SHAPES[recipe.name]
+    quantiser = asdict(recipe.quantiser)
+    for name in ("init", "auxiliary_weight"):
+        quantiser.pop(name)
+    architecture = {"image_shape": shape, "levels": levels, **asdict(recipe.stage1), **quantiser}
+    model = build_stage1("vq-vae", architecture)
+    assert isinstance(model, VQVAE)
+    images = torch.randint(levels, (ITEMS, *shape), dtype=torch.uint8)
+    codebook = CodebookTask(
+        model, train=TrainingImages(images), validation=images[:8], kmeans=False, evaluation_batch_size=8, seed=0
+    )
+    prior = PixelCNN(**prior_architecture(recipe, model, CLASSES))
+    codes = torch.randint(model.codebook_size, (ITEMS, *model.code_shape))
+    labels = torch.randint(CLASSES, (ITEMS, 1))
+    return {
+        "codebook": codebook,
+        "prior": PriorTask(
+            prior,
+            train=codes,
+            train_condition=labels,
+            validation=codes[:8],
+            validation_condition=labels[:8],
+            evaluation_batch_size=8,
+        ),
+    }
+
+
+def median_seconds(action: Callable[[], object], *, times: int) -> float:
+    """Median wall-clock time of an action, once tried."""
+    action()
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
+
+
+def row(name: str, stage: str, task: Task, recipe: Recipe, folder: Path, *, times: int) -> tuple[str, float]:
+    """A line of the table and the share."""
+    budget = recipe.codebook_training if stage == "codebook" else recipe.prior_training
+    fit = Fit(task, folder=folder, budget=budget, seed=0, record={}, device=torch.device("cpu"))
+    folder.mkdir(parents=True)
+    metrics = Metrics(folder / "metrics.jsonl", size=0)
+    step = median_seconds(fit.train_step, times=times)
+
+    def save() -> None:
+        fit.step += 1  # a name of its own, so that the oldest is removed as in training
+        fit.save(metrics)
+
+    state = median_seconds(save, times=times)
+    model = {"model": task.model.state_dict()}
+    best = median_seconds(lambda: save_checkpoint(folder / "best", tensors=model, state={}), times=times)
+    metrics.close()
+    training = step * budget.checkpoint_every
+    saving = state + best * budget.checkpoint_every / budget.validate_every
+    share = saving / (training + saving)
+    size = sum(path.stat().st_size for path in max(folder.glob("step-*")).iterdir())
+    line = (
+        f"| {name}, {stage} | {step * 1e3:.1f} ms | {size / 2**20:.2f} MiB | {state * 1e3:.1f} ms | "
+        f"{best * 1e3:.1f} ms | {budget.checkpoint_every} | {share:.2%} |"
+    )
+    return line, share
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=15, help="measurements of each")
+    parser.add_argument("--folder", type=Path, help="where it writes, removed afterwards; must be on a disk")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    shares = []
+    print("| training | step | state | saving it | saving best | steps between | share |")
+    print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
+    with TemporaryDirectory(dir=options.folder) as place:
+        for name in SHAPES:
+            recipe = load_recipe(name)
+            for stage, task in tasks(recipe).items():
+                line, share = row(name, stage, task, recipe, Path(place) / name / stage, times=options.times)
+                print(line, flush=True)
+                shares.append(share)
+    return 1 if max(shares) > 0.03 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
