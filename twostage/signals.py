@@ -81,7 +81,7 @@ class StopAtOnce:
 
     def __enter__(self) -> "StopAtOnce":
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
         except ValueError:  # not the main thread: Python delivers no signals here
             self._previous.clear()
