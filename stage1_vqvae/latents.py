@@ -99,7 +99,8 @@ class LatentLayout:
         if self.network == "mlp":
             _, height, width = self.image_shape
             shape = (MLP_PIXEL_FEATURES, height, width)
-            pixels = [nn.Linear(self.mlp_width, MLP_PIXEL_FEATURES * height * width), nn.ReLU(), nn.Unflatten(1, shape)]
+            # No ReLU between these and the next: of few features per pixel it leaves too little to say "surely white".
+            pixels = [nn.Linear(self.mlp_width, MLP_PIXEL_FEATURES * height * width), nn.Unflatten(1, shape)]
             widen = [nn.Conv2d(MLP_PIXEL_FEATURES, head_channels, 1), nn.ReLU()]
             hidden = self._hidden(self.latent_dim + self.classes)
             decoder.add_module("network", nn.Sequential(*hidden, *pixels, *widen))
