@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from stage1_vqvae.autoencoder import Autoencoder
-from stage1_vqvae.training import batches
 from twostage.config.check import check_recipe
 from twostage.config.load import load_recipe
 from twostage.config.schema import Recipe
@@ -75,7 +74,7 @@ def trained(recipe: Recipe, dataset: ImageDataset, folder: Path) -> tuple[Autoen
 def distortion(model: Autoencoder, split: Split) -> float:
     """Mean bits/dim of at most `MEASURED` images, spread over the split."""
     images = torch.from_numpy(split.images[evenly(len(split), MEASURED)])
-    nats = [model.log_prob(x_BCHW, model.encode(x_BCHW)).double() for x_BCHW in batches(images, 256)]
+    nats = [model.log_prob(x_BCHW, model.encode(x_BCHW)).double() for x_BCHW in images.split(256)]
     return float(-torch.cat(nats).mean()) / model.dims / np.log(2)
 
 
