@@ -24,7 +24,7 @@ from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
 
 SCHEMA_VERSION = 1
-NOT_IN_USE = ("collapsed", "partly collapsed", "codebook collapsed", "codes ignored")
+NOT_IN_USE = ("collapsed", "partly collapsed", "codebook collapsed", "codes say little", "codes ignored")
 """Verdicts of a diagnosis that a reader of the table should know of."""
 PUBLISHED = {"VAE": 4.51, "VQ-VAE": 4.67, "VIMCO": 5.14}
 """Bits/dim on CIFAR-10 of van den Oord et al. 2017, section 4.1."""

@@ -12,7 +12,14 @@ from twostage.data import ImageDataset
 from twostage.metrics import read_metrics
 
 from .diagnosis import posteriors_of
-from .diagnosis_figures import correlations, in_two_dimensions, latent_rates, latent_scatter, training_parts
+from .diagnosis_figures import (
+    MOST_COLOURS,
+    correlations,
+    in_two_dimensions,
+    latent_rates,
+    latent_scatter,
+    training_parts,
+)
 from .disentangle import latent_means
 from .drawing import reconstruct, sample_autoencoder, sample_vae
 from .latent_pictures import (
@@ -141,8 +148,11 @@ def scatter(models: Sequence[Continuous], dataset: ImageDataset) -> Picture:
         )
         for found in models[:MOST_SIDE_BY_SIDE]
     ]
-    colours = ", coloured by class" if len(dataset.classes) > 1 else ""
-    caption = f"Latents of {len(shown):,} test items{colours}; dashed: where 95 % of the prior lies."
+    colours = ", coloured by class" if 1 < len(dataset.classes) <= MOST_COLOURS else ""
+    prior = "; dashed: where 95 % of the prior lies" if any(cloud.has_prior for cloud in clouds) else ""
+    left_out = ", ".join(found.name for found in models[MOST_SIDE_BY_SIDE:])
+    more = f" Not shown: {left_out}." if left_out else ""
+    caption = f"Latents of {len(shown):,} test items{colours}{prior}.{more}"
     return Picture("latent-scatter", latent_scatter(clouds, classes=dataset.classes), caption)
 
 

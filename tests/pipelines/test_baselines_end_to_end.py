@@ -275,7 +275,7 @@ def test_report_pictures_continuous_latents(trained: Path) -> None:
 def test_diagnosis_says_what_is_wrong_with_every_model(trained: Path, copy: Path) -> None:
     """The same numbers in evaluation.json, the report, and from an evaluation of its own."""
     found = {d["model"]: d for d in json.loads((trained / "evaluation.json").read_text())["diagnoses"]}
-    assert list(found) == ["vq-vae", "ae", "vae", "cvae"]
+    assert list(found) == ["vq-vae", "ae", "vae", "cvae", "vimco"]
     page = (trained / "report.html").read_text()
     for diagnosis in found.values():
         assert html.escape(" ".join(diagnosis["sentences"])) in page

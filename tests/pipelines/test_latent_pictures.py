@@ -160,6 +160,10 @@ class TestFigures:
         assert wide.get_xlim() == narrow.get_xlim()
         assert wide.get_xlim() != none.get_xlim()
 
+    def test_a_single_item_of_many_latents_stands_in_the_middle(self) -> None:
+        cloud = in_two_dimensions("vae", np.array([[1.0, 2.0, 3.0]]), np.zeros(1, np.int64))
+        assert cloud.points_N2.tolist() == [[0.0, 0.0]]
+
     def test_more_latents_are_shown_by_their_principal_components(self) -> None:
         random = np.random.default_rng(0)
         latents = np.stack([random.standard_normal(500) * size for size in (0.1, 3.0, 1.0)], 1)
