@@ -159,11 +159,12 @@ class Comparison:
     def title(self) -> str:
         """What was compared on what, in one line."""
         count = len(self.seeds)
+        squared = self.likelihood == "mse"
+        how = "trained on squared error: no bits/dim" if squared else f"{self.likelihood} likelihood, bits/dim"
         over = f"seed {self.seeds[0]}" if count == 1 else f"{count} seeds from {self.seeds[0]} on"
         return (
             f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {self.alphabet} levels, "
-            f"{self.likelihood} likelihood, bits/dim; {over}, {self.budget_steps:,} steps of every model, codebook and "
-            "prior together"
+            f"{how}; {over}, {self.budget_steps:,} steps of every model, codebook and prior together"
         )
 
     def write(self, path: Path) -> None:

@@ -296,6 +296,20 @@ def test_diagnosis_says_what_is_wrong_with_every_model(trained: Path, copy: Path
     assert found["vq-vae"]["verdict"] in ("no prior", "codebook collapsed")
 
 
+def test_without_bits_codes_have_a_price_all_the_same(tmp_path: Path) -> None:
+    """Trained on squared error there is no distortion in bits to weigh them against, but a prior there is."""
+    text = RECIPE.replace('"ae", "vae", "cvae", "vimco"', '"vimco"').replace("[stage1]", '[stage1]\nlikelihood = "mse"')
+    (tmp_path / "squared.toml").write_text(text)
+    assert _twostage("train", tmp_path / "squared.toml", "--out", tmp_path / "run") == 0
+    found = {d["model"]: d for d in json.loads((tmp_path / "run/evaluation.json").read_text())["diagnoses"]}
+    assert list(found) == ["vq-vae", "vimco"]
+    assert found["vq-vae"]["verdict"] != "no prior"
+    assert any("under the learned prior" in sentence for sentence in found["vq-vae"]["sentences"])
+    assert (tmp_path / "run/samples/vq-vae-code-prices.png").is_file()
+    assert "of 4 codes are used" in " ".join(found["vimco"]["sentences"])
+    assert "rate_bits" not in found["vimco"]["numbers"]
+
+
 def test_a_large_kl_weight_is_diagnosed_as_collapse(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _twostage("train-baseline", copy, "--model", "beta-vae-50") == 0
     assert _twostage("evaluate", copy) == 0
