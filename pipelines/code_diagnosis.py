@@ -264,7 +264,7 @@ def _stage_two_broken(facts: StageFacts) -> Verdict | None:
             "stage two",
             "no structure found",
             f"the learned prior costs {prior.held_out_bits_per_code:.3f} bits a code, their frequencies alone "
-            f"{prior.unigram_bits_per_code:.3f}; a larger prior, or codes that are independent as they are",
+            f"{prior.unigram_bits_per_code:.3f}; a larger prior or more steps, unless the codes are independent",
         )
     return None
 

@@ -13,7 +13,7 @@ from stage1_vqvae.vimco import VIMCO
 from twostage.codebook_usage import CodebookUsage, codebook_usage, collapse_of
 from twostage.codes import CodeFile
 from twostage.data import ImageDataset
-from twostage.metrics import read_metrics, validation_fall
+from twostage.metrics import UNDERTRAINED_FALL, read_metrics, validation_fall
 
 from .bits import drawn_codes
 from .code_diagnosis import PriorDiagnosis, StageFacts, diagnose_prior, limiting_stage
@@ -79,14 +79,24 @@ class Diagnosing:
                 ),
                 seed=self.run.recipe.seed,
             )
-            return Diagnosis(name, found.verdict, (found.sentence, found.entanglement), found.record())
+            sentences = (found.sentence, *self._unrest(name), found.entanglement)
+            return Diagnosis(name, found.verdict, sentences, found.record())
         if isinstance(model, VIMCO):
             return self._drawn_codes(name, model, rows)
         if isinstance(model, Autoencoder):
-            return Diagnosis(
-                name, "no prior", ("It has no distribution over latents: what it draws is a guess at one.",), {}
-            )
+            guess = "It has no distribution over latents: what it draws is a guess at one."
+            return Diagnosis(name, "no prior", (guess, *self._unrest(name)), {})
         return None
+
+    def _unrest(self, name: str) -> tuple[str, ...]:
+        """A sentence where a single training ended before it came to rest."""
+        fall = validation_fall(read_metrics(self.run.stage1_folder(name) / "metrics.jsonl"))
+        if fall is None or fall <= UNDERTRAINED_FALL:
+            return ()
+        return (
+            f"It is undertrained: its validation number fell by {fall:.1%} over the last quarter of its steps; train "
+            "it longer.",
+        )
 
     def _drawn_codes(self, name: str, model: VIMCO, rows: Sequence[Row]) -> Diagnosis:
         """Of VIMCO: whether its codes are used, and whether they tell anything of an image."""
@@ -101,14 +111,15 @@ class Diagnosing:
             sentence = f"The codebook has collapsed: {collapse}."
         elbo = next((row for row in rows if row.bound == "elbo"), None)
         if elbo is None or elbo.rate_bits_per_dim is None:
-            return Diagnosis(name, verdict, (sentence,), {"dead_codes": usage.dead})
+            return Diagnosis(name, verdict, (sentence, *self._unrest(name)), {"dead_codes": usage.dead})
         rate_bits = elbo.rate_bits_per_dim * model.dims
         told = f"The rate is {rate_bits:.2f} bits an item."
         if rate_bits < COLLAPSED_BITS:
             verdict = "collapsed"
             told = f"The posterior is collapsed: the rate is {rate_bits:.2f} bits an item."
         ordered = (told, sentence) if verdict == "collapsed" else (sentence, told)
-        return Diagnosis(name, verdict, ordered, {"dead_codes": usage.dead, "rate_bits": rate_bits})
+        sentences = (*ordered, *self._unrest(name))
+        return Diagnosis(name, verdict, sentences, {"dead_codes": usage.dead, "rate_bits": rate_bits})
 
     def _two_stages(self, name: str, stage1: LoadedStage1, model: VQVAE, rows: Sequence[Row]) -> Diagnosis:
         run, batch_size = self.run, self.run.recipe.evaluation.batch_size
@@ -117,7 +128,10 @@ class Diagnosing:
         collapse = collapse_of(usage)
         of_codes = _used(usage)
         if not is_finished(run.prior_folder(name)):
-            return Diagnosis(name, "codebook collapsed" if collapse else "no prior", (of_codes,), {})
+            if collapse is not None:
+                of_codes = f"The codebook has collapsed: {collapse}."
+            sentences = (of_codes, *self._unrest(name))
+            return Diagnosis(name, "codebook collapsed" if collapse else "no prior", sentences, {})
         prior = self._priced(name, stage1, files)
         # None of a model trained on squared error, whose codes have a price all the same.
         learned = next((r for r in rows if r.prior == "learned" and r.search_items is None), None)

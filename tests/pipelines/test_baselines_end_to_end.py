@@ -310,11 +310,15 @@ def test_without_bits_codes_have_a_price_all_the_same(tmp_path: Path) -> None:
     assert "rate_bits" not in found["vimco"]["numbers"]
 
 
-def test_a_large_kl_weight_is_diagnosed_as_collapse(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_large_kl_weight_and_a_short_training_are_diagnosed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = ((10, 3.0), (45, 2.6), (60, 2.5))
+    falling = [json.dumps({"step": step, "validation_loss_bits_per_dim": bits}) for step, bits in numbers]
+    (copy / "models/vae/stage1/metrics.jsonl").write_text("\n".join(falling))
     assert _twostage("train-baseline", copy, "--model", "beta-vae-50") == 0
     assert _twostage("evaluate", copy) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "beta-vae-50: The posterior is collapsed: 0 of 2 latents are active" in text
+    assert "It is undertrained: its validation number fell by 3.8% over the last quarter" in text
 
 
 def test_a_training_from_before_the_newer_settings_goes_on(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
