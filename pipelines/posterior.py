@@ -35,6 +35,9 @@ ACTIVE_VARIANCE = 0.01
 COLLAPSED_BITS = 1.0
 """A posterior that tells less than this about an item, in all latents together, has collapsed; of few items, which show
 at most the log of their number, less than half of that."""
+ENTANGLED_LATENTS = 1024
+"""Most latents, those of the highest rate, between which correlations are measured; memory grows with the square of
+their number and time with its third power."""
 INFORMATION_ITEMS = 5000
 """Most items, spread over the split, in the estimate of I(x; z); time and memory grow with their square."""
 _BLOCK = 512
@@ -89,10 +92,12 @@ class PosteriorDiagnosis:
     mean_variance_Z: np.ndarray
     """Variance of the posterior means over items."""
     information: MutualInformation
+    entangled: np.ndarray
+    """Numbers of the latents that the three below are about, `ENTANGLED_LATENTS` at most, in their own order."""
     correlation_ZZ: np.ndarray
-    """Of the posterior means; 0 beside the diagonal for latents whose mean is constant."""
+    """Of the posterior means of these; 0 beside the diagonal for latents whose mean is constant."""
     total_correlation_nats: float
-    """Of a Gaussian with the covariance of z; not below 0."""
+    """Of a Gaussian with the covariance of these in z; not below 0."""
     chance_correlation_nats: float
     """The same with every latent's items shuffled on their own: what independent latents show on so many items."""
 
@@ -118,7 +123,8 @@ class PosteriorDiagnosis:
     @property
     def strongest_correlation(self) -> float:
         """Largest absolute correlation between two active latents; 0 for fewer than two."""
-        between = abs(self.correlation_ZZ[np.ix_(self.active_Z, self.active_Z)])
+        active = self.active_Z[self.entangled]
+        between = abs(self.correlation_ZZ[np.ix_(active, active)])
         np.fill_diagonal(between, 0.0)
         return float(between.max(initial=0.0))
 
@@ -149,9 +155,11 @@ class PosteriorDiagnosis:
     @property
     def entanglement(self) -> str:
         """How far the latents depend on one another, in a sentence."""
+        every = len(self.entangled) == len(self.kl_nats_Z)
+        which = "all latents" if every else f"the {len(self.entangled):,} latents of the highest rate"
         return (
             f"Between the means of active latents the strongest correlation is {self.strongest_correlation:.2f}; the "
-            f"total correlation of all latents is {self.total_correlation_nats / math.log(2):.2f} bits, where as many "
+            f"total correlation of {which} is {self.total_correlation_nats / math.log(2):.2f} bits, where as many "
             f"independent ones show {self.chance_correlation_nats / math.log(2):.2f} by chance."
         )
 
@@ -225,15 +233,24 @@ def diagnose_posteriors(
     """
     if len(posteriors) < 2:
         raise UsageError(f"expected posteriors of two items or more, got {len(posteriors)}: take a larger split")
-    shuffled = replace(posteriors, mean_NZ=np.random.default_rng(seed).permuted(posteriors.mean_NZ, axis=0))
+    kl_nats_Z = posteriors.kl_nats().mean(0)
+    entangled = np.sort(np.argsort(-kl_nats_Z, kind="stable")[:ENTANGLED_LATENTS])
+    some = replace(
+        posteriors,
+        mean_NZ=posteriors.mean_NZ[:, entangled],
+        log_variance_NZ=posteriors.log_variance_NZ[:, entangled],
+        latent_shape=(len(entangled),),
+    )
+    shuffled = replace(some, mean_NZ=np.random.default_rng(seed).permuted(some.mean_NZ, axis=0))
     return PosteriorDiagnosis(
         items=len(posteriors),
         latent_shape=posteriors.latent_shape,
-        kl_nats_Z=posteriors.kl_nats().mean(0),
+        kl_nats_Z=kl_nats_Z,
         mean_variance_Z=posteriors.mean_NZ.var(0),
         information=mutual_information(posteriors, items=information_items, seed=seed),
-        correlation_ZZ=_correlation(posteriors.mean_NZ),
-        total_correlation_nats=total_correlation_nats(posteriors),
+        entangled=entangled,
+        correlation_ZZ=_correlation(some.mean_NZ),
+        total_correlation_nats=total_correlation_nats(some),
         chance_correlation_nats=total_correlation_nats(shuffled),
     )
 

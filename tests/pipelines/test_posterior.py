@@ -134,6 +134,18 @@ class TestEntanglement:
         assert twins.total_correlation_nats - twins.chance_correlation_nats == pytest.approx(2.5, abs=0.7)
         assert f"show {twins.chance_correlation_nats / math.log(2):.2f} by chance" in twins.entanglement
 
+    def test_of_very_many_latents_those_of_the_highest_rate_are_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that a large grid, whose matrix of correlations would not fit into memory, is diagnosed all the same."""
+        monkeypatch.setattr("twostage_pipelines.posterior.ENTANGLED_LATENTS", 3)
+        means = np.random.default_rng(0).standard_normal((200, 6)) * [0.5, 2.0, 0.5, 1.0, 2.0, 0.5]
+        means[:, 4] = means[:, 1]
+        found = diagnose_posteriors(posteriors(means, -3.0))
+        assert found.entangled.tolist() == [1, 3, 4]
+        assert found.correlation_ZZ.shape == (3, 3)
+        assert found.strongest_correlation == pytest.approx(1.0)
+        assert "of the 3 latents of the highest rate" in found.entanglement
+        assert len(found.kl_nats_Z) == 6
+
     def test_the_sign_of_a_correlation_does_not_hide_it(self) -> None:
         values = np.random.default_rng(0).standard_normal(100)
         found = diagnose_posteriors(posteriors(np.stack([values, -values], 1), -1.0))
