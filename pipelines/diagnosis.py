@@ -79,7 +79,9 @@ class Diagnosing:
                 ),
                 seed=self.run.recipe.seed,
             )
-            sentences = (found.sentence, *self._unrest(name), found.entanglement)
+            # Of fewer than two active latents there is nothing to depend on one another.
+            entangled = (found.entanglement,) if found.active_units > 1 else ()
+            sentences = (found.sentence, *self._unrest(name), *entangled)
             return Diagnosis(name, found.verdict, sentences, found.record())
         if isinstance(model, VIMCO):
             return self._drawn_codes(name, model, rows)

@@ -204,4 +204,7 @@ def loss_curves(run: Run, models: Sequence[Continuous]) -> Picture | None:
         if found.posteriors is not None
     }
     caption = "Thin: training batches; dots: validation set. Total is at beta = 1."
+    given = [found.title for found in models if isinstance(found.model, VAE) and found.model.classes]
+    if given:
+        caption += f" That of {', '.join(given)} is given the label, not to be compared with the others."
     return Picture("latent-training", training_parts(records), caption) if records else None

@@ -262,7 +262,13 @@ def test_report_shows_every_model_and_says_what_its_samples_are(trained: Path) -
 
 def test_report_pictures_continuous_latents(trained: Path) -> None:
     page = (trained / "report.html").read_text()
-    for words in ("Continuous latents", "Latents of 300 test items", "Decoded random latents", "Total is at beta = 1"):
+    for words in (
+        "Continuous latents",
+        "Latents of 300 test items",
+        "Decoded random latents",
+        "Total is at beta = 1. That of cvae (beta 1) is given the label",
+        "cvae, given the label 5: left the decoded latents",
+    ):
         assert words in page
     names = {path.stem for path in (trained / "samples").glob("*.png")}
     assert {"latent-scatter", "latent-draws", "reconstructions-by-model", "latent-training"} <= names
