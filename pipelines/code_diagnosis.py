@@ -9,7 +9,9 @@ before p), labels marginalised at every step, so that the map adds up to the rat
 
 The verdict goes through these rules in order and stops at the first that holds:
 
-1. stage one, *codes ignored*: another item's codes raise the distortion by fewer bits/dim than the codes cost;
+1. stage one, *codes ignored*: another item's codes raise the distortion by fewer bits/dim than the codes cost. A plain
+   decoder sees nothing but its codes and cannot ignore them: there it is *codes say little*, and passed over where rule
+   3 finds the training unfinished;
 2. stage one, *codebook collapsed*: of a codebook fewer than half of the codes are used, or their perplexity is below a
    tenth of K (`twostage.codebook_usage.collapse_of`);
 3. *undertrained*, the stage whose validation number fell by more than 2 % over the last quarter of its steps; stage one
@@ -18,6 +20,9 @@ The verdict goes through these rules in order and stops at the first that holds:
 5. stage two, *no structure found*: the learned prior saves less than 5 % of the unigram rate;
 6. otherwise the stage with the larger share of the bits: stage one has the distortion, stage two the rate. What is left
    of a stage's share once it is perfect is not known, so the share is the most that work on it can save.
+
+A model trained on squared error has no bits of distortion: rules 1 and 6 are passed over, and where no other holds,
+neither stage is said to limit it.
 
 Shapes: N items, G codebooks, h x w grid, Y labels, K codes per codebook.
 """
@@ -114,11 +119,14 @@ class PriorDiagnosis:
 class StageFacts:
     """What the verdict is read from."""
 
-    distortion_bits_per_dim: float
+    distortion_bits_per_dim: float | None
+    """None where the likelihood has no bits."""
     rate_bits_per_dim: float
     """Under the learned prior."""
+    autoregressive: bool
+    """Whether the decoder sees pixels beside its codes."""
     swapped_distortion_bits_per_dim: float | None
-    """With the codes of another item; None for a single item."""
+    """With the codes of another item; None for a single item, or without bits."""
     usage: CodebookUsage
     """Over the same items."""
     prior: PriorDiagnosis
@@ -134,6 +142,7 @@ class Verdict:
     stage: Literal["stage one", "stage two"]
     cause: Literal[
         "codes ignored",
+        "codes say little",
         "codebook collapsed",
         "undertrained",
         "overfitted",
@@ -205,20 +214,24 @@ def diagnose_prior(
     )
 
 
-def limiting_stage(facts: StageFacts) -> Verdict:
-    """The first rule of this module that holds."""
+def limiting_stage(facts: StageFacts) -> Verdict | None:
+    """The first rule of this module that holds; None only without bits."""
     return _stage_one_broken(facts) or _undertrained(facts) or _stage_two_broken(facts) or _larger_share(facts)
 
 
 def _stage_one_broken(facts: StageFacts) -> Verdict | None:
     swapped, own = facts.swapped_distortion_bits_per_dim, facts.distortion_bits_per_dim
-    if swapped is not None and swapped - own < facts.rate_bits_per_dim:
-        return Verdict(
-            "stage one",
-            "codes ignored",
+    unfinished = facts.stage1_fall is not None and facts.stage1_fall > UNDERTRAINED_FALL
+    if swapped is not None and own is not None and swapped - own < facts.rate_bits_per_dim:
+        found = (
             f"another item's codes cost {swapped - own:.4f} bits/dim more, less than the {facts.rate_bits_per_dim:.4f} "
-            "that the codes cost; weaken the decoder or give it an auxiliary likelihood",
+            "that the codes cost"
         )
+        if facts.autoregressive:
+            advice = "weaken the decoder or give it an auxiliary likelihood"
+            return Verdict("stage one", "codes ignored", f"{found}; {advice}")
+        if not unfinished:
+            return Verdict("stage one", "codes say little", f"{found}; fewer codes, or a wider encoder and decoder")
     collapse = collapse_of(facts.usage)
     if collapse is not None:
         return Verdict("stage one", "codebook collapsed", f"{collapse}; revive codes, or use fewer")
@@ -251,13 +264,15 @@ def _stage_two_broken(facts: StageFacts) -> Verdict | None:
             "stage two",
             "no structure found",
             f"the learned prior costs {prior.held_out_bits_per_code:.3f} bits a code, their frequencies alone "
-            f"{prior.unigram_bits_per_code:.3f}; a larger prior, or codes that are independent as they are",
+            f"{prior.unigram_bits_per_code:.3f}; a larger prior or more steps, unless the codes are independent",
         )
     return None
 
 
-def _larger_share(facts: StageFacts) -> Verdict:
+def _larger_share(facts: StageFacts) -> Verdict | None:
     distortion, rate = facts.distortion_bits_per_dim, facts.rate_bits_per_dim
+    if distortion is None:
+        return None
     total = distortion + rate
     if distortion >= rate:
         return Verdict(

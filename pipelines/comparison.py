@@ -24,7 +24,7 @@ from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
 
 SCHEMA_VERSION = 1
-NOT_IN_USE = ("collapsed", "partly collapsed", "codebook collapsed", "codes ignored")
+NOT_IN_USE = ("collapsed", "partly collapsed", "codebook collapsed", "codes say little", "codes ignored")
 """Verdicts of a diagnosis that a reader of the table should know of."""
 PUBLISHED = {"VAE": 4.51, "VQ-VAE": 4.67, "VIMCO": 5.14}
 """Bits/dim on CIFAR-10 of van den Oord et al. 2017, section 4.1."""
@@ -159,11 +159,12 @@ class Comparison:
     def title(self) -> str:
         """What was compared on what, in one line."""
         count = len(self.seeds)
+        squared = self.likelihood == "mse"
+        how = "trained on squared error: no bits/dim" if squared else f"{self.likelihood} likelihood, bits/dim"
         over = f"seed {self.seeds[0]}" if count == 1 else f"{count} seeds from {self.seeds[0]} on"
         return (
             f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {self.alphabet} levels, "
-            f"{self.likelihood} likelihood, bits/dim; {over}, {self.budget_steps:,} steps of every model, codebook and "
-            "prior together"
+            f"{how}; {over}, {self.budget_steps:,} steps of every model, codebook and prior together"
         )
 
     def write(self, path: Path) -> None:

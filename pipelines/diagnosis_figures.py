@@ -18,7 +18,7 @@ from .code_diagnosis import PriorDiagnosis
 from .figures import figure_png
 from .posterior import PosteriorDiagnosis
 
-_MOST_COLOURS = 20
+MOST_COLOURS = 20
 """More classes than this share one colour: nobody tells them apart."""
 _PRIOR_RADIUS = 2.448
 """Of the circle that holds 95 % of N(0, I) in two dimensions."""
@@ -51,9 +51,11 @@ def in_two_dimensions(
         return LatentCloud(title, latents_NZ, labels_N, has_prior=has_prior)
     centred_NZ = latents_NZ - latents_NZ.mean(0)
     left, sizes, _ = np.linalg.svd(centred_NZ, full_matrices=False)
-    share = sizes**2 / max(float((sizes**2).sum()), 1e-300)
+    points_N2 = np.zeros((len(latents_NZ), 2))
+    points_N2[:, : len(sizes)] = (left * sizes)[:, :2]  # of a single item there is one component
+    share = (points_N2**2).sum(0) / max(float((sizes**2).sum()), 1e-300)
     first, second = (f"component {index + 1} ({share[index]:.0%} of variance)" for index in (0, 1))
-    return LatentCloud(title, left[:, :2] * sizes[:2], labels_N, axes=(first, second), has_prior=has_prior)
+    return LatentCloud(title, points_N2, labels_N, axes=(first, second), has_prior=has_prior)
 
 
 def latent_scatter(clouds: Sequence[LatentCloud], *, classes: Sequence[str]) -> bytes:
@@ -63,7 +65,7 @@ def latent_scatter(clouds: Sequence[LatentCloud], *, classes: Sequence[str]) -> 
     """
     figure, axes = plt.subplots(1, len(clouds), figsize=(4.2 * len(clouds), 4.2), squeeze=False)
     reach = max([_PRIOR_RADIUS, *(abs(cloud.points_N2).max() for cloud in clouds if cloud.has_prior)])
-    coloured = 1 < len(classes) <= _MOST_COLOURS
+    coloured = 1 < len(classes) <= MOST_COLOURS
     for axis, cloud in zip(axes[0], clouds, strict=True):
         for index, name in enumerate(classes if coloured else ("",)):
             points_N2 = cloud.points_N2[cloud.labels_N == index] if coloured else cloud.points_N2

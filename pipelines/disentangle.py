@@ -180,7 +180,11 @@ def candidates(run: Run, dataset: ImageDataset, wanted: str, device: torch.devic
         UsageError: the model asked for has none, or is given the label.
         RunError: a model is not finished, damaged or of other data.
     """
-    for name in [wanted] if wanted else run.trained_models():
+    finished = run.trained_models()
+    if not wanted:
+        for name in sorted(set(run.begun_models()) - set(finished)):
+            say(f"{name} is not finished and is left out")
+    for name in [wanted] if wanted else finished:
         stage1 = run.stage1(name, device)
         model = stage1.model
         if isinstance(model, VAE) and model.classes:

@@ -58,22 +58,6 @@ def decoder_of(
     return decode
 
 
-def manifold(name: str, decode: Decode, latents: int, *, levels: int, side: int = MANIFOLD_SIDE) -> Sheet:
-    """The images of a regular grid over two latents, in equal steps of the prior's probability (its inverse CDF).
-
-    Raises:
-        UsageError: there are not two latents.
-    """
-    if latents != 2:
-        raise UsageError(f"expected a model of 2 latents for a picture of its manifold, but {name} has {latents}")
-    quantiles = np.array([NormalDist().inv_cdf((index + 0.5) / side) for index in range(side)])
-    # Latent 0 grows to the right, latent 1 upwards, as in the scatter.
-    across, up = np.meshgrid(quantiles, quantiles[::-1])
-    images = decode(np.stack([across.ravel(), up.ravel()], 1))
-    caption = f"{name}: decoded latents, latent 0 to the right and latent 1 upwards, in equal steps of probability."
-    return Sheet("manifold", grid(to_bytes(images, levels), columns=side), caption)
-
-
 @dataclass(frozen=True)
 class LatentSpread:
     """Where the latents of a model lie, each on its own: the prior of a VAE, the training set of an autoencoder."""
@@ -92,6 +76,33 @@ class LatentSpread:
     def of(cls, latents_NZ: np.ndarray) -> "LatentSpread":
         """Mean and standard deviation of every latent over the items; no latent knows of another."""
         return cls(latents_NZ.mean(0), latents_NZ.std(0), "the latents of the items, for want of a prior")
+
+
+def manifold(name: str, decode: Decode, *, spread: LatentSpread, levels: int, side: int = MANIFOLD_SIDE) -> Sheet:
+    """The images of a regular grid over two latents, in equal steps of probability (the inverse CDF of a Gaussian).
+
+    Args:
+        name: of the model.
+        decode: its decoder.
+        spread: mean and standard deviation of that Gaussian.
+        levels: size of the alphabet.
+        side: pictures in a row and in a column.
+
+    Raises:
+        UsageError: there are not two latents.
+    """
+    latents = len(spread.mean_Z)
+    if latents != 2:
+        raise UsageError(f"expected a model of 2 latents for a picture of its manifold, but {name} has {latents}")
+    quantiles = np.array([NormalDist().inv_cdf((index + 0.5) / side) for index in range(side)])
+    # Latent 0 grows to the right, latent 1 upwards, as in the scatter.
+    across, up = np.meshgrid(quantiles, quantiles[::-1])
+    images = decode(spread.mean_Z + spread.deviation_Z * np.stack([across.ravel(), up.ravel()], 1))
+    caption = (
+        f"{name}: decoded latents, latent 0 to the right and latent 1 upwards, in equal steps of probability of a "
+        f"Gaussian with the mean and the width of {spread.origin}."
+    )
+    return Sheet("manifold", grid(to_bytes(images, levels), columns=side), caption)
 
 
 def traversals(

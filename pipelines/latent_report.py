@@ -1,6 +1,6 @@
 """The report's section on continuous latents: what they hold, what lies between them, models beside one another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,14 @@ from twostage.data import ImageDataset
 from twostage.metrics import read_metrics
 
 from .diagnosis import posteriors_of
-from .diagnosis_figures import correlations, in_two_dimensions, latent_rates, latent_scatter, training_parts
+from .diagnosis_figures import (
+    MOST_COLOURS,
+    correlations,
+    in_two_dimensions,
+    latent_rates,
+    latent_scatter,
+    training_parts,
+)
 from .disentangle import latent_means
 from .drawing import reconstruct, sample_autoencoder, sample_vae
 from .latent_pictures import (
@@ -86,7 +93,10 @@ class Continuous:
 def continuous_models(
     run: Run, names: Sequence[str], dataset: ImageDataset, *, device: torch.device
 ) -> Iterator[Continuous]:
-    """Those of the trained models that have continuous latents, each with the latents of the test items."""
+    """Those of the trained models that have continuous latents, each with the latents of the test items.
+
+    In the order of the recipe; `by_beta` puts them in that of the pictures.
+    """
     batch_size = run.recipe.evaluation.batch_size
     for name in names:
         stage1 = run.stage1(name, device)
@@ -101,8 +111,18 @@ def continuous_models(
             )
 
 
+def by_beta(models: Iterable[Continuous]) -> list[Continuous]:
+    """An autoencoder, VAEs in the order of their beta, and last what is given a label: as one looks for its effect."""
+
+    def place(found: Continuous) -> tuple[bool, float]:
+        model = found.model
+        return isinstance(model, VAE) and model.classes > 0, model.beta if isinstance(model, VAE) else 0.0
+
+    return sorted(models, key=place)
+
+
 def model_figures(continuous: Continuous, *, seed: int) -> Iterator[Picture]:
-    """Rates and correlations of the latents of one model; an autoencoder has neither."""
+    """Rates and correlations of the latents of one model; an autoencoder has neither. `seed` as in the evaluation."""
     if continuous.posteriors is None or len(continuous.posteriors) < 2:
         return
     found = diagnose_posteriors(continuous.posteriors, seed=seed)
@@ -120,6 +140,8 @@ def model_pictures(
     model, means_NZ, name = continuous.model, continuous.means_NZ, continuous.name
     labels_N, conditional = dataset.test.labels, isinstance(model, VAE) and model.classes > 0
     label = int(labels_N[0]) if conditional else None
+    if label is not None:
+        name += f", given the label {dataset.classes[label]}"
     decode = decoder_of(model, device=device, label=label, seed=seed)
     chosen = continuous.order_Z[:TRAVERSED].tolist()
     yield traversals(name, decode, means_NZ[0], chosen, spread=continuous.spread, levels=model.levels)
@@ -129,7 +151,7 @@ def model_pictures(
         half = len(ends) // 2
         yield interpolations(name, decode, means_NZ[ends[:half]], means_NZ[ends[half : 2 * half]], levels=model.levels)
     if means_NZ.shape[1] == 2 and not model.autoregressive:
-        yield manifold(name, decode, 2, levels=model.levels)
+        yield manifold(name, decode, spread=continuous.spread, levels=model.levels)
 
 
 def scatter(models: Sequence[Continuous], dataset: ImageDataset) -> Picture:
@@ -141,8 +163,11 @@ def scatter(models: Sequence[Continuous], dataset: ImageDataset) -> Picture:
         )
         for found in models[:MOST_SIDE_BY_SIDE]
     ]
-    colours = ", coloured by class" if len(dataset.classes) > 1 else ""
-    caption = f"Latents of {len(shown):,} test items{colours}; dashed: where 95 % of the prior lies."
+    colours = ", coloured by class" if 1 < len(dataset.classes) <= MOST_COLOURS else ""
+    prior = "; dashed: where 95 % of the prior lies" if any(cloud.has_prior for cloud in clouds) else ""
+    left_out = ", ".join(found.name for found in models[MOST_SIDE_BY_SIDE:])
+    more = f" Not shown: {left_out}." if left_out else ""
+    caption = f"Latents of {len(shown):,} test items{colours}{prior}.{more}"
     return Picture("latent-scatter", latent_scatter(clouds, classes=dataset.classes), caption)
 
 
@@ -179,4 +204,7 @@ def loss_curves(run: Run, models: Sequence[Continuous]) -> Picture | None:
         if found.posteriors is not None
     }
     caption = "Thin: training batches; dots: validation set. Total is at beta = 1."
+    given = [found.title for found in models if isinstance(found.model, VAE) and found.model.classes]
+    if given:
+        caption += f" That of {', '.join(given)} is given the label, not to be compared with the others."
     return Picture("latent-training", training_parts(records), caption) if records else None

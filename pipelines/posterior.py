@@ -10,14 +10,15 @@
   q(z|x)). Both are given; the rate is another upper bound, and the smaller of the two stands.
 - Entanglement: correlations of the posterior means, and the total correlation of a Gaussian with the covariance of z,
   that is of the means plus the mean posterior variances. It sees second moments only. Of finite samples it is too high,
-  by about Z (Z - 1) / (4 N) nats for Z independent latents that are wide beside their posteriors.
+  by about Z (Z - 1) / (4 N) nats for Z independent latents that are wide beside their posteriors: for many latents far
+  more than any entanglement. The same number with every latent's items in an order of its own says how much is chance.
 
 Shapes: N items, Z latents of an item (a grid is flattened), M items of the estimate of I(x; z).
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,11 @@ from .sample_quality import evenly
 ACTIVE_VARIANCE = 0.01
 """Variance of a latent's posterior mean over the items above which it counts as active."""
 COLLAPSED_BITS = 1.0
-"""A posterior that tells less than this about an item, in all latents together, has collapsed."""
+"""A posterior that tells less than this about an item, in all latents together, has collapsed; of few items, which show
+at most the log of their number, less than half of that."""
+ENTANGLED_LATENTS = 1024
+"""Most latents, those of the highest rate, between which correlations are measured; memory grows with the square of
+their number and time with its third power."""
 INFORMATION_ITEMS = 5000
 """Most items, spread over the split, in the estimate of I(x; z); time and memory grow with their square."""
 _BLOCK = 512
@@ -87,10 +92,14 @@ class PosteriorDiagnosis:
     mean_variance_Z: np.ndarray
     """Variance of the posterior means over items."""
     information: MutualInformation
+    entangled: np.ndarray
+    """Numbers of the latents that the three below are about, `ENTANGLED_LATENTS` at most, in their own order."""
     correlation_ZZ: np.ndarray
-    """Of the posterior means; 0 beside the diagonal for latents whose mean is constant."""
+    """Of the posterior means of these; 0 beside the diagonal for latents whose mean is constant."""
     total_correlation_nats: float
-    """Of a Gaussian with the covariance of z; not below 0."""
+    """Of a Gaussian with the covariance of these in z; not below 0."""
+    chance_correlation_nats: float
+    """The same with every latent's items shuffled on their own: what independent latents show on so many items."""
 
     @property
     def active_Z(self) -> np.ndarray:
@@ -114,14 +123,16 @@ class PosteriorDiagnosis:
     @property
     def strongest_correlation(self) -> float:
         """Largest absolute correlation between two active latents; 0 for fewer than two."""
-        between = abs(self.correlation_ZZ[np.ix_(self.active_Z, self.active_Z)])
+        active = self.active_Z[self.entangled]
+        between = abs(self.correlation_ZZ[np.ix_(active, active)])
         np.fill_diagonal(between, 0.0)
         return float(between.max(initial=0.0))
 
     @property
     def verdict(self) -> Literal["collapsed", "partly collapsed", "in use"]:
         """`collapsed`: no active unit, or I(x; z) below `COLLAPSED_BITS`; `partly`: fewer than half of the units."""
-        if self.active_units == 0 or self.information.lower_nats < COLLAPSED_BITS * math.log(2):
+        enough_nats = min(COLLAPSED_BITS * math.log(2), 0.5 * math.log(self.information.items))
+        if self.active_units == 0 or self.information.lower_nats < enough_nats:
             return "collapsed"
         return "partly collapsed" if 2 * self.active_units < len(self.kl_nats_Z) else "in use"
 
@@ -144,9 +155,12 @@ class PosteriorDiagnosis:
     @property
     def entanglement(self) -> str:
         """How far the latents depend on one another, in a sentence."""
+        every = len(self.entangled) == len(self.kl_nats_Z)
+        which = "all latents" if every else f"the {len(self.entangled):,} latents of the highest rate"
         return (
-            f"Between active latents the strongest correlation is {self.strongest_correlation:.2f}; the total "
-            f"correlation is {self.total_correlation_nats / math.log(2):.2f} bits."
+            f"Between the means of active latents the strongest correlation is {self.strongest_correlation:.2f}; the "
+            f"total correlation of {which} is {self.total_correlation_nats / math.log(2):.2f} bits, where as many "
+            f"independent ones show {self.chance_correlation_nats / math.log(2):.2f} by chance."
         )
 
     def record(self) -> dict[str, Any]:
@@ -165,6 +179,7 @@ class PosteriorDiagnosis:
             "marginal_kl_nats": self.marginal_kl_nats,
             "strongest_correlation": self.strongest_correlation,
             "total_correlation_nats": self.total_correlation_nats,
+            "chance_correlation_nats": self.chance_correlation_nats,
             "verdict": self.verdict,
         }
 
@@ -209,7 +224,8 @@ def diagnose_posteriors(
 
     Args:
         posteriors: of the items of one split, two or more.
-        seed: of the draws from them; that of an item depends on (seed, its place among those used) only.
+        seed: of the draws from them; that of an item depends on (seed, its place among those used) only. And of the
+            shuffles behind `chance_correlation_nats`.
         information_items: M, at most.
 
     Raises:
@@ -217,14 +233,25 @@ def diagnose_posteriors(
     """
     if len(posteriors) < 2:
         raise UsageError(f"expected posteriors of two items or more, got {len(posteriors)}: take a larger split")
+    kl_nats_Z = posteriors.kl_nats().mean(0)
+    entangled = np.sort(np.argsort(-kl_nats_Z, kind="stable")[:ENTANGLED_LATENTS])
+    some = replace(
+        posteriors,
+        mean_NZ=posteriors.mean_NZ[:, entangled],
+        log_variance_NZ=posteriors.log_variance_NZ[:, entangled],
+        latent_shape=(len(entangled),),
+    )
+    shuffled = replace(some, mean_NZ=np.random.default_rng(seed).permuted(some.mean_NZ, axis=0))
     return PosteriorDiagnosis(
         items=len(posteriors),
         latent_shape=posteriors.latent_shape,
-        kl_nats_Z=posteriors.kl_nats().mean(0),
+        kl_nats_Z=kl_nats_Z,
         mean_variance_Z=posteriors.mean_NZ.var(0),
         information=mutual_information(posteriors, items=information_items, seed=seed),
-        correlation_ZZ=_correlation(posteriors.mean_NZ),
-        total_correlation_nats=total_correlation_nats(posteriors),
+        entangled=entangled,
+        correlation_ZZ=_correlation(some.mean_NZ),
+        total_correlation_nats=total_correlation_nats(some),
+        chance_correlation_nats=total_correlation_nats(shuffled),
     )
 
 

@@ -20,7 +20,16 @@ from .code_diagnosis import PriorDiagnosis
 from .commands import Report
 from .device import pick_device, use_threads
 from .diagnosis_figures import code_prices
-from .latent_report import Picture, continuous_models, joint_sheets, loss_curves, model_figures, model_pictures, scatter
+from .latent_report import (
+    Picture,
+    by_beta,
+    continuous_models,
+    joint_sheets,
+    loss_curves,
+    model_figures,
+    model_pictures,
+    scatter,
+)
 from .models import LoadedStage1
 from .page import image, page, table
 from .pictures import display_scale, png
@@ -103,14 +112,14 @@ def diagnosis_section(run: Run, evaluation: Evaluation, dataset: ImageDataset) -
 
 def latents_section(run: Run, names: list[str], dataset: ImageDataset, *, device: torch.device, seed: int) -> str:
     """Pictures of continuous latents; empty without such a model."""
-    models = list(continuous_models(run, names, dataset, device=device))
+    models = by_beta(continuous_models(run, names, dataset, device=device))
     if not models:
         return ""
     parts = ["<h2>Continuous latents</h2>", _kept(run, "latent-scatter", scatter(models, dataset), dataset)]
     for sheet in joint_sheets(models, dataset, device=device, seed=seed):
         parts.append(_kept(run, sheet.kind, sheet, dataset))
     for found in models:
-        for figure in model_figures(found, seed=seed):
+        for figure in model_figures(found, seed=run.recipe.seed):
             parts.append(_kept(run, f"{found.name}-{figure.kind}", figure, dataset))
         for sheet in model_pictures(found, dataset, device=device, seed=seed):
             parts.append(_kept(run, f"{found.name}-{sheet.kind}", sheet, dataset))

@@ -140,7 +140,7 @@ class Evaluation:
     @property
     def has_given_labels(self) -> bool:
         """Whether any row's bits are given the label."""
-        return any(row.labels == "given" for row in self.rows)
+        return any(row.labels == "given" and row.bits_per_dim is not None for row in self.rows)
 
     @property
     def has_sampled_psnr(self) -> bool:

@@ -262,7 +262,13 @@ def test_report_shows_every_model_and_says_what_its_samples_are(trained: Path) -
 
 def test_report_pictures_continuous_latents(trained: Path) -> None:
     page = (trained / "report.html").read_text()
-    for words in ("Continuous latents", "Latents of 300 test items", "Decoded random latents", "Total is at beta = 1"):
+    for words in (
+        "Continuous latents",
+        "Latents of 300 test items",
+        "Decoded random latents",
+        "Total is at beta = 1. That of cvae (beta 1) is given the label",
+        "cvae, given the label 5: left the decoded latents",
+    ):
         assert words in page
     names = {path.stem for path in (trained / "samples").glob("*.png")}
     assert {"latent-scatter", "latent-draws", "reconstructions-by-model", "latent-training"} <= names
@@ -275,7 +281,7 @@ def test_report_pictures_continuous_latents(trained: Path) -> None:
 def test_diagnosis_says_what_is_wrong_with_every_model(trained: Path, copy: Path) -> None:
     """The same numbers in evaluation.json, the report, and from an evaluation of its own."""
     found = {d["model"]: d for d in json.loads((trained / "evaluation.json").read_text())["diagnoses"]}
-    assert list(found) == ["vq-vae", "ae", "vae", "cvae"]
+    assert list(found) == ["vq-vae", "ae", "vae", "cvae", "vimco"]
     page = (trained / "report.html").read_text()
     for diagnosis in found.values():
         assert html.escape(" ".join(diagnosis["sentences"])) in page
@@ -296,11 +302,29 @@ def test_diagnosis_says_what_is_wrong_with_every_model(trained: Path, copy: Path
     assert found["vq-vae"]["verdict"] in ("no prior", "codebook collapsed")
 
 
-def test_a_large_kl_weight_is_diagnosed_as_collapse(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_bits_codes_have_a_price_all_the_same(tmp_path: Path) -> None:
+    """Trained on squared error there is no distortion in bits to weigh them against, but a prior there is."""
+    text = RECIPE.replace('"ae", "vae", "cvae", "vimco"', '"vimco"').replace("[stage1]", '[stage1]\nlikelihood = "mse"')
+    (tmp_path / "squared.toml").write_text(text)
+    assert _twostage("train", tmp_path / "squared.toml", "--out", tmp_path / "run") == 0
+    found = {d["model"]: d for d in json.loads((tmp_path / "run/evaluation.json").read_text())["diagnoses"]}
+    assert list(found) == ["vq-vae", "vimco"]
+    assert found["vq-vae"]["verdict"] != "no prior"
+    assert any("under the learned prior" in sentence for sentence in found["vq-vae"]["sentences"])
+    assert (tmp_path / "run/samples/vq-vae-code-prices.png").is_file()
+    assert "of 4 codes are used" in " ".join(found["vimco"]["sentences"])
+    assert "rate_bits" not in found["vimco"]["numbers"]
+
+
+def test_a_large_kl_weight_and_a_short_training_are_diagnosed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = ((10, 3.0), (45, 2.6), (60, 2.5))
+    falling = [json.dumps({"step": step, "validation_loss_bits_per_dim": bits}) for step, bits in numbers]
+    (copy / "models/vae/stage1/metrics.jsonl").write_text("\n".join(falling))
     assert _twostage("train-baseline", copy, "--model", "beta-vae-50") == 0
     assert _twostage("evaluate", copy) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "beta-vae-50: The posterior is collapsed: 0 of 2 latents are active" in text
+    assert "It is undertrained: its validation number fell by 3.8% over the last quarter" in text
 
 
 def test_a_training_from_before_the_newer_settings_goes_on(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

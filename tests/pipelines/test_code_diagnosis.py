@@ -115,6 +115,7 @@ def facts(**changes: Any) -> StageFacts:
     sound = StageFacts(
         distortion_bits_per_dim=1.0,
         rate_bits_per_dim=0.4,
+        autoregressive=True,
         swapped_distortion_bits_per_dim=2.0,
         usage=codebook_usage(codes, codebook_size=16),
         prior=PriorDiagnosis(
@@ -140,6 +141,13 @@ class TestVerdict:
             ({}, "stage one", "distortion share"),
             ({"distortion_bits_per_dim": 0.3}, "stage two", "rate share"),
             ({"swapped_distortion_bits_per_dim": 1.39}, "stage one", "codes ignored"),
+            ({"swapped_distortion_bits_per_dim": 1.39, "stage1_fall": 0.1}, "stage one", "codes ignored"),
+            ({"swapped_distortion_bits_per_dim": 1.39, "autoregressive": False}, "stage one", "codes say little"),
+            (
+                {"swapped_distortion_bits_per_dim": 1.39, "autoregressive": False, "stage1_fall": 0.1},
+                "stage one",
+                "undertrained",
+            ),
             ({"swapped_distortion_bits_per_dim": None}, "stage one", "distortion share"),
             ({"counts": [80] * 7}, "stage one", "codebook collapsed"),
             ({"stage1_fall": 0.03}, "stage one", "undertrained"),
@@ -157,11 +165,27 @@ class TestVerdict:
     )
     def test_rules(self, changes: dict[str, Any], stage: str, cause: str) -> None:
         verdict = limiting_stage(facts(**changes))
+        assert verdict is not None
         assert (verdict.stage, verdict.cause) == (stage, cause)
         assert verdict.sentence.startswith(f"{stage.capitalize()} limits the result ({cause}): ")
         assert "\n" not in verdict.sentence
 
     def test_the_sentence_says_what_the_other_stage_could_save_at_most(self) -> None:
-        sentence = limiting_stage(facts()).sentence
+        verdict = limiting_stage(facts())
+        assert verdict is not None
+        sentence = verdict.sentence
         assert "71% of the bits are distortion" in sentence
         assert "no more than 0.4000 bits/dim" in sentence
+
+    def test_without_bits_the_other_rules_hold(self) -> None:
+        squared = {"distortion_bits_per_dim": None, "swapped_distortion_bits_per_dim": None}
+        assert limiting_stage(facts(**squared)) is None
+        overfitted = limiting_stage(facts(**squared, train_bits_per_code=2.6))
+        assert overfitted is not None
+        assert overfitted.cause == "overfitted"
+
+    def test_only_a_decoder_that_can_ignore_its_codes_is_told_to_be_weaker(self) -> None:
+        for autoregressive in (True, False):
+            verdict = limiting_stage(facts(swapped_distortion_bits_per_dim=1.1, autoregressive=autoregressive))
+            assert verdict is not None
+            assert ("weaken the decoder" in verdict.reason) == autoregressive

@@ -212,6 +212,12 @@ def test_table_marks_undertrained_rows_and_says_what_it_shows() -> None:
     assert plain == ""
 
 
+def test_title_promises_no_bits_where_there_are_none() -> None:
+    row = compared_row(VAE, REFERENCE, [0.0])
+    assert "hurdle likelihood, bits/dim; 2 seeds" in _comparison(row).title
+    assert "trained on squared error: no bits/dim; 2 seeds" in _comparison(row, likelihood="mse").title
+
+
 def test_published_numbers_stand_beside_cifar10_alone() -> None:
     row = compared_row(VAE, REFERENCE, [0.0])
     cifar = _comparison(row, dataset="cifar10", alphabet=256)

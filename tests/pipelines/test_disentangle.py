@@ -110,6 +110,15 @@ def test_every_model_with_latents_is_scored_as_the_scores_say(
             assert picture.size == (1 + 12 * 65, 3 * (64 + 2))
 
 
+def test_a_model_that_is_not_finished_is_named(run_of: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(vae=("vae", VECTOR))
+    (run / "models/beta-vae-4/stage1").mkdir(parents=True)
+    run_disentangle(command(run, dry_run=True))
+    err = capsys.readouterr().err
+    assert "beta-vae-4 is not finished and is left out" in err
+    assert "would score vae on" in err
+
+
 def test_one_model_can_be_asked_for_and_a_dry_run_writes_nothing(
     run_of: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from twostage_pipelines.latent_pictures import (
     reconstructions_by_model,
     traversals,
 )
+from twostage_pipelines.latent_report import Continuous, by_beta
 from twostage_pipelines.posterior import Posteriors, diagnose_posteriors
 
 CPU = torch.device("cpu")
@@ -55,12 +56,20 @@ def pixels(picture_CHW: np.ndarray, columns: int, rows: int) -> np.ndarray:
 
 class TestSheets:
     def test_manifold_steps_evenly_through_the_priors_probability(self) -> None:
-        sheet = manifold("vae", plain, 2, levels=LEVELS, side=4)
+        sheet = manifold("vae", plain, spread=LatentSpread.prior(2), levels=LEVELS, side=4)
         quantile = [NormalDist().inv_cdf(share) for share in (0.125, 0.375, 0.625, 0.875)]
         expected = [[100 + 10 * (across + 2 * up) for across in quantile] for up in reversed(quantile)]
         assert (pixels(sheet.picture_CHW, 4, 4) == np.rint(expected)).all()
         with pytest.raises(UsageError, match=r"2 latents .* has 3"):
-            manifold("vae", plain, 3, levels=LEVELS)
+            manifold("vae", plain, spread=LatentSpread.prior(3), levels=LEVELS)
+
+    def test_manifold_of_an_autoencoder_is_where_its_latents_are(self) -> None:
+        spread = LatentSpread(np.array([5.0, -1.0]), np.array([4.0, 2.0]), "these")
+        sheet = manifold("ae", plain, spread=spread, levels=LEVELS, side=4)
+        quantile = NormalDist().inv_cdf(0.875)
+        corner = 100 + 10 * (5 - 4 * quantile + 2 * (-1 + 2 * quantile))
+        assert pixels(sheet.picture_CHW, 4, 4)[0, 0] == round(corner)
+        assert sheet.caption.endswith("the width of these.")
 
     def test_traversal_moves_one_latent_at_a_time(self) -> None:
         start = np.array([1.0, 2.0, 0.5])
@@ -105,6 +114,21 @@ class TestSheets:
         columns = [sheet.picture_CHW[0, 4:11, left : left + 3][1::2, 1].tolist() for left in (4, 11, 18)]
         assert columns == [[10, 20, 30], [11, 21, 31], [12, 22, 32]]
         assert sheet.caption.endswith("originals, beta 1, beta 4.")
+
+
+def test_models_stand_in_the_order_of_their_beta() -> None:
+    def found(name: str, model: Any) -> Continuous:
+        stage1: Any = None
+        return Continuous(name=name, stage1=stage1, model=model, means_NZ=np.zeros((2, 2)), posteriors=None)
+
+    models = [
+        found("vae", VAE(**SMALL)),
+        found("cvae", VAE(**SMALL, classes=2, beta=0.5)),
+        found("beta-vae-3", VAE(**SMALL, beta=3.0)),
+        found("beta-vae-0.1", VAE(**SMALL, beta=0.1)),
+        found("ae", Autoencoder(**SMALL)),
+    ]
+    assert [one.name for one in by_beta(models)] == ["ae", "beta-vae-0.1", "vae", "beta-vae-3", "cvae"]
 
 
 class TestDecoders:
@@ -159,6 +183,10 @@ class TestFigures:
         assert sorted(drawn[:, 0]) == pytest.approx(sorted(clouds[0].points_N2[:, 0]))
         assert wide.get_xlim() == narrow.get_xlim()
         assert wide.get_xlim() != none.get_xlim()
+
+    def test_a_single_item_of_many_latents_stands_in_the_middle(self) -> None:
+        cloud = in_two_dimensions("vae", np.array([[1.0, 2.0, 3.0]]), np.zeros(1, np.int64))
+        assert cloud.points_N2.tolist() == [[0.0, 0.0]]
 
     def test_more_latents_are_shown_by_their_principal_components(self) -> None:
         random = np.random.default_rng(0)

@@ -123,6 +123,29 @@ class TestEntanglement:
         ]
         assert np.mean(found) == pytest.approx(20 * 19 / (4 * 400), rel=0.1)
 
+    def test_chance_is_told_apart_from_entanglement(self) -> None:
+        """Independent latents, more than a quarter of the items, show dozens of bits; two that are one show more."""
+        means = np.random.default_rng(0).standard_normal((400, 100))
+        apart = diagnose_posteriors(posteriors(means, -6.0))
+        assert apart.total_correlation_nats > 5.0
+        assert apart.total_correlation_nats == pytest.approx(apart.chance_correlation_nats, rel=0.05)
+        means[:, 1] = means[:, 0]
+        twins = diagnose_posteriors(posteriors(means, -6.0))
+        assert twins.total_correlation_nats - twins.chance_correlation_nats == pytest.approx(2.5, abs=0.7)
+        assert f"show {twins.chance_correlation_nats / math.log(2):.2f} by chance" in twins.entanglement
+
+    def test_of_very_many_latents_those_of_the_highest_rate_are_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that a large grid, whose matrix of correlations would not fit into memory, is diagnosed all the same."""
+        monkeypatch.setattr("twostage_pipelines.posterior.ENTANGLED_LATENTS", 3)
+        means = np.random.default_rng(0).standard_normal((200, 6)) * [0.5, 2.0, 0.5, 1.0, 2.0, 0.5]
+        means[:, 4] = means[:, 1]
+        found = diagnose_posteriors(posteriors(means, -3.0))
+        assert found.entangled.tolist() == [1, 3, 4]
+        assert found.correlation_ZZ.shape == (3, 3)
+        assert found.strongest_correlation == pytest.approx(1.0)
+        assert "of the 3 latents of the highest rate" in found.entanglement
+        assert len(found.kl_nats_Z) == 6
+
     def test_the_sign_of_a_correlation_does_not_hide_it(self) -> None:
         values = np.random.default_rng(0).standard_normal(100)
         found = diagnose_posteriors(posteriors(np.stack([values, -values], 1), -1.0))
@@ -150,6 +173,14 @@ class TestVerdict:
         found = diagnose_posteriors(Posteriors(np.zeros((200, 1)), widths, (1,)))
         assert found.information.lower_nats > 1.2 * math.log(2)
         assert found.verdict == "collapsed"
+
+    @pytest.mark.parametrize("items", [2, 3])
+    def test_few_items_are_no_collapse(self, items: int) -> None:
+        """Of two items no latents could tell more than one bit, and these tell them apart nearly always."""
+        means = np.array([[-2.0], [2.0], [6.0]])[:items]
+        found = diagnose_posteriors(posteriors(means, math.log(0.5)))
+        assert found.information.lower_nats < math.log(items)
+        assert found.verdict == "in use"
 
     def test_one_item_is_refused(self) -> None:
         with pytest.raises(UsageError, match="two items or more, got 1"):

@@ -116,6 +116,7 @@ def test_a_model_without_bits_gets_dashes_and_no_bar() -> None:
     _, cells = score_table(evaluation)
     assert cells[0] == ["vq-vae-loss (loss)", "-", "-", "-", "-", "19.50", "none"]
     assert "no bits/dim" in evaluation.title
+    assert "given label" not in score_table(_evaluation(replace(SQUARED_ERROR, labels="given")))[0]
     page = results_section(evaluation, sampled=False)
     assert "data:image/png" not in page
     assert "code length" not in page
