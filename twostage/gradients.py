@@ -12,7 +12,7 @@ In one part and one process this is a plain forward and backward pass: no copy, 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -25,17 +25,12 @@ from torch import Tensor, nn
 
 from twostage.config.schema import TrainingConfig
 from twostage.data import batch_indices
-from twostage.distributed import of_every_rank, own_part, rank, sum_over_ranks, world_size
-from twostage.errors import RunError, UsageError
+from twostage.distributed import own_part, rank, sum_over_ranks, world_size
+from twostage.errors import UsageError
+from twostage.finite import NotFinite, all_finite, blame
 from twostage.noise import BatchNoise, seed_step, step_seed
 from twostage.signals import SIGNALS
 from twostage.task import StepResult, Task
-
-_ITEMS_NAMED = 4
-
-
-class NotFinite(RunError):
-    """Weights, loss or gradient are not finite."""
 
 
 @dataclass(frozen=True)
@@ -91,29 +86,33 @@ def batch_gradient(
         received: the signal that this process has received, if any.
 
     Raises:
-        NotFinite: weights, loss or gradient are not, in whichever process; raised in all of them.
+        NotFinite: weights, loss, gradient or what `after_step` is handed are not, in whichever process; raised in all.
     """
     batch = batch_indices(seed=seed, step=step, batch_size=budget.batch_size, items=task.items)
-    first, own = own_part(batch)
     task.model.zero_grad(set_to_none=True)
-    results: list[StepResult] = []
-    for number, items in enumerate(np.array_split(own, budget.accumulate)):
-        seed_step(seed, step, rank() * budget.accumulate + number)
-        if noise is not None:
-            noise.begin_part(first, len(items))
-        with torch.autocast(device.type, torch.bfloat16, enabled=budget.precision == "bf16"):
-            result = task.loss(items)
-        results.append(_backward(result, items=len(items), weighted=noise is not None))
-        first += len(items)
+
+    def forward() -> Iterator[tuple[StepResult, int]]:
+        first, own = own_part(batch)
+        for number, items in enumerate(np.array_split(own, budget.accumulate)):
+            seed_step(seed, step, rank() * budget.accumulate + number)
+            if noise is not None:
+                noise.begin_part(first, len(items))
+            with torch.autocast(device.type, torch.bfloat16, enabled=budget.precision == "bf16"):
+                result = task.loss(items)
+            yield result, len(items)
+            first += len(items)
+
+    results = [_backward(result, items=items, weighted=noise is not None) for result, items in forward()]
     parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    sound = all_finite([result.output for result in results], results[0].loss.device)
     if noise is None:
         total, gradients, signal = results[0], [p.grad for p in parameters], received()
     else:
-        total, gradients, signal = _add_up(results, parameters, received())
+        total, gradients, signal, sound = _add_up(results, parameters, received(), sound)
     norm = nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
     loss, gradient_norm = total.loss.item(), norm.item()
-    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-        what, where = _blame(task.model, results, batch)
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm) and bool(sound)):
+        what, where = blame(task.model, results, batch, lambda: list(forward()))
         numbers = f"loss {loss}, gradient norm {gradient_norm}"
         raise NotFinite(f"{what} is not finite at step {step} ({numbers}{where}) and went no further")
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -130,9 +129,12 @@ def _backward(result: StepResult, *, items: int, weighted: bool) -> StepResult:
 
 
 def _add_up(
-    results: Sequence[StepResult], parameters: Sequence[nn.Parameter], received: int | None
-) -> tuple[StepResult, list[Tensor | None], int | None]:
-    """Weighted means over all parts of all processes, and a signal; of several processes each keeps its gradients."""
+    results: Sequence[StepResult], parameters: Sequence[nn.Parameter], received: int | None, sound: Tensor
+) -> tuple[StepResult, list[Tensor | None], int | None, Tensor]:
+    """Weighted means over all parts of all processes, a signal to any, whether all outputs are finite (`sound`).
+
+    Of several processes each keeps its gradients.
+    """
     names, device = list(results[0].metrics), results[0].loss.device
     weights = torch.tensor([result.weight for result in results], device=device)
     table = torch.stack([_row(result, names) for result in results])  # parts x (loss, metrics)
@@ -140,8 +142,8 @@ def _add_up(
     present = torch.tensor([parameter.grad is not None for parameter in parameters], device=device).float()
     signals = torch.tensor([float(received == number) for number in SIGNALS], device=device)
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    sums, total, present, signals, *gradients = sum_over_ranks(
-        (weights[:, None] * table).sum(0), weights.sum(), present, signals, *own
+    sums, total, present, signals, faults, *gradients = sum_over_ranks(
+        (weights[:, None] * table).sum(0), weights.sum(), present, signals, (~sound).float(), *own
     )
     means, outputs = sums / total, [result.output for result in results]
     result = StepResult(
@@ -151,34 +153,9 @@ def _add_up(
     )
     there = zip(gradients, present.tolist(), strict=True)
     signal = next((number for number, count in zip(SIGNALS, signals.tolist(), strict=True) if count), None)
-    return result, [gradient.div_(total) if count else None for gradient, count in there], signal
+    return result, [gradient.div_(total) if count else None for gradient, count in there], signal, faults == 0
 
 
 def _row(result: StepResult, names: Sequence[str]) -> Tensor:
     numbers: list[Any] = [result.loss, *(result.metrics[name] for name in names)]
     return torch.stack([torch.as_tensor(number, device=result.loss.device).detach().float() for number in numbers])
-
-
-def first_not_finite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
-    """Name of the first tensor that holds NaN or infinity."""
-    return next((name for name, tensor in named if tensor is not None and not bool(tensor.isfinite().all())), None)
-
-
-def _blame(model: nn.Module, results: Sequence[StepResult], batch: np.ndarray) -> tuple[str, str]:
-    """What is not finite, and in which process with which items, in words that are the same in every process."""
-    stored = first_not_finite(model.state_dict().items())
-    if stored is not None:
-        return f"{stored} of the model", ""
-    named = [("the loss", None), *((f"the gradient of {n}", p.grad) for n, p in model.named_parameters())]
-    names = [name for name, _ in named]
-    loss_fails = any(not math.isfinite(result.loss.item()) for result in results)
-    own = names[0] if loss_fails else first_not_finite(named)
-    verdicts = of_every_rank(-1 if own is None else names.index(own))
-    guilty = next((number for number, verdict in enumerate(verdicts) if verdict >= 0), None)
-    if guilty is None:
-        return "the norm of the gradient", ""
-    items = np.array_split(batch, world_size())[guilty].tolist()
-    more = len(items) - _ITEMS_NAMED
-    where = f"; process {guilty} of {world_size()}" if world_size() > 1 else ""
-    where += f"; items {', '.join(map(str, items[:_ITEMS_NAMED]))}{f' and {more} more' if more > 0 else ''}"
-    return names[int(verdicts[guilty])], where

@@ -26,7 +26,8 @@ from twostage.compiling import as_written, compiled
 from twostage.config.schema import TrainingConfig
 from twostage.distributed import check_same, copy_module_from_first, is_first, of_every_rank, wait_for_all, world_size
 from twostage.errors import RunError
-from twostage.gradients import NotFinite, batch_gradient, batch_noise, check_parts, first_not_finite
+from twostage.finite import NotFinite, first_not_finite
+from twostage.gradients import batch_gradient, batch_noise, check_parts
 from twostage.metrics import Metrics
 from twostage.noise import seed_step
 from twostage.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
@@ -155,16 +156,23 @@ class Fit:
         tensors = {"model": self.task.model.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
         if self.average is not None:
             tensors["average"] = self.average.tensors()
-        fault = first_not_finite((f"{file} {key}", value) for file in tensors for key, value in tensors[file].items())
+        self._check_finite(tensors)
+        if not is_first():
+            return
+        save_checkpoint(self.folder / step_name(self.step), tensors=tensors, state=self._state(metrics.sync()))
+        prune(self.folder, keep=CHECKPOINTS_KEPT)
+
+    def _check_finite(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Raise RunError in every process if a tensor that is to be saved is not finite in one of them.
+
+        An infinite moment of Adam moves its weight no more, and no loss will ever tell.
+        """
+        fault = first_not_finite({f"{file} {key}": value for file in tensors for key, value in tensors[file].items()})
         if fault is not None:
             raise RunError(
                 f"the tensor {fault} is not finite after step {self.step}, which was not saved; any checkpoint in "
                 f"{self.folder} is from before: lower the learning rate"
             )
-        if not is_first():
-            return
-        save_checkpoint(self.folder / step_name(self.step), tensors=tensors, state=self._state(metrics.sync()))
-        prune(self.folder, keep=CHECKPOINTS_KEPT)
 
     def validate(self, metrics: Metrics) -> None:
         """Measure on validation data and keep the model in `best/` if it is the best so far."""
@@ -179,11 +187,13 @@ class Fit:
                     f"far stays in {self.folder}: lower the learning rate"
                 )
             if value < self.best_value:
+                tensors = {"model": self.task.model.state_dict()}
+                self._check_finite(tensors)
                 self.best_step, self.best_value = self.step, value
                 if is_first():
                     save_checkpoint(
                         self.folder / "best",
-                        tensors={"model": self.task.model.state_dict()},
+                        tensors=tensors,
                         state={**self._state(0), "validation": self.latest_validation},
                     )
         self.task.model.train()
