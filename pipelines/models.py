@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.autoencoder import Autoencoder
@@ -21,6 +22,8 @@ from twostage.data import ImageDataset
 from twostage.errors import RunError, UsageError
 
 MAIN_MODEL = "vq-vae"
+_DERIVED_VALUES = 1 << 20
+"""Of tables that a model makes for itself and does not store, such as the levels of samples."""
 
 Kind = Literal["vq-vae", "ae", "vae", "cvae", "vimco"]
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
@@ -144,16 +147,47 @@ def load_model(folder: Path, device: torch.device, build: Callable[[dict[str, An
         RunError: there is none, or it is damaged.
     """
     checkpoint = load_checkpoint(folder / "best")
-    model = build(checkpoint.state["record"])
     try:
-        model.load_state_dict(checkpoint.tensors["model"])
-    except (RuntimeError, KeyError) as error:
+        record, tensors = checkpoint.state["record"], checkpoint.tensors["model"]
+        _check_fits(lambda: build(record), tensors)
+        model = build(record)
+        model.load_state_dict(tensors)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RunError(
             f"the weights in {checkpoint.path} do not fit the model it describes, so another version of twostage wrote "
             f"them: remove {folder} and train it again, or use that version"
         ) from error
     model.to(device).eval()
     return Loaded(model=model, checkpoint=checkpoint)
+
+
+def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError unless the model has these tensors, before it takes memory: a record may claim any size.
+
+    A model without values is built first, and not much deeper than there are tensors.
+    """
+    parameters = 0
+
+    def count(*_: object) -> None:
+        nonlocal parameters
+        parameters += 1
+        if parameters > 2 * len(tensors):  # a layer may take the place of another
+            raise ValueError(f"expected a model of at most {len(tensors)} tensors")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            model = build()
+    finally:
+        handle.remove()
+    stored = model.state_dict()
+    if {key: (t.shape, t.dtype) for key, t in stored.items()} != {
+        key: (t.shape, t.dtype) for key, t in tensors.items()
+    }:
+        raise ValueError("expected the names, shapes and types of the model's own tensors")
+    derived = sum(buffer.numel() for name, buffer in model.named_buffers() if name not in stored)
+    if derived > _DERIVED_VALUES + sum(tensor.numel() for tensor in tensors.values()):
+        raise ValueError(f"expected fewer than {derived} values that are not stored")
 
 
 def load_stage1(folder: Path, device: torch.device) -> LoadedStage1:

@@ -1,0 +1,145 @@
+"""Checkpoints whose digests are right and whose record describes another model than their weights are."""
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stage1_vqvae import VQVAE, SoundVQVAE, WaveNetDecoder
+from stage2_prior import PixelCNN, WaveNet
+from twostage.checkpoint import save_checkpoint
+from twostage.errors import TwoStageError
+from twostage_pipelines.models import as_arguments, build_stage1, load_model, load_stage1
+from twostage_pipelines.sound.models import build_stage1 as build_sound
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "vq-vae": {"codebook_size": 4, "embedding_dim": 4},
+    "vimco": {"codebook_size": 4, "embedding_dim": 4},
+    "ae": {"latent_channels": 2},
+    "vae": {"latent_dim": 2, "network": "mlp", "mlp_layers": 2, "mlp_width": 4},
+    "cvae": {"latent_channels": 2, "classes": 3},
+}
+ARCHITECTURE: dict[str, Any] = {
+    "image_shape": (1, 8, 8), "levels": 17, "likelihood": "hurdle", "channels": 4, "residual_blocks": 1,
+    "residual_channels": 4, "head_channels": 4,
+}  # fmt: skip
+SOUND: dict[str, Any] = {
+    "channels": 8, "residual_blocks": 1, "residual_channels": 4, "head_channels": 4, "embedding_dim": 4,
+    "codebook_size": 16, "speakers": 3, "speaker_channels": 2,
+}  # fmt: skip
+OTHERS: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
+    "prior": (PixelCNN, {"codebook_size": 4, "grid": (2, 2), "classes": (3,), "channels": 4, "layers": 2}),
+    "sound prior": (
+        WaveNet,
+        {"codebook_size": 4, "max_length": 8, "classes": (3,), "blocks": 1, "layers_per_block": 2, "channels": 4},
+    ),
+    "decoder": (
+        WaveNetDecoder,
+        {"blocks": 1, "layers_per_block": 2, "channels": 4, "kernel": 2, "head_channels": 4, "condition_channels": 4,
+         "stride": 64, "speakers": 3, "speaker_channels": 2},
+    ),
+}  # fmt: skip
+ADDRESS_SPACE = 512 << 20
+
+
+def _save(folder: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
+    save_checkpoint(folder / "best", tensors={"model": model.state_dict()}, state={"record": record})
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_every_kind_of_image_model_is_loaded_as_it_was(kind: str, tmp_path: Path) -> None:
+    architecture = {**ARCHITECTURE, **IMAGES[kind]}
+    model = build_stage1(kind, architecture)
+    _save(tmp_path, model, {"kind": kind, "architecture": architecture})
+    _same(model, load_stage1(tmp_path, torch.device("cpu")).model)
+
+
+def test_every_kind_of_other_model_is_loaded_as_it_was(tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    for kind in ("sound-vq-vae", "sound-vae"):
+        own = {**SOUND} if kind == "sound-vq-vae" else {k: v for k, v in SOUND.items() if "code" not in k}
+        own |= {} if kind == "sound-vq-vae" else {"latent_channels": own.pop("embedding_dim")}
+        model = build_sound(kind, own)
+        _save(tmp_path / kind, model, {"kind": kind, "architecture": own})
+        loaded = load_model(tmp_path / kind, cpu, lambda record: build_sound(record["kind"], record["architecture"]))
+        _same(model, loaded.model)
+    for name, (cls, own) in OTHERS.items():
+        other = cls(**own)
+        _save(tmp_path / name, other, {"architecture": own})
+        _same(
+            other,
+            load_model(tmp_path / name, cpu, lambda record, cls=cls: cls(**as_arguments(record["architecture"]))).model,
+        )
+
+
+def _same(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Buffers that are made and not stored included."""
+    before, after = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (one, other))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "wide": {"channels": 100_000},
+    "wide as no tensor can be": {"channels": 10**30},
+    "a wide head": {"head_channels": 10**9},
+    "a large codebook": {"codebook_size": 2**40},
+    "many codebooks": {"codebooks": 10**9, "embedding_dim": 10**9},
+    "deep": {"residual_blocks": 10**9},
+    "deep in pixels": {"autoregressive_layers": 10**9},
+    "many levels": {"levels": 10**12},
+    "half as wide": {"channels": 2},
+    "text for a number": {"channels": "8"},
+    "none for a number": {"channels": None},
+    "a fraction": {"channels": 8.5},
+    "a setting of no model": {"pickle": True},
+    "not positive": {"channels": -8},
+}
+
+
+@pytest.mark.parametrize("claim", HOSTILE)
+def test_a_record_that_claims_another_model_is_refused_before_it_takes_memory(claim: str, tmp_path: Path) -> None:
+    architecture = {**ARCHITECTURE, **IMAGES["vq-vae"]}
+    claimed = {"kind": "vq-vae", "architecture": {**architecture, **HOSTILE[claim]}}
+    _save(tmp_path, VQVAE(**architecture), claimed)
+    _refused_in_little_memory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"kind": "vq-vae"}, {"kind": "vq-vae", "architecture": 7}, {"kind": ["vq-vae"], "architecture": {}}, [], None],
+)
+def test_a_record_that_describes_nothing_is_refused(record: Any, tmp_path: Path) -> None:
+    _save(tmp_path, VQVAE(**ARCHITECTURE, **IMAGES["vq-vae"]), record)
+    _refused_in_little_memory(tmp_path)
+
+
+def test_weights_of_another_type_are_refused(tmp_path: Path) -> None:
+    """They would take four times the memory of their file."""
+    architecture = {**ARCHITECTURE, **IMAGES["vq-vae"]}
+    model = VQVAE(**architecture)
+    small = {name: tensor.to(torch.int8) for name, tensor in model.state_dict().items()}
+    record = {"kind": "vq-vae", "architecture": architecture}
+    save_checkpoint(tmp_path / "best", tensors={"model": small}, state={"record": record})
+    _refused_in_little_memory(tmp_path)
+
+
+def test_a_deep_sound_model_is_refused(tmp_path: Path) -> None:
+    _save(tmp_path, SoundVQVAE(**SOUND), {"kind": "sound-vq-vae", "architecture": {**SOUND, "residual_blocks": 10**9}})
+    with pytest.raises(TwoStageError, match="do not fit the model it describes"):
+        load_model(tmp_path, torch.device("cpu"), lambda r: build_sound(r["kind"], r["architecture"]))
+
+
+def _refused_in_little_memory(folder: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, before[1]))
+    try:
+        with pytest.raises(TwoStageError, match=f"{folder}|channels|downsampling|codebook|kinds") as caught:
+            load_stage1(folder, torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert not isinstance(caught.value.__cause__, MemoryError)
+    assert "allocate" not in str(caught.value.__cause__)
