@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from twostage.checkpoint import newest_state
 from twostage.config.schema import (
     GaussianConfig,
     PriorConfig,
@@ -24,6 +23,7 @@ from twostage.config.schema import (
 )
 from twostage.errors import UsageError
 from twostage.progress import say
+from twostage.training_state import recorded_state
 
 from .datasets import AnyDataset
 from .models import model_spec
@@ -120,8 +120,12 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resum
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
-    """Record of the newest checkpoint of a training folder, None where no training has begun."""
-    state = newest_state(folder, warn=say)
+    """Record of the newest checkpoint of a training folder, None where no training has begun.
+
+    Raises:
+        RunError: its checkpoints are damaged, or of another program.
+    """
+    state = recorded_state(folder, warn=say)
     return None if state is None else state["record"]
 
 
@@ -151,7 +155,10 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
         "prior": asdict(PriorConfig()),
         "training": deciding(TrainingConfig()),
     }
-    return {key: {**defaults[key], **value} if key in defaults else value for key, value in config.items()}
+    return {
+        key: {**defaults[key], **value} if key in defaults and isinstance(value, Mapping) else value
+        for key, value in config.items()
+    }
 
 
 def _short(value: object) -> str:

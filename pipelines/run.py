@@ -20,11 +20,11 @@ from torch import Tensor
 from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN, sample
 from twostage.atomic import write_atomic
-from twostage.checkpoint import newest_state
 from twostage.config.load import dump_run_recipe, load_run_recipe
 from twostage.config.schema import Recipe
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
+from twostage.training_state import recorded_state
 
 from .datasets import AnyDataset
 from .drawing import decode_in_batches
@@ -135,8 +135,12 @@ def check_folder(path: Path) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the training of a folder came to its end: the last step of its budget, or of its patience."""
-    state = newest_state(folder, warn=say)
+    """Whether the training of a folder came to its end: the last step of its budget, or of its patience.
+
+    Raises:
+        RunError: its checkpoints are damaged, or of another program.
+    """
+    state = recorded_state(folder, warn=say)
     if state is None:
         return False
     # Trainings from before there was patience do not say so themselves.
@@ -158,7 +162,7 @@ def training_cost(folder: Path) -> TrainingCost:
     Raises:
         RunError: it holds no checkpoint.
     """
-    state = newest_state(folder, warn=say)
+    state = recorded_state(folder, "seconds", warn=say)
     if state is None:
         raise RunError(f"{folder} holds no checkpoint; train this model first")
     return TrainingCost(steps=state["step"], seconds=state["seconds"])

@@ -34,6 +34,7 @@ from twostage.optimiser import learning_rate_at, load_optimiser, make_optimiser,
 from twostage.progress import Progress, say
 from twostage.signals import Interrupted, SafePoint
 from twostage.task import StepResult, Task
+from twostage.training_state import RESUMED, check_state
 from twostage.weight_average import WeightAverage
 
 __all__ = ["Fit", "FitResult", "StepResult", "Task", "exclusive", "seed_step"]
@@ -128,8 +129,13 @@ class Fit:
         }
 
     def restore(self, checkpoint: Checkpoint) -> int:
-        """Continue from a checkpoint; returns the length that metrics.jsonl is cut back to."""
+        """Continue from a checkpoint; returns the length that metrics.jsonl is cut back to.
+
+        Raises:
+            RunError: it is not of this training.
+        """
         state = checkpoint.state
+        check_state(state, self.folder, *RESUMED)
         for what in ("threads", "device", "processes", "accumulate", "compile"):
             before = state["record"].get(what, _BEFORE_RECORDED.get(what))
             if before != self.record[what]:
@@ -138,10 +144,16 @@ class Fit:
                     f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
                     f"the result will differ in the last bits{hides}"
                 )
-        self.task.model.load_state_dict(checkpoint.tensors["model"])
-        load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
-        if self.average is not None:
-            self.average.load(checkpoint.tensors["average"])
+        try:
+            self.task.model.load_state_dict(checkpoint.tensors["model"])
+            load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
+            if self.average is not None:
+                self.average.load(checkpoint.tensors["average"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise RunError(
+                f"the tensors in {checkpoint.path} are not those of this training, so another program or version wrote "
+                "them: use that version, or move the folder away and train again"
+            ) from error
         self.step, self.seconds = state["step"], state["seconds"]
         self.best_step = state["best_step"]
         self.best_value = math.inf if state["best_value"] is None else state["best_value"]

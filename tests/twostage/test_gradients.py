@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from twostage.checkpoint import load_newest
+from twostage.checkpoint import load_newest, save_checkpoint
 from twostage.config.check import check_recipe
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.distributed import own_batches
@@ -89,6 +89,21 @@ def test_a_bad_weight_is_named_before_the_loss_it_spoils(tmp_path: Path) -> None
     fit.task.model.bias.data[0] = float("nan")
     with pytest.raises(RunError, match=r"^bias of the model is not finite at step 0 \(loss nan"):
         fit.train_step()
+
+
+@pytest.mark.parametrize("foreign", ["state", "model", "optimiser"])
+def test_a_checkpoint_of_something_else_is_not_gone_on_from(foreign: str, tmp_path: Path) -> None:
+    _fit(tmp_path).run(label="x")
+    newest = load_newest(tmp_path, warn=pytest.fail)
+    assert newest is not None
+    tensors, state = newest.tensors, newest.state
+    if foreign == "state":
+        state = {**state, "best_step": "first"}
+    else:
+        tensors = {**tensors, foreign: {"other": torch.zeros(2)}}
+    save_checkpoint(tmp_path / "step-00000009", tensors=tensors, state=state)
+    with pytest.raises(RunError, match="so another program or version wrote"):
+        _fit(tmp_path, steps=12).run(label="x")
 
 
 @pytest.mark.parametrize("draw", [batch_uniform, batch_normal])
