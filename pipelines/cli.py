@@ -12,12 +12,14 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twostage.errors import TwoStageError, UsageError
+from twostage.printable import printable, shown
 from twostage.signals import StopAtOnce, Stopped
 
 from .processes import check_shared, one_voice, run_command
@@ -205,7 +207,7 @@ def _verb(name: str) -> Verb:
         return VERBS[name]
     from twostage.config.model_names import near_matches
 
-    raise UsageError(f"No verb {name!r}: expected one of {', '.join(VERBS)}.{near_matches(name, VERBS)}")
+    raise UsageError(f"No verb {shown(name)}: expected one of {', '.join(VERBS)}.{near_matches(name, VERBS)}")
 
 
 def _top_help() -> str:
@@ -243,7 +245,8 @@ def _first_line(error: BaseException) -> str:
 
 def _fail(message: str, code: int) -> int:
     if message:  # none where another process has said it
-        print(f"twostage: {message}", file=sys.stderr)
+        with suppress(OSError):  # the exit code still says it
+            print(f"twostage: {printable(message)}", file=sys.stderr)
     return code
 
 

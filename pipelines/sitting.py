@@ -75,7 +75,8 @@ def prepare(
     if dry_run:
         counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
         say(f"{dataset.name}: {counts} {describe()}; device {where}")
-        say("\n".join([*plan, f"would write {run.path}; nothing was done"]))
+        for line in [*plan, f"would write {run.path}; nothing was done"]:
+            say(line)
         return None
     if is_first():
         run.write()

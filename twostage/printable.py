@@ -1,8 +1,16 @@
 """Text out of names and files, made fit for one line of a terminal."""
 
+MOST_SHOWN = 80
+
 
 def printable(text: str) -> str:
     """`text` with escapes for what breaks a line, moves the cursor, or turns the direction of writing."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def shown(value: object) -> str:
+    """A value as Python spells it, for a message: no longer than a line, and fit for one."""
+    text = printable(repr(value))
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."

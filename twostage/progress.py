@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from twostage.printable import printable
+
 PLAIN_LINE_SECONDS = 10.0
 
 _mute = False
@@ -24,11 +26,11 @@ def is_mute() -> bool:
 
 
 def say(line: str) -> None:
-    """One line on stderr, without tearing a bar that is being drawn."""
+    """One line on stderr, without tearing a bar that is being drawn; whatever names it holds, it stays one line."""
     if _mute or sys.stderr is None:  # closed by the caller
         return
     with contextlib.suppress(OSError):  # a full disk or a reader that left must not end a training
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 class Progress:

@@ -313,6 +313,23 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert process.returncode == 1
 
 
+def test_a_name_in_a_message_moves_no_cursor_and_breaks_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(tmp_path / "run\x1b[2J\ntwostage: all is well\udc80")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "run\\x1b[2J\\ntwostage: all is well\\udc80 is not a run folder" in said
+
+
+@pytest.mark.parametrize("key", ["name", "models", "verb"])
+def test_a_long_value_does_not_fill_the_screen(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, text = tmp_path / "long.toml", "x " * 50_000
+    recipe.write_text(f"{key} = {[text] if key == 'models' else repr(text)}\n", encoding="utf-8")
+    assert cli.main([text] if key == "verb" else ["train", str(recipe)]) == 2
+    assert len(capsys.readouterr().err) < 1000
+
+
 # --- recipes and doctor ---
 
 

@@ -22,3 +22,8 @@ def test_a_lost_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch, stream: io.S
     with Progress("work", total=2) as progress:
         progress.advance()
     assert progress.done == 1
+
+
+def test_a_name_moves_no_cursor_and_breaks_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("skipped é\n\x1b[2Jtwostage: all is well\u202egnp.exe")
+    assert capsys.readouterr().err == "skipped é\\n\\x1b[2Jtwostage: all is well\\u202egnp.exe\n"

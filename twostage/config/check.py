@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from ..errors import UsageError
+from ..printable import shown
 from .model_names import check_model, check_model_kind
 from .schema import (
     DataConfig,
@@ -176,11 +177,11 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
     """Raise `UsageError` for the first setting out of range; `source` names the file or the command line."""
     for key, value, limit in _limited(recipe, ""):
         if not limit.admits(value):
-            raise UsageError(f"{source}: {key} must be {limit}, but is {value!r}.")
+            raise UsageError(f"{source}: {key} must be {limit}, but is {shown(value)}.")
     if not _RECIPE_NAME.fullmatch(recipe.name):
         raise UsageError(
             f"{source}: name must be made of letters, digits and . _ + - (it names the run folder), "
-            f"but is {recipe.name!r}."
+            f"but is {shown(recipe.name)}."
         )
     _check_models(recipe.models, source)
     quantiser = recipe.quantiser
@@ -227,7 +228,7 @@ def _check_kind(recipe: Recipe, source: str) -> None:
             about = "images" if recipe.is_sound else "sound"
             raise UsageError(
                 f"{source}: {section}.{key} is a setting of {about}, but data.name is {recipe.data.name} and it is "
-                f"{value!r}: leave it out."
+                f"{shown(value)}: leave it out."
             )
 
 
@@ -290,7 +291,7 @@ def _check_models(models: tuple[str, ...], source: str) -> None:
     for name in models:
         check_model(name, source=f"{source}: models")
     if len(set(models)) < len(models):
-        raise UsageError(f"{source}: models must name every model once, but is {list(models)!r}.")
+        raise UsageError(f"{source}: models must name every model once, but is {shown(list(models))}.")
 
 
 def _limited(config: Any, prefix: str) -> Iterator[tuple[str, float, Limit]]:

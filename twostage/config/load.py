@@ -24,7 +24,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import RunError, UsageError
-from ..printable import printable
+from ..printable import printable, shown
 from ..regular import open_regular
 from .check import check_recipe
 from .model_names import near_matches
@@ -225,7 +225,7 @@ def _read_file(path: Path, given: str) -> str:
     except OSError as error:
         raise UsageError(f"{given} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise UsageError(f"{given!r:.80} cannot be the name of a file: it holds the character U+0000.") from None
+        raise UsageError(f"{shown(given)} cannot be the name of a file: it holds the character U+0000.") from None
 
 
 def _read_text(path: Path) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ..errors import UsageError
+from ..printable import shown
 
 MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "ae", "vae", "cvae", "vimco")
 """Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
@@ -22,7 +23,7 @@ def check_model(name: str, *, source: str) -> None:
         return
     raise UsageError(
         f"{source}: expected a model out of {', '.join(MODEL_NAMES)} or beta-vae-B with B > 0, B != 1 (beta-vae-4), "
-        f"but got {name!r}.{near_matches(name, MODEL_NAMES)}"
+        f"but got {shown(name)}.{near_matches(name, MODEL_NAMES)}"
     )
 
 
