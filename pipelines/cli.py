@@ -4,19 +4,22 @@ The list of verbs is plain text here, so that `twostage --help` imports nothing;
 dataclasses of `commands`) and, only once they are parsed, the module that runs it. A RECIPE or RUN comes first because
 its values are the defaults that the flags show and change.
 
-Exit codes: 0 done, 1 the run failed, 2 wrong use, 130 after Ctrl-C (SIGINT), 143 after SIGTERM. What a user can cause
-is one sentence on stderr; anything else is a defect and keeps its traceback.
+Exit codes: 0 done, 1 the run failed, 2 wrong use, 130 after Ctrl-C (SIGINT), 141 when the reader of the output has left
+(SIGPIPE, as every tool before `| head`), 143 after SIGTERM. What a user can cause is one sentence on stderr; anything
+else is a defect and keeps its traceback.
 """
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, get_args, get_type_hints
 
 from twostage.errors import TwoStageError, UsageError
 from twostage.printable import printable, shown
@@ -84,6 +87,8 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("Demo", ".demo", "run_demo", "the whole pipeline on small data, offline"),
 }
 
+T = TypeVar("T")
+_OUTPUT = "the output of the command"
 _OURS = ("twostage", "stage1_vqvae", "stage2_prior", "twostage_pipelines", "pipelines")
 _HELP = ("-h", "--help")
 
@@ -91,7 +96,10 @@ _HELP = ("-h", "--help")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `argv` without the program name, `sys.argv` unless given."""
     with StopAtOnce(keep=argv is None):
-        return _run(argv)
+        if sys.stdout is None:  # closed by the caller
+            return _run(argv)
+        with redirect_stdout(cast(TextIO, _Output(sys.stdout))):
+            return _run(argv)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -125,10 +133,11 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         return _fail(f"The package {error.name} is not installed; `twostage doctor` lists what is missing.", 1)
     except BrokenPipeError:
-        # `twostage recipes | head`: the reader left, which is no failure to speak of; silence the flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        _drop_output()
+        return 128 + signal.SIGPIPE
     except OSError as error:
+        if error.filename == _OUTPUT:
+            _drop_output()
         return _fail(_explain(error, command), 1)
     except Exception as error:
         out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -145,9 +154,23 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     from . import commands
 
     cls = getattr(commands, VERBS[name].command)
+    _refuse_empty(cls, arguments)
     default = cls(**_defaults(name, cls, arguments))
     command: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}").resolved()
     return command
+
+
+def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:
+    """Raise UsageError for an empty path: pathlib would take it for the current folder."""
+    hints = get_type_hints(cls)
+    flags = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if Path in (hint, *get_args(hint))}
+    for before, argument in pairwise(["", *arguments]):
+        flag, given, value = argument.partition("=")
+        where = before if not argument else flag if given and not value else None
+        if where is None or (where.startswith("-") and where.replace("_", "-") not in flags):
+            continue
+        what = f"expected a path after {where}" if where.startswith("-") else "expected a name or a path"
+        raise UsageError(f"{what}, but an empty text came, which a variable that is not set gives: name it.")
 
 
 def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict[str, Any]:
@@ -223,6 +246,33 @@ def _top_help() -> str:
             "twostage VERB --help shows every setting, twostage train RECIPE --help that recipe's values.",
         ]
     )
+
+
+class _Output:
+    """Standard output whose errors name it: those of a write know no path, and a run folder is not to blame."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self._named(lambda: self.stream.write(text))
+
+    def flush(self) -> None:
+        self._named(self.stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _named(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, _OUTPUT) from error  # of a pipe: BrokenPipeError
+
+
+def _drop_output() -> None:
+    """What is still to be printed goes nowhere, or Python would try once more at its exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: OSError, command: "Command | None") -> str:

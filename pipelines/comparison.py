@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from rich.console import Console
 
 from twostage.atomic import write_atomic
 from twostage.metrics import UNDERTRAINED_FALL
 
 from .bits import standard_error
+from .console import Output
 from .figures import RatePoint, rate_distortion
 from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
@@ -269,7 +269,7 @@ def legend_lines(comparison: Comparison) -> list[str]:
 
 def print_comparison(comparison: Comparison) -> None:
     """The table and what it means, on stdout."""
-    console = Console(highlight=False)
+    console = Output(highlight=False)
     console.print(comparison.title, soft_wrap=True)
     print_table(*comparison_table(comparison))
     console.print("\n".join(legend_lines(comparison)), soft_wrap=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from stage1_vqvae.autoencoder import Autoencoder
 from stage1_vqvae.vae import VAE
@@ -26,6 +25,7 @@ from twostage.data.shapes import FACTOR_SIZES, FACTORS, render_shapes
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 
+from .console import Output
 from .device import pick_device, use_threads
 from .diagnosis_commands import Disentangle
 from .disentanglement import Disentanglement, Encoder, SampleSizes, disentanglement
@@ -239,5 +239,5 @@ def run_disentangle(command: Disentangle) -> None:
         say(f"written: {picture}")
     path = write_scores(run, rows)
     print_table(*score_table(rows))
-    Console(highlight=False).print(table_notes(rows[0].scores), soft_wrap=True)
+    Output(highlight=False).print(table_notes(rows[0].scores), soft_wrap=True)
     say(f"written: {path}")

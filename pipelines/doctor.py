@@ -41,14 +41,15 @@ def run_doctor(command: Doctor) -> None:
     Raises:
         RunError: something that every verb needs is missing or broken.
     """
-    from rich.console import Console
     from rich.table import Table
+
+    from .console import Output
 
     findings = list(examine())
     table = Table("", "found", "", title="twostage doctor", title_justify="left")
     for finding in findings:
         table.add_row(finding.what, finding.found, "" if finding.state == "good" else finding.state)
-    Console().print(table)
+    Output().print(table)
     broken = [finding.what for finding in findings if finding.state == "broken"]
     if broken:
         wanted = " ".join(f"'{item}'" for item in requires("twostage") or [] if _package(item) in broken)

@@ -2,10 +2,10 @@
 
 import textwrap
 
-from rich.console import Console
 from rich.table import Table
 
 from .coding_proof import proof_line
+from .console import Output
 from .results import Evaluation
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
@@ -91,7 +91,7 @@ def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """The tables and the paired differences, on stdout."""
-    console = Console(highlight=False)
+    console = Output(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
     print_table(*score_table(evaluation))
     if evaluation.has_given_labels:
@@ -125,6 +125,6 @@ def print_table(headings: list[str], rows: list[list[str]]) -> None:
     for cells in rows:
         table.add_row(*cells)
     # Printed at its natural width, far below this one: a terminal too narrow wraps lines, but no number is ever cut.
-    console = Console(highlight=False, width=1000, soft_wrap=True)
+    console = Output(highlight=False, width=1000, soft_wrap=True)
     console.print(table)
     console.print()

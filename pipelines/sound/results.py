@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from twostage.atomic import write_atomic
 from twostage.errors import RunError
 
+from ..console import Output
 from ..result_tables import number, print_table
 from ..results import PairedDifference
 from .code_meaning import CodeMeaning, meaning_table
@@ -230,7 +229,7 @@ def notes(evaluation: SoundEvaluation) -> list[str]:
 
 def print_sound_evaluation(evaluation: SoundEvaluation) -> None:
     """The tables and the paired differences, on stdout."""
-    console = Console(highlight=False)
+    console = Output(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
     print_table(*sound_score_table(evaluation))
     print_table(*sound_model_table(evaluation))

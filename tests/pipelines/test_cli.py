@@ -303,14 +303,40 @@ def test_a_defect_keeps_its_traceback(runner: Callable[[str, Callable[[Any], Non
         cli.main(["doctor"])
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
-    command = [sys.executable, "-m", "twostage_pipelines", "recipes", "mnist"]
+@pytest.mark.parametrize("arguments", [["recipes", "mnist"], ["doctor"]], ids=["print", "rich"])
+def test_a_reader_that_leaves_is_met_as_by_any_tool(arguments: list[str]) -> None:
+    """`... | head -1`: without a word, and with the exit code of one that SIGPIPE ended."""
+    command = [sys.executable, "-m", "twostage_pipelines", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 1
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["recipes", "mnist"], ["doctor"]], ids=["print", "rich"])
+def test_an_output_on_a_full_disk_is_named_as_such(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "twostage_pipelines", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert done.stderr == (
+        "twostage: the output of the command: No space left on device; free some space or choose another place.\n"
+    )
+    assert done.returncode == 1
+
+
+def test_a_file_on_a_full_disk_is_not_taken_for_the_output(
+    runner: Callable[[str, Callable[[Any], None]], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(command: commands.Doctor) -> None:
+        print("a table")
+        raise OSError(28, "No space left on device", str(tmp_path / "evaluation.json"))
+
+    runner("doctor", fail)
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().err.startswith(f"twostage: {tmp_path / 'evaluation.json'}: No space left on device")
 
 
 def test_a_name_in_a_message_moves_no_cursor_and_breaks_no_line(
@@ -328,6 +354,53 @@ def test_a_long_value_does_not_fill_the_screen(key: str, tmp_path: Path, capsys:
     recipe.write_text(f"{key} = {[text] if key == 'models' else repr(text)}\n", encoding="utf-8")
     assert cli.main([text] if key == "verb" else ["train", str(recipe)]) == 2
     assert len(capsys.readouterr().err) < 1000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "digits", "--out", ""],
+        ["train", "digits", "--out="],
+        ["train", ""],
+        ["train-codebook", "digits", "--out", ""],
+        ["train-baseline", ""],
+        ["train-prior", ""],
+        ["compare", "digits", "--out", ""],
+        ["demo", "--out", ""],
+        ["evaluate", ""],
+        ["report", ""],
+        ["disentangle", ""],
+        ["generate", "RUN", "--out", ""],
+        ["generate", "RUN", "--complete", "", "--keep-rows", "1"],
+        ["reconstruct", "RUN", "a.png", ""],
+        ["reconstruct", "RUN", "a.png", "--out", ""],
+        ["encode", "RUN", "a.png", "--out", ""],
+        ["decode", "RUN", ""],
+        ["decode", "RUN", "x.safetensors", "--out="],
+        ["check-data", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: list[str],
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    given = [str(run_folder) if argument == "RUN" else argument for argument in arguments]
+    assert "an empty text came, which a variable that is not set gives" in refused(capsys, *given)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_text_that_is_no_path_is_left_alone(
+    run_folder: Path, runner: Callable[[str, Callable[[Any], None]], None]
+) -> None:
+    seen: list[Any] = []
+    runner("generate", seen.append)
+    assert cli.main(["generate", str(run_folder), "--model", ""]) == 0
+    assert seen[0].model == ""
 
 
 # --- recipes and doctor ---
