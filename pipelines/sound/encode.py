@@ -38,7 +38,7 @@ from .files import read_recording, to_int16, write_wav
 from .gaussian_bits import gaussian_sound_bits
 from .models import codebook_stage1, sound_stage1
 from .pictures import MOST_PICTURES, picture_of_pair
-from .speaking import Voice, voice_of
+from .speaking import Voice, voice_number, voice_of
 
 _BOUND_SAMPLES = 16
 """Posterior samples behind the negative ELBO that is printed of a file."""
@@ -192,7 +192,7 @@ def run_convert(command: Convert) -> None:
         raise UsageError(
             f"{run.path} was trained on recordings without speakers: there is no other voice to convert to"
         )
-    target_speaker = class_number(command.speaker, speakers, flag="--speaker")
+    target_speaker = voice_number(command.speaker, stage1.record)
     split = read_files(command.files, rate=rate)
     voice = voice_of(run, name, stage1, command.decoder, device)
     spoken_by = speakers[target_speaker]

@@ -6,6 +6,7 @@ import torch
 from stage1_vqvae import SoundVQVAE
 from twostage.audio import AudioDataset
 from twostage.audio.spectral import log_mel_settings
+from twostage.data.listing import show
 from twostage.distributed import leave
 from twostage.errors import RunError
 from twostage.progress import say
@@ -70,6 +71,17 @@ def stage1_device(stage1: Loaded[SoundVQVAE]) -> torch.device:
     return next(stage1.model.parameters()).device
 
 
+def warn_of_unheard(dataset: AudioDataset, split: str) -> None:
+    """Say which speakers no training recording has: their distortions are those of a voice that was never trained."""
+    unheard = set(dataset.split(split).speakers.tolist()) - set(dataset.train.speakers.tolist())
+    if dataset.speakers and unheard:
+        say(
+            f"warning: {len(unheard)} speakers of the {split} recordings are held out of training "
+            f"({show([dataset.speakers[row] for row in sorted(unheard)])}): their voices are embeddings that no "
+            "training has moved, so decoders and a prior told the speaker score worse than on voices they know"
+        )
+
+
 def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device, split: str) -> SoundEvaluation | None:
     """Score every finished model of a run, print the table, write evaluation.json.
 
@@ -85,6 +97,7 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
         raise RunError(f"{run.path} holds no finished model; run train-codebook or train first")
     for name in sorted(set(run.begun_models()) - set(names)):
         say(f"{name} is not finished and is left out")
+    warn_of_unheard(dataset, split)
     scoring = SoundScoring(run=run, dataset=dataset, split=split, device=device)
     scored: list[ScoredSound] = []
     meanings: dict[str, CodeMeaning] = {}

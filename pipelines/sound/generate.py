@@ -21,7 +21,7 @@ from ..run import Run, check_folder
 from .files import write_wav
 from .models import LoadedWaveNet, codebook_stage1, sound_prior, sound_stage1
 from .pictures import MOST_PICTURES, picture_of
-from .speaking import speaker_numbers, voice_of
+from .speaking import trained_voices, voice_number, voice_of, voices_in_turn
 
 DEFAULT_COUNT = 16
 _OWN_NAME = re.compile(r"sound-\d{4,}[^/]*(?<!-reconstructed)\.(wav|png)")
@@ -53,9 +53,11 @@ def _conditions(command: Generate, prior: LoadedWaveNet, count: int) -> tuple[li
     labels = labels_of(count, label=command.label, classes=classes)
     if command.label is None and command.speaker is None and classes and speakers:
         # Every label in every voice before any pair comes again.
-        return labels, [(item // len(classes)) % len(speakers) for item in range(count)]
-    numbers = speaker_numbers(count, command.speaker, speakers, torch.device("cpu"))
-    return labels, [] if numbers is None else numbers.tolist()
+        heard = trained_voices(record)
+        return labels, [heard[(item // len(classes)) % len(heard)] for item in range(count)]
+    if command.speaker is not None:
+        return labels, [voice_number(command.speaker, record)] * count
+    return labels, voices_in_turn(count, record)
 
 
 def run_generate(command: Generate) -> None:

@@ -37,7 +37,7 @@ from .results import (
     sound_model_table,
     sound_score_table,
 )
-from .speaking import Voice, voice_of
+from .speaking import Voice, voice_of, voices_in_turn
 
 SHOWN = 4
 """Test recordings whose reconstructions are shown."""
@@ -125,7 +125,7 @@ def _samples(
     """New sounds of a model with a finished prior."""
     prior, model, rate = sound_prior(run, name, stage1, device), stage1.model, dataset.sample_rate_hz
     labels = [item % len(dataset.classes) for item in range(SAMPLED)] if dataset.classes and prior.model.classes else []
-    speakers = [item % len(dataset.speakers) for item in range(SAMPLED)] if dataset.speakers else []
+    speakers = voices_in_turn(SAMPLED, stage1.record)
     columns = [column for column in (labels, speakers) if column]
     condition = torch.tensor(columns).T.to(device) if prior.model.classes else None
     drawn = sample_sequences(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)

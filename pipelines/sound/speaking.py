@@ -1,13 +1,15 @@
 """From codes or latents to sound: which decoder speaks, in whose voice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stage1_vqvae import SoundVQVAE, WaveNetDecoder
+from twostage.data.listing import show
 from twostage.errors import UsageError
 from twostage.progress import Progress
 
@@ -91,16 +93,36 @@ def voice_of(run: Run, name: str, stage1: Loaded[SoundVQVAE], choice: str, devic
     return Voice(model=stage1.model, decoder=decoder, device=device)
 
 
-def speaker_numbers(count: int, wanted: str | None, speakers: Sequence[str], device: torch.device) -> Tensor | None:
-    """Speaker of every item `[count]`: the one wanted, or all in turn; None where the recordings have none.
+def trained_voices(record: Mapping[str, Any]) -> list[int]:
+    """Numbers of the speakers that a model has heard in training: of others its embedding is what it began as.
+
+    Records from before these were noted say nothing of it; then all are taken for heard.
+    """
+    speakers = list(record["speakers"])
+    return [speakers.index(name) for name in record.get("trained_speakers", speakers)]
+
+
+def voice_number(wanted: str, record: Mapping[str, Any]) -> int:
+    """Number of the speaker named, whose voice a decoder is to have.
 
     Raises:
-        UsageError: there is no such speaker.
+        UsageError: there is no such speaker, or no training recording of one.
     """
     from ..generate import class_number
 
-    if wanted is not None:
-        if not speakers:
-            raise UsageError(f"--speaker {wanted} was asked for, but the recordings of this run have no speakers")
-        return torch.full((count,), class_number(wanted, tuple(speakers), flag="--speaker"), device=device)
-    return torch.arange(count, device=device) % len(speakers) if speakers else None
+    speakers = tuple(record["speakers"])
+    if not speakers:
+        raise UsageError(f"--speaker {wanted} was asked for, but the recordings of this run have no speakers")
+    number, heard = class_number(wanted, speakers, flag="--speaker"), trained_voices(record)
+    if number not in heard:
+        raise UsageError(
+            f"--speaker must be one of the training recordings, {show([speakers[voice] for voice in heard])}, but "
+            f"{speakers[number]} is held out and the model has never heard that voice"
+        )
+    return number
+
+
+def voices_in_turn(count: int, record: Mapping[str, Any]) -> list[int]:
+    """Speaker of every item, those heard in training one after the other; empty where there are none."""
+    heard = trained_voices(record)
+    return [heard[item % len(heard)] for item in range(count)] if heard else []

@@ -102,6 +102,9 @@ def _record(kind: str, dataset: AudioDataset, architecture: dict[str, Any], **mo
         "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
         "speakers": list(dataset.speakers),
+        "trained_speakers": [dataset.speakers[row] for row in np.unique(dataset.train.speakers)]
+        if dataset.speakers
+        else [],
         "sample_rate_hz": dataset.sample_rate_hz,
         "split_rule": dataset.split_rule,
         "architecture": architecture,

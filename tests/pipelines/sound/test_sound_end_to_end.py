@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import soundfile
 
 from stage1_vqvae import SoundVQVAE
 from twostage.audio import load_synthetic_vowels
+from twostage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.codes import load_codes
 from twostage_pipelines.cli import main
+from twostage_pipelines.sound.evaluate import warn_of_unheard
 from twostage_pipelines.sound.files import write_wav
 
 TINY = """
@@ -354,3 +357,36 @@ def test_a_strange_file_name_does_not_break_the_line(
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert "a\\n\\x1b[31m.wav -> " in said
+
+
+def test_a_voice_that_no_training_recording_has_is_refused(
+    run: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same run, told that all but one speaker were held out."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    first, *others = load_synthetic_vowels().speakers
+    for stage in ("stage1", "decoder", "prior"):
+        best = load_checkpoint(copy / "models" / "vq-vae" / stage / "best")
+        assert best.state["record"]["trained_speakers"] == [first, *others]
+        record = {**best.state["record"], "trained_speakers": [first]}
+        save_checkpoint(best.path, tensors=best.tensors, state={**best.state, "record": record})
+    said = f"--speaker must be one of the training recordings, {first}, but {others[0]} is held out"
+    assert twostage("generate", copy, "--count", "1", "--speaker", others[0]) == 2
+    assert said in capsys.readouterr().err
+    assert twostage("convert", copy, recording, "--speaker", others[0]) == 2
+    assert said in capsys.readouterr().err
+    assert twostage("generate", copy, "--count", "3", "--seconds", "0.05", "--out", tmp_path / "out") == 0
+    assert all(f"-{first}." in path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = load_synthetic_vowels()
+    warn_of_unheard(dataset, "test")
+    assert capsys.readouterr().err == ""
+    kept = replace(dataset, train=replace(dataset.train, speakers=np.zeros_like(dataset.train.speakers)))
+    warn_of_unheard(kept, "test")
+    count = len(dataset.speakers) - 1
+    said = capsys.readouterr().err
+    assert f"{count} speakers of the test recordings are held out of training ({dataset.speakers[1]}" in said
+    assert said.count("\n") == 1
