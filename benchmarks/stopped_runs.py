@@ -77,7 +77,7 @@ PHASES = {
         Scenario("images", (CODEBOOK,), _PRIOR), "twostage.atomic", "", "publish_directory", call=2
     ),
     "writing files": Phase(
-        Scenario("images", (CODEBOOK, _PRIOR), "generate RUN --count 4"), "twostage.atomic", "", "write_synced", call=3
+        Scenario("images", (CODEBOOK, _PRIOR), "generate RUN --count 4"), "twostage.atomic", "", "_write_synced", call=3
     ),
     "report": Phase(
         Scenario("images", (CODEBOOK, "evaluate RUN"), "report RUN"), "twostage_pipelines.figures", "", "curves"

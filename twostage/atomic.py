@@ -6,15 +6,23 @@ half-written that looks whole. POSIX cannot exchange a non-empty directory for a
 therefore moves the old one aside (`.old-NAME-xxxxxxxx`) first, and `present_directory` finds it there if a crash came
 between the two renames: at every moment one of the two is found.
 
+A process that is killed leaves its temporary behind. Directories have one writer, which removes it (`remove_stale`). A
+file may have several (two commands that write pictures into one folder), so each holds a lock on its temporary, which
+the system releases however it ends: `write_atomic` removes those of the same suffix that nobody holds.
+
 The standard library's `tempfile` and safetensors' `save_file` create files with mode 0600; these functions follow the
 umask, because a model that a colleague cannot read is a surprise.
 """
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from twostage.errors import RunError
@@ -22,6 +30,7 @@ from twostage.errors import RunError
 TEMPORARY_PREFIX = ".tmp-"
 ASIDE_PREFIX = ".old-"
 _TOKEN_BYTES = 4
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -33,9 +42,11 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary = temporary_sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent, path.suffix)
         try:
-            write_synced(temporary, data)
-            temporary.replace(path)
+            with _held(temporary) as descriptor:
+                _write_synced(descriptor, data)
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -46,12 +57,52 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_synced(path: Path, data: bytes) -> None:
     """Create the new file `path` (mode 0666 less the umask), write `data` and flush it to the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, _NEW, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        _write_synced(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """The new file `path`, locked within the block."""
+    while True:
+        descriptor = os.open(path, _NEW, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks, where `_remove_abandoned` gets none
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:  # none: another process took it for abandoned before it was locked
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+@cache  # the first write of a process into a folder looks; a thousand pictures need not
+def _remove_abandoned(folder: Path, suffix: str) -> None:
+    """Remove the temporaries of files `*suffix` in `folder` whose processes are gone."""
+    token = f"-[0-9a-f]{{{2 * _TOKEN_BYTES}}}"
+    name = re.compile(f"{re.escape(TEMPORARY_PREFIX)}.+{re.escape(suffix)}{token}", re.DOTALL)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):  # held, gone by now, or another user's
+                    _remove_unless_held(Path(entry.path))
+
+
+def _remove_unless_held(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
     finally:
         os.close(descriptor)
 
