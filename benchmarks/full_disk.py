@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torture_runs import SCENARIOS, Case, different, fingerprint, leftovers, prepare, start
+from torture_recipes import SCENARIOS
+from torture_runs import Case, different, fingerprint, leftovers, prepare, start
 
 from twostage.checkpoint import load_newest
 from twostage.errors import RunError

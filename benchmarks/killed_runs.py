@@ -30,7 +30,8 @@ from typing import Any
 
 import torture_runs
 from plain_checkpoints import save_plainly
-from torture_runs import FRESH, SCENARIOS, Case, Ended, Scenario, different, fingerprint, leftovers, prepare, start
+from torture_recipes import SCENARIOS, Scenario
+from torture_runs import FRESH, Case, Ended, different, fingerprint, leftovers, prepare, start
 
 LARGER = (
     "--stage1.channels 128 --stage1.residual-channels 128 --codebook-training.checkpoint-every 1 "

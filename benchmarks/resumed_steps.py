@@ -26,7 +26,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torture_runs import SCENARIOS, STEPS, Scenario, different, fingerprint, write_recipe
+from torture_recipes import SCENARIOS, STEPS, Scenario, write_recipe
+from torture_runs import different, fingerprint
 
 from twostage.training import Fit
 from twostage_pipelines import cli

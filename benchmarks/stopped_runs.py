@@ -21,7 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from torture_runs import CODEBOOK, PATIENCE_SECONDS, Case, Scenario, different, fingerprint, leftovers, prepare, start
+from torture_recipes import CODEBOOK, Scenario
+from torture_runs import PATIENCE_SECONDS, Case, different, fingerprint, leftovers, prepare, start
 
 WAIT_SECONDS = 0.25
 

@@ -10,7 +10,8 @@ import resumed_steps
 import stopped_runs
 from plain_checkpoints import save_plainly
 from stopped_runs import SIGNALS
-from torture_runs import SCENARIOS, different, fingerprint, leftovers
+from torture_recipes import SCENARIOS
+from torture_runs import different, fingerprint, leftovers
 
 
 @pytest.fixture(autouse=True)
