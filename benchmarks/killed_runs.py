@@ -34,8 +34,8 @@ from torture_recipes import SCENARIOS, Scenario
 from torture_runs import FRESH, Case, Ended, different, fingerprint, leftovers, prepare, start
 
 LARGER = (
-    "--stage1.channels 128 --stage1.residual-channels 128 --codebook-training.checkpoint-every 1 "
-    "--codebook-training.steps 24 --codebook-training.batch-size 2"
+    "--stage1.channels 96 --stage1.residual-channels 96 --codebook-training.checkpoint-every 1 "
+    "--codebook-training.steps 16 --codebook-training.batch-size 2"
 )
 EVERY_STEP = Scenario("images", (), f"train-codebook RECIPE --out RUN {LARGER}")
 
