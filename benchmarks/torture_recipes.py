@@ -19,7 +19,8 @@ weight_ema = 0.9
 validate_every = 5
 checkpoint_every = 4
 """
-_TRAININGS = "".join(f"[{name}_training]{_TRAINING}" for name in ("codebook", "prior", "baseline"))
+_TRAININGS = "".join(f"[{name}_training]{_TRAINING}" for name in ("codebook", "baseline"))
+_TRAININGS += f"[prior_training]{_TRAINING}accumulate = 2\n"
 IMAGES = f"""
 name = "tiny-images"
 threads = 1
