@@ -12,13 +12,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from twostage.checkpoint import verify_checkpoint
+from twostage.checkpoint import prune, verify_checkpoint
 from twostage.config.schema import Recipe
 from twostage.distributed import is_first
 from twostage.errors import RunError, UsageError
 from twostage.gradients import check_parts
 from twostage.progress import say
-from twostage.training import Fit, Task, seed_step
+from twostage.training import CHECKPOINTS_KEPT, Fit, Task, exclusive, seed_step
 
 from .datasets import AnyDataset
 from .device import pick_device, use_threads
@@ -137,6 +137,9 @@ def fit(
                 f"{job.label} is trained, but its best model {job.folder / 'best'} is damaged or missing: restore it "
                 f"or remove {job.folder}, and run the same command again"
             )
+        if is_first():
+            with exclusive(job.folder):
+                prune(job.folder, keep=CHECKPOINTS_KEPT)  # a kill may have come between the last save and this
         say(f"{job.label}: already trained in {job.folder}")
         return
     # The weights are drawn on the CPU, so that every device starts from the same ones.

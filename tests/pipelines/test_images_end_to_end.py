@@ -166,6 +166,17 @@ def test_the_same_command_again_finds_everything_done(trained: Path, capsys: pyt
     assert config.is_file()
 
 
+def test_what_a_kill_left_of_a_finished_training_is_removed(trained: Path) -> None:
+    """The last save prunes after its rename, and nothing saves there again."""
+    folder = trained / "models/vq-vae/prior"
+    before = sorted(folder.rglob("*"))
+    half = folder / ".tmp-step-00000001-01234567"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert _twostage("train-prior", trained) == 0
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("settings", "has_bits"),
     [
