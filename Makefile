@@ -30,12 +30,13 @@ types: $(VENV)/.installed-dev ## Check types
 wheel-check: $(VENV)/.installed-dev ## Build the wheel, install it outside the checkout, run it from there
 	$(BIN)/python .ci/wheel_check.py
 
-torture: $(VENV)/.installed-dev ## The long survival tests, about an hour: kills, signals, resumes, full disk, mutated files
+torture: $(VENV)/.installed-dev ## The long survival tests, about an hour: kills, signals, resumes, full disk, mutated files, the cost of checkpoints
 	$(BIN)/python benchmarks/killed_runs.py
 	$(BIN)/python benchmarks/stopped_runs.py
 	$(BIN)/python benchmarks/resumed_steps.py
 	$(BIN)/python benchmarks/full_disk.py
 	$(BIN)/python benchmarks/mutated_files.py
+	$(BIN)/python benchmarks/checkpoint_cost.py --folder .
 
 clean: ## Remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
