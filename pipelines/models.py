@@ -22,6 +22,8 @@ from twostage.data import ImageDataset
 from twostage.errors import RunError, UsageError
 
 MAIN_MODEL = "vq-vae"
+_REPLACED_TENSORS = 1000
+"""Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
 _DERIVED_VALUES = 1 << 20
 """Of tables that a model makes for itself and does not store, such as the levels of samples."""
 
@@ -171,7 +173,7 @@ def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torc
     def count(*_: object) -> None:
         nonlocal parameters
         parameters += 1
-        if parameters > 2 * len(tensors):  # a layer may take the place of another
+        if parameters > len(tensors) + _REPLACED_TENSORS:
             raise ValueError(f"expected a model of at most {len(tensors)} tensors")
 
     handle = register_module_parameter_registration_hook(count)
