@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twostage.atomic import write_atomic
 from twostage.data import ImageDataset, load_dataset
-from twostage.metrics import read_metrics, validation_fall
+from twostage.metrics import training_fall
 from twostage.progress import say
 
 from .comparison import Comparison, compared_row, print_comparison
@@ -43,7 +43,7 @@ def _falls(run: Run, scored: Scored) -> list[float | None]:
     folders = [run.stage1_folder(scored.row.model)]
     if scored.row.kind == "vq-vae" and scored.row.prior == "learned":
         folders.append(run.prior_folder(scored.row.model))
-    return [validation_fall(read_metrics(folder / "metrics.jsonl")) for folder in folders]
+    return [training_fall(folder) for folder in folders]
 
 
 def compare_runs(

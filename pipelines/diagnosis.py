@@ -13,7 +13,7 @@ from stage1_vqvae.vimco import VIMCO
 from twostage.codebook_usage import CodebookUsage, codebook_usage, collapse_of
 from twostage.codes import CodeFile
 from twostage.data import ImageDataset
-from twostage.metrics import UNDERTRAINED_FALL, read_metrics, validation_fall
+from twostage.metrics import UNDERTRAINED_FALL, training_fall
 
 from .bits import drawn_codes
 from .code_diagnosis import PriorDiagnosis, StageFacts, diagnose_prior, limiting_stage
@@ -92,7 +92,7 @@ class Diagnosing:
 
     def _unrest(self, name: str) -> tuple[str, ...]:
         """A sentence where a single training ended before it came to rest."""
-        fall = validation_fall(read_metrics(self.run.stage1_folder(name) / "metrics.jsonl"))
+        fall = training_fall(self.run.stage1_folder(name))
         if fall is None or fall <= UNDERTRAINED_FALL:
             return ()
         return (
@@ -147,8 +147,8 @@ class Diagnosing:
                 swapped_distortion_bits_per_dim=None if learned is None else learned.swapped_distortion_bits_per_dim,
                 usage=usage,
                 prior=prior,
-                stage1_fall=validation_fall(read_metrics(run.stage1_folder(name) / "metrics.jsonl")),
-                prior_fall=validation_fall(read_metrics(run.prior_folder(name) / "metrics.jsonl")),
+                stage1_fall=training_fall(run.stage1_folder(name)),
+                prior_fall=training_fall(run.prior_folder(name)),
             )
         )
         numbers = {

@@ -65,6 +65,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def training_fall(folder: Path) -> float | None:
+    """`validation_fall` of the training in a folder."""
+    return validation_fall(read_metrics(folder / "metrics.jsonl"))
+
+
 def validation_fall(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Share by which the best validation number of a training's record fell over the last quarter of its steps.
 

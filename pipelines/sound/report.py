@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from stage1_vqvae import SoundVAE, SoundVQVAE
+from stage1_vqvae.wavenet_decoder import WaveNetDecoder
 from stage2_prior import sample_sequences
 from twostage.atomic import write_atomic
 from twostage.audio import AudioDataset, whole_batch
@@ -61,8 +62,8 @@ def _results(evaluation: SoundEvaluation) -> str:
 
 def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: SoundEvaluation) -> None:
     """Raise RunError where the weights of a model are not the ones that were scored."""
-    now: set[tuple[str, str | None, str | None]] = set()
-    prior = decoder = None
+    prior: str | None = None
+    decoder: str | None = None
     device = torch.device("cpu")
     if isinstance(stage1.model, SoundVQVAE):
         if is_finished(run.prior_folder(name)):
@@ -92,9 +93,9 @@ def _reconstructions(
         columns.append(("reconstruction", [to_int16(wave[: len(x)]) for wave, x in zip(wave_BS, own, strict=True)]))
     else:
         codes = model.encode(on.samples, on.mask)
-        decoders = [None]
+        decoders: list[WaveNetDecoder | None] = [None]
         if is_finished(run.decoder_folder(name)):
-            decoders.append(sound_decoder(run, name, stage1, device).model)  # type: ignore[arg-type]
+            decoders.append(sound_decoder(run, name, stage1, device).model)
         for decoder in decoders:
             voice = Voice(model=model, decoder=decoder, device=device)
             columns.append((voice.name, voice.speak(codes, on.mask.sum(1), on.speaker, seed=seed)))
