@@ -241,9 +241,12 @@ class VIMCO(nn.Module):
         return self._invert(log_q_BGHWK, noise_BGHWS)
 
     def _invert(self, log_q_BGHWK: Tensor, noise_BGHWS: Tensor) -> Tensor:
-        """The codes at which the distribution function passes the noise."""
+        """The codes at which the distribution function passes the noise, which counts in parts of its total."""
         cumulative_BGHWK = log_q_BGHWK.double().exp().cumsum(-1)
-        return torch.searchsorted(cumulative_BGHWK, noise_BGHWS.double(), right=True).clamp(max=self.codebook_size - 1)
+        # Below the total, which rounding leaves beside one: `right` then finds a code, and never one without mass. Only
+        # masses that are not finite go past the end; that such a training diverged is said elsewhere.
+        target_BGHWS = noise_BGHWS.double() * cumulative_BGHWK[..., -1:]
+        return torch.searchsorted(cumulative_BGHWK, target_BGHWS, right=True).clamp(max=self.codebook_size - 1)
 
     @torch.no_grad()
     def sample_codes(self, x_BCHW: Tensor, *, seed: int, first_item: int = 0) -> Tensor:

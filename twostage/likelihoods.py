@@ -216,7 +216,10 @@ def draw_levels(
     if temperature != 1.0:
         mass_BCHWL = (mass_BCHWL.log() / temperature).softmax(-1)
     cumulative_BCHWL = mass_BCHWL.cumsum(-1)
-    return (cumulative_BCHWL <= uniform_BCHW[..., None]).sum(-1).clamp(max=likelihood.levels - 1)
+    # Masses of fp32 add up to one but for rounding, and the last level would get or give the difference. The target
+    # stays below their total, so that a level is always found, and never one without mass.
+    target_BCHW1 = uniform_BCHW[..., None].double() * cumulative_BCHWL[..., -1:]
+    return (cumulative_BCHWL <= target_BCHW1).sum(-1)
 
 
 def _expectation(mass_BCHWL: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Sections 2.1 and 2.2 of the paper: a pixel draws one of M components; in component m, channel c is a logistic with
 location `mu_mc + sum_{j<c} a_mcj x_j` (x of the earlier channels, scaled to [-1, 1]) and scale s_mc, and a level has
 the mass between its two bin edges. The lowest and the highest level take the open tails, so the masses sum to one.
+Behind every channel the components' weights are normalised anew by a softmax: as a difference of two log-sums a
+channel's log-mass would carry the rounding of all that came before it, 1e-3 after an improbable channel (10 000 nats).
 
 Departures: the mass of an inner bin is computed as `sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`,
 whose logarithm is finite at every scale, where the paper's code falls back to the density at the bin's centre; and the
@@ -32,13 +34,14 @@ where bisection takes sixteen: a sampler draws a few numbers per call, and calli
 Bisection does less work and needs less memory. Both find the same level."""
 
 
-def bin_log_mass(high: Tensor, width: Tensor, *, lowest: Tensor, highest: Tensor) -> Tensor:
-    """log(sigmoid(high) - sigmoid(high - width)) of bins, in units of the scale; the arguments broadcast.
+def bin_log_mass(high: Tensor, low: Tensor, width: Tensor, *, lowest: Tensor, highest: Tensor) -> Tensor:
+    """log(sigmoid(high) - sigmoid(low)) of bins, in units of the scale; the arguments broadcast.
 
-    Where `lowest` the lower edge is minus infinity, where `highest` the upper edge is plus infinity.
+    `width` is high - low without the rounding of the two edges. Where `lowest` the lower edge is minus infinity, where
+    `highest` the upper edge is plus infinity.
     """
     below_top = torch.where(highest, 0.0, F.logsigmoid(high))
-    above_bottom = torch.where(lowest, 0.0, F.logsigmoid(width - high))
+    above_bottom = torch.where(lowest, 0.0, F.logsigmoid(-low))
     # With an open end the factor 1 - exp(-width) is one.
     inner = torch.where(lowest | highest, 0.0, torch.log(-torch.expm1(-width)))
     return below_top + above_bottom + inner
@@ -110,7 +113,7 @@ class LogisticMixtureLikelihood(nn.Module):
         first = count * (count - 1) // 2
         return sum((link[..., first + j] * earlier[j] for j in range(count)), 0.0)
 
-    def _upper_edge(self, location: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
+    def _upper_edge(self, location: Tensor, inverse: Tensor, level: Tensor) -> Tensor:
         """Upper edge of the bins of integer levels, seen from the location and in units of the scale.
 
         The edge is n / (L - 1) for an integer n from -(L - 2) to L. Rounded to fp32 it would be off by up to 1e-2 of
@@ -119,28 +122,29 @@ class LogisticMixtureLikelihood(nn.Module):
         power = 1 << (self.levels - 1).bit_length()
         numerator = (2 * level + (2 - self.levels)).float()
         rest = numerator * ((power - self.levels + 1) / (power * (self.levels - 1)))
-        return ((numerator * (1.0 / power) - location) + rest) * torch.exp(-log_scale)
+        return ((numerator * (1.0 / power) - location) + rest) * inverse
 
     def _log_mass(self, location: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
         """Log-mass of integer levels under every component; the arguments broadcast."""
         level = level.long()  # unsigned bytes have no level below 0
-        high = self._upper_edge(location, log_scale, level)
-        width = (2.0 / (self.levels - 1)) * torch.exp(-log_scale)
-        return bin_log_mass(high, width, lowest=level == 0, highest=level == self.levels - 1)
+        inverse = torch.exp(-log_scale)
+        # The lower edge is that of the bin below, to the bit: `high - width` would round by the distance of the upper
+        # edge, which in a small alphabet is a thousand scales where the lower one is at hand.
+        high, low = (self._upper_edge(location, inverse, edge) for edge in (level, level - 1))
+        width = (2.0 / (self.levels - 1)) * inverse
+        return bin_log_mass(high, low, width, lowest=level == 0, highest=level == self.levels - 1)
 
     def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Log-mass of every sub-pixel given the earlier channels of its pixel, nats, `[B, C, H, W]`, fp32."""
         log_weight, location, log_scale, link = self._components(features_BFHW)
         scaled = x_BCHW.float() * (2.0 / (self.levels - 1)) - 1.0
-        joint = log_weight  # log p(component, channels so far)
-        evidence, earlier, result = torch.zeros_like(joint[..., 0]), list[Tensor](), []
+        earlier, result = list[Tensor](), []
         for channel in range(self.channels):
             level = x_BCHW[:, channel, :, :, None]
             mean = location[..., channel] + self._shift(link, earlier)
-            joint = joint + self._log_mass(mean, log_scale[..., channel], level)
-            total = joint.logsumexp(-1)
-            result.append(total - evidence)
-            evidence = total
+            joint = log_weight + self._log_mass(mean, log_scale[..., channel], level)
+            result.append(joint.logsumexp(-1))
+            log_weight = joint.log_softmax(-1)
             earlier.append(scaled[:, channel, :, :, None])
         return torch.stack(result, 1)
 
@@ -149,13 +153,13 @@ class LogisticMixtureLikelihood(nn.Module):
         log_weight, location, log_scale, link = self._components(features_BFHW)
         scaled = x_BCHW.float() * (2.0 / (self.levels - 1)) - 1.0
         levels_L = torch.arange(self.levels, device=x_BCHW.device)
-        joint, earlier, result = log_weight, list[Tensor](), []
+        earlier, result = list[Tensor](), []
         for channel in range(self.channels):
             mean = (location[..., channel] + self._shift(link, earlier))[..., None]
             log_mass = self._log_mass(mean, log_scale[..., channel, None], levels_L)
-            result.append((joint.softmax(-1)[..., None] * log_mass.exp()).sum(-2))
+            result.append((log_weight.exp()[..., None] * log_mass.exp()).sum(-2))
             index = x_BCHW[:, channel, :, :, None, None].long().expand(*log_mass.shape[:-1], 1)
-            joint = joint + log_mass.gather(-1, index).squeeze(-1)
+            log_weight = (log_weight + log_mass.gather(-1, index).squeeze(-1)).log_softmax(-1)
             earlier.append(scaled[:, channel, :, :, None])
         return torch.stack(result, 1)
 
@@ -166,19 +170,25 @@ class LogisticMixtureLikelihood(nn.Module):
         """
         log_weight, location, log_scale, link = self._components(features_BFHW)
         log_weight, log_scale = log_weight / temperature, (log_scale + math.log(temperature)).clamp(*self.log_scales)
-        joint, earlier, result = log_weight, list[Tensor](), []
+        earlier, result = list[Tensor](), []
         for channel in range(self.channels):
             mean = location[..., channel] + self._shift(link, earlier)
-            weight, uniform = joint.softmax(-1).double(), uniform_BCHW[:, channel]
+            weight = log_weight.softmax(-1).double()
+            # The weights add up to one but for rounding, and the highest level would pay for what is missing.
+            uniform = uniform_BCHW[:, channel].double() * weight.sum(-1)
             level = self._invert(weight, mean, log_scale[..., channel], uniform)
             result.append(level)
             if channel + 1 < self.channels:
-                joint = joint + self._log_mass(mean, log_scale[..., channel], level[..., None])
+                log_mass = self._log_mass(mean, log_scale[..., channel], level[..., None])
+                log_weight = (log_weight + log_mass).log_softmax(-1)
                 earlier.append(level[..., None].float() * (2.0 / (self.levels - 1)) - 1.0)
         return torch.stack(result, 1)
 
     def _invert(self, weight: Tensor, location: Tensor, log_scale: Tensor, uniform_BHW: Tensor) -> Tensor:
-        """Lowest level whose distribution function exceeds the uniform number, `[B, H, W]`, int64."""
+        """Lowest level whose distribution function exceeds the uniform number, `[B, H, W]`, int64.
+
+        The distribution function ends at the sum of the weights, so the numbers lie below that sum.
+        """
         # In float64 the upper edge of a level is a line in the level; a round is eight operations.
         inverse_BHWM1 = torch.exp(-log_scale.double())[..., None]
         slope_BHWM1 = inverse_BHWM1 * (2.0 / (self.levels - 1))

@@ -174,6 +174,19 @@ def test_draws_follow_the_posterior_and_belong_to_their_items() -> None:
     assert torch.equal(model.encode(x[:1])[0], EVERY_CODE[exact.argmax()])
 
 
+def test_the_last_code_is_not_drawn_for_what_rounding_has_left() -> None:
+    """Of a thousand sums of fp32 masses some are below one: a number beyond them belongs to a code that has mass."""
+    model = _model(codebook_size=64, codebooks=1)
+    logits = torch.randn(1000, 1, 1, 1, 64, generator=torch.Generator().manual_seed(0))
+    logits[..., 32:] = -60.0
+    noise = torch.full((1000, 1, 1, 1, 1), 1.0 - 2.0**-53, dtype=torch.float64)
+    assert model._invert(logits.log_softmax(-1), noise).max() < 32
+    # Masses of 0.9 in sum: the shares stay.
+    grid = ((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)[None, None, None, None]
+    drawn = model._invert(torch.tensor([0.09, 0.36, 0.45]).log().expand(1, 1, 1, 1, 3), grid)
+    assert torch.bincount(drawn.flatten()).tolist() == [100, 400, 500]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"samples": 1}, "at least 2, not 1"), ({"codebooks": 3}, "that codebooks divides")],
