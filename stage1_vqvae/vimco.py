@@ -82,11 +82,12 @@ class VIMCOBounds:
     multi_sample: Tensor
     """L with k samples (eq. 3)."""
     elbo: Tensor
-    """The same with one sample, averaged over the k; it splits into the two below."""
+    """The bound of one sample: the difference of the two below."""
     log_likelihood: Tensor
-    """Mean of log p(x|z); its negative is the distortion."""
+    """Mean of log p(x|z) over the samples; its negative is the distortion."""
     kl: Tensor
-    """Mean of log q(z|x) - log p(z), an estimate of the KL: the rate."""
+    """KL of q(z|x) from p(z), the rate: exact under the model's own factorised prior, whose sum runs over positions;
+    under another one the mean of log q(z|x) - log p(z) over the samples, an estimate."""
 
 
 class VIMCO(nn.Module):
@@ -216,20 +217,26 @@ class VIMCO(nn.Module):
             first_item: number of the first image.
             log_prior: log p(z) in nats, `[B]`, of codes `[B, G, h, w]`; the model's own factorised prior unless given.
         """
-        log_prior = self.log_prior if log_prior is None else log_prior
+        own, log_prior = log_prior is None, log_prior or self.log_prior
         log_q_BGHWK = self.posterior(x_BCHW)
         codes_BGHWS = self._draw(log_q_BGHWK, samples=samples, seed=seed, first_item=first_item)
         log_q_SB = _pick(log_q_BGHWK, codes_BGHWS)
         drawn = [codes_BGHWS[..., sample] for sample in range(samples)]
         log_likelihood_SB = torch.stack([self._log_likelihood(x_BCHW, codes_BGHW) for codes_BGHW in drawn])
         log_ratio_SB = log_q_SB - torch.stack([log_prior(codes_BGHW).float() for codes_BGHW in drawn])
-        log_weights_SB = log_likelihood_SB - log_ratio_SB
+        log_likelihood_B = log_likelihood_SB.mean(0)
+        kl_B = self._kl(log_q_BGHWK) if own else log_ratio_SB.mean(0)
         return VIMCOBounds(
-            multi_sample=multi_sample_bound(log_weights_SB),
-            elbo=log_weights_SB.mean(0),
-            log_likelihood=log_likelihood_SB.mean(0),
-            kl=log_ratio_SB.mean(0),
+            multi_sample=multi_sample_bound(log_likelihood_SB - log_ratio_SB),
+            elbo=log_likelihood_B - kl_B,
+            log_likelihood=log_likelihood_B,
+            kl=kl_B,
         )
+
+    def _kl(self, log_q_BGHWK: Tensor) -> Tensor:
+        """KL of q(z|x) from the model's prior in nats, `[B]`, fp32: a sum over positions, as both are factorised."""
+        log_ratio_BGHWK = log_q_BGHWK.double() - self.prior_logits.double().log_softmax(-1)
+        return (log_q_BGHWK.double().exp() * log_ratio_BGHWK).sum((1, 2, 3, 4)).float()
 
     def _draw(self, log_q_BGHWK: Tensor, *, samples: int, seed: int, first_item: int) -> Tensor:
         """Codes `[B, G, h, w, S]` by inversion of the distribution function at (seed, item)'s own numbers."""

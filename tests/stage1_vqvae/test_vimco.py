@@ -132,6 +132,23 @@ def test_bounds_rise_with_samples_to_the_exact_log_probability() -> None:
     torch.testing.assert_close(bounds[8].elbo, bounds[8].log_likelihood - bounds[8].kl)
 
 
+def test_the_rate_is_the_enumerated_kl_and_not_a_sample_of_it() -> None:
+    model, x = _model(), _images(5)
+    with torch.no_grad():
+        log_q, log_prior = _log_posterior(model, x).double(), model.log_prior(EVERY_CODE).double()
+    exact = (log_q.exp() * (log_q - log_prior[:, None])).sum(0)
+    assert exact.min() > 0.1
+    few, many = model.bounds(x, samples=1, seed=0), model.bounds(x, samples=64, seed=1)
+    torch.testing.assert_close(few.kl.double(), exact, rtol=0, atol=1e-5)
+    assert torch.equal(few.kl, many.kl)
+    assert not torch.equal(few.log_likelihood, many.log_likelihood)
+    # Under another prior nothing but samples can tell.
+    estimates = model.bounds(x.repeat(200, 1, 1, 1), samples=32, seed=0, log_prior=model.log_prior).kl.view(200, -1)
+    error = estimates.std(0) / math.sqrt(200)
+    assert ((estimates.mean(0).double() - exact).abs() < 4 * error).all()
+    assert error.min() > 0
+
+
 def test_probabilities_of_all_images_sum_to_one() -> None:
     model = _model()
     images = torch.tensor(list(itertools.product(range(2), repeat=8))).reshape(-1, 1, 2, 4)
