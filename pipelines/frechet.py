@@ -10,6 +10,12 @@ every step is a symmetric eigenproblem or an SVD, in fp64.
 A covariance of n items has rank n - 1 at most, so with no more items than features it is singular. The distance is
 still defined, but it then says more about n than about the items: `sample_quality` asks for more items than features.
 
+The distance of two finite sets is on average above that of what they were drawn from, and no unbiased estimate of it
+exists (Bińkowski et al. 2018, arXiv 1801.01401; Chong and Forsyth 2020, arXiv 1911.07023). Means of n and m items of
+one distribution are tr(S) (1/n + 1/m) apart on average, and the square root, being concave, makes the overlap of
+sampled covariances too small. The bias goes as 1/n and depends on what is compared, so a distance is to be read beside
+one of real items in the same numbers, and never beside a distance of other numbers.
+
 Shapes: B items of a batch, F features.
 """
 

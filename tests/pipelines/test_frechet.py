@@ -57,6 +57,19 @@ def test_both_orders_give_the_same_float() -> None:
         assert frechet_distance(first, second) == frechet_distance(second, first) > 0
 
 
+def test_finite_sets_of_one_distribution_are_apart_the_more_the_fewer_they_are() -> None:
+    """The bias that is said beside every distance: above that of the means alone, and halved by twice the items."""
+    generator = np.random.default_rng(0)
+
+    def mean_distance(items: int) -> float:
+        sets = [[fit_gaussian([generator.normal(size=(items, 8))]) for _ in range(2)] for _ in range(60)]
+        return float(np.mean([frechet_distance(*pair) for pair in sets]))
+
+    few, many = mean_distance(200), mean_distance(400)
+    assert few > 8 * 2 / 200
+    assert few / many == pytest.approx(2, abs=0.2)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 50])
 def test_statistics_are_numpys_however_the_items_are_cut(batch_size: int) -> None:
     features = _features(3) + 1e6  # a plain sum of squares would lose ten digits here
