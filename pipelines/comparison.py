@@ -22,6 +22,7 @@ from .console import Output
 from .figures import RatePoint, rate_distortion
 from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
+from .sizes import COST, size_remark
 
 SCHEMA_VERSION = 1
 NOT_IN_USE = ("collapsed", "partly collapsed", "codebook collapsed", "codes say little", "codes ignored")
@@ -240,11 +241,17 @@ def legend_lines(comparison: Comparison) -> list[str]:
         lines.append(
             "± seeds, ± dB: standard deviations over seeds of total and PSNR; the other numbers are means over seeds"
         )
+    if len(comparison.seeds) == 1:
+        lines.append(
+            "one seed, so one training of each model: how far another would move a number is not known; --seeds 3 tells"
+        )
     if comparison.reference is not None:
         lines.append(
             f"more: bits/dim more than {comparison.reference}, mean over seeds, ± its paired standard error over test "
             "items"
         )
+        lines += _size_lines(comparison)
+    lines.append(COST)
     if any(row.labels == "given" for row in rows):
         lines.append(GIVEN_LABEL)
     if any(row.psnr_of == "sample" for row in rows):
@@ -265,6 +272,23 @@ def legend_lines(comparison: Comparison) -> list[str]:
             "is not said there"
         )
     return lines
+
+
+def _size_lines(comparison: Comparison) -> list[str]:
+    """A line on the rows that are not of the reference's size or time; none where all are."""
+    reference = next((row for row in comparison.rows if row.name == comparison.reference), None)
+    if reference is None:
+        return []
+    remarks: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        remark = "" if row.difference_bits_per_dim is None else size_remark(row, reference)
+        if remark:
+            remarks.setdefault(remark, []).append(row.name)
+    return [f"not of the size or time of {reference.name}: {_listed(remarks)}"] if remarks else []
+
+
+def _listed(remarks: dict[str, list[str]]) -> str:
+    return "; ".join(f"{' / '.join(names)}: {remark}" for remark, names in remarks.items())
 
 
 def print_comparison(comparison: Comparison) -> None:

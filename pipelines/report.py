@@ -33,14 +33,19 @@ from .latent_report import (
 from .models import LoadedStage1
 from .page import image, page, table
 from .pictures import display_scale, png
-from .result_tables import GIVEN_LABEL, difference_lines, model_table, sample_table, score_table
+from .result_tables import GIVEN_LABEL, bias_line, difference_lines, model_table, sample_table, score_table
 from .results import Evaluation
 from .run import Run, is_finished
 from .sheets import ReferenceImages, Sheet, model_sheets, reference_images
+from .sizes import COST, ONE_TRAINING
 
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _sentence(line: str) -> str:
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def results_section(evaluation: Evaluation, *, sampled: bool) -> str:
@@ -56,10 +61,12 @@ def results_section(evaluation: Evaluation, *, sampled: bool) -> str:
         meaning += f". {GIVEN_LABEL[0].upper()}{GIVEN_LABEL[1:]}"
     intro = f"{evaluation.title}; {meaning}. PSNR is of {psnr}."
     tables = table(*score_table(evaluation)) + table(*model_table(evaluation))
+    tables += f"<p>{html.escape(_sentence(COST))}</p>"
     paired = ""
     for reference, lines in difference_lines(evaluation).items():
         items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
         paired += f"<p>Bits/dim more than <b>{html.escape(reference)}</b>, ± paired standard error:</p><ul>{items}</ul>"
+    paired += f"<p>{html.escape(_sentence(ONE_TRAINING))}</p>" if paired else ""
     bars = [
         (row.name, row.distortion_bits_per_dim, row.rate_bits_per_dim)
         for row in evaluation.rows
@@ -78,6 +85,7 @@ def samples_section(evaluation: Evaluation) -> str:
         return ""
     text = (
         f"{evaluation.samples_title}. Lower is better; the column 'training images' is what as many real images reach. "
+        f"{_sentence(bias_line(evaluation))} "
         "The last column is the share of class-conditional samples that the classifier reads as the class asked for. "
         "The features are those of this data set: the distances compare its models, and are no FID."
     )

@@ -7,6 +7,7 @@ from rich.table import Table
 from .coding_proof import proof_line
 from .console import Output
 from .results import Evaluation
+from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
 
@@ -47,11 +48,19 @@ def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the samples' scores."""
-    headings = ["model", "samples", "Fréchet distance", "training images", "read as their label"]
+    headings = [
+        "model",
+        "samples",
+        f"{evaluation.split} images",
+        "Fréchet distance",
+        "training images",
+        "read as their label",
+    ]
     cells = [
         [
             score.model,
             f"{score.samples:,}",
+            f"{evaluation.items:,}",
             number(score.frechet_distance, 3),
             number(score.reference_distance, 3),
             "-" if score.label_agreement is None else f"{score.label_agreement:.1%}",
@@ -59,6 +68,17 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         for score in evaluation.sample_scores
     ]
     return headings, cells
+
+
+def bias_line(evaluation: Evaluation) -> str:
+    """Why a Fréchet distance of few samples is too high, and what to read it beside."""
+    samples = sorted({score.samples for score in evaluation.sample_scores})
+    counts = " or ".join(f"{count:,}" for count in samples)
+    return (
+        f"of finite sets this distance is biased upwards, the more the fewer they are: here {counts} samples and "
+        f"{evaluation.items:,} {evaluation.split} images; 'training images' is the distance of as many training images "
+        f"to the same {evaluation.split} images, so read one beside the other and not beside distances of other counts"
+    )
 
 
 def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -81,11 +101,17 @@ def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Name of each reference, and a line on every row that was paired with it; empty without a learned prior."""
+    """Name of each reference, and a line on every row that was paired with it; empty without a learned prior.
+
+    A line names the sizes and the times of both sides where they are more than a tenth apart.
+    """
+    rows = {row.name: row for row in evaluation.rows}
     lines: dict[str, list[str]] = {}
     for d in evaluation.paired_differences:
+        both = d.other in rows and d.reference in rows
+        remark = size_remark(rows[d.other], rows[d.reference]) if both else ""
         line = f"{d.other}: {number(d.bits_per_dim, 4, '+')} ± {number(d.standard_error, 4)}"
-        lines.setdefault(d.reference, []).append(line)
+        lines.setdefault(d.reference, []).append(line + (f" ({remark})" if remark else ""))
     return lines
 
 
@@ -99,9 +125,13 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.has_sampled_psnr:
         console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
     print_table(*model_table(evaluation))
-    for reference, lines in difference_lines(evaluation).items():
+    console.print(f"{COST}\n", soft_wrap=True)
+    differences = difference_lines(evaluation)
+    for reference, lines in differences.items():
         console.print(f"bits/dim more than {reference}, ± paired s.e.:")
-        console.print("\n".join(f"  {line}" for line in lines))
+        console.print("\n".join(f"  {line}" for line in lines), soft_wrap=True)
+    if differences:
+        console.print(f"{ONE_TRAINING}\n", soft_wrap=True)
     if evaluation.coding:
         console.print("codes as bytes, labels as said:", soft_wrap=True)
         console.print("\n".join(f"  {proof_line(proof)}" for proof in evaluation.coding), soft_wrap=True)
@@ -115,6 +145,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         console.print()
         console.print(evaluation.samples_title, soft_wrap=True)
         print_table(*sample_table(evaluation))
+        console.print(bias_line(evaluation), soft_wrap=True)
 
 
 def print_table(headings: list[str], rows: list[list[str]]) -> None:

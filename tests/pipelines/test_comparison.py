@@ -179,6 +179,23 @@ def test_the_number_that_a_training_goes_by_is_looked_at() -> None:
     assert validation_fall(rows) == pytest.approx(0.5)
 
 
+def test_the_legend_names_sizes_and_times_that_are_more_than_a_tenth_apart() -> None:
+    """Equal steps are not equal sizes: a reader of a difference learns of what stands on either side."""
+    reference = compared_row(REFERENCE, REFERENCE, [0.0])
+    small = [replace(s, row=replace(s.row, parameters=1000, train_seconds=5.4)) for s in VAE]
+    slow = [replace(s, row=replace(s.row, bound="iwae", parameters=1300, train_seconds=5.6)) for s in VAE]
+    alone = _scored(None, model="ae", kind="ae", bound=None, prior=None, parameters=1)  # compared with nothing
+    rows = (reference, *(compared_row(each, REFERENCE, [0.0]) for each in (small, slow, [alone, alone])))
+    (line,) = [line for line in legend_lines(_comparison(*rows)) if line.startswith("not of the size")]
+    assert line == (
+        "not of the size or time of vq-vae (ema), learned prior: vae, ELBO: 1,000 parameters against 1,234; "
+        "vae, IWAE-8: 6 s of training against 5"
+    )
+    both = [replace(s, row=replace(s.row, parameters=2468, train_seconds=50.0)) for s in VAE]
+    rows = (reference, compared_row(both, REFERENCE, [0.0]))
+    assert "2,468 parameters against 1,234, 50 s of training against 5" in "\n".join(legend_lines(_comparison(*rows)))
+
+
 def test_table_marks_undertrained_rows_and_says_what_it_shows() -> None:
     reference = compared_row(REFERENCE, REFERENCE, [0.02, 0.0])
     given = [replace(scored, row=replace(scored.row, model="cvae", kind="cvae", labels="given")) for scored in VAE]
@@ -205,11 +222,15 @@ def test_table_marks_undertrained_rows_and_says_what_it_shows() -> None:
         "given label:",
         "more than 2%",
         "?: ",
+        "seconds are those of the machine that trained",
     ):
         assert words in said
     assert "published" not in said
+    assert "not of the size" not in said
+    assert "one seed" not in said
     plain = "\n".join(legend_lines(_comparison(reference, seeds=(0,), reference=None)))
-    assert plain == ""
+    assert plain.startswith("one seed, so one training of each model")
+    assert "more:" not in plain
 
 
 def test_title_promises_no_bits_where_there_are_none() -> None:

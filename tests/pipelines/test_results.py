@@ -149,16 +149,43 @@ def test_differences_stand_under_the_row_they_are_paired_with(capsys: pytest.Cap
             assert text.index(f"more than {heading}" if text is out else f"<b>{heading}</b>") < text.index(line[0])
 
 
+def test_a_difference_names_sizes_and_times_that_are_more_than_a_tenth_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    vae = replace(VAE, parameters=780_000, train_seconds=2011.0)
+    learned = replace(LEARNED, parameters=1_810_000, train_seconds=2111.0)
+    difference = PairedDifference(learned.name, vae.name, 0.0108, 0.0003)
+    evaluation = _evaluation(learned, vae, paired_differences=(difference,))
+    line = "vae, IWAE-64: +0.0108 ± 0.0003 (780,000 parameters against 1,810,000)"
+    assert difference_lines(evaluation) == {learned.name: [line]}
+    slow = _evaluation(
+        learned, replace(vae, parameters=1_700_000, train_seconds=900.0), paired_differences=(difference,)
+    )
+    assert difference_lines(slow)[learned.name][0].endswith("± 0.0003 (900 s of training against 2,111)")
+    print_evaluation(evaluation)
+    out, page = capsys.readouterr().out, results_section(evaluation, sampled=False)
+    for text in (out, page):
+        assert line in text
+        assert "is over items, of one training each" in text
+        assert "beside whatever else it did" in text
+    print_evaluation(_evaluation(learned))
+    assert "one training each" not in capsys.readouterr().out
+
+
 def test_scores_of_samples_stand_in_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = _evaluation(LEARNED, VAE, sample_scores=SCORES)
     headings, cells = sample_table(evaluation)
-    assert cells == [["vq-vae-loss", "500", "7.125", "3.167", "78.3%"], ["vae", "500", "108.500", "3.167", "-"]]
+    assert cells == [
+        ["vq-vae-loss", "500", "10,000", "7.125", "3.167", "78.3%"],
+        ["vae", "500", "10,000", "108.500", "3.167", "-"],
+    ]
     title = "Fréchet distance in the features of a classifier trained on digits (accuracy 99.7%)"
     print_evaluation(evaluation)
     out, page = capsys.readouterr().out, samples_section(evaluation)
     for text in (out, page):
         assert title in text
         assert all(cell in text for row in cells for cell in row)
+        assert "biased upwards, the more the fewer they are: here 500 samples and 10,000 test images" in text
     assert all(heading in page for heading in headings)
     assert samples_section(_evaluation(LEARNED)) == ""
     print_evaluation(_evaluation(LEARNED))
