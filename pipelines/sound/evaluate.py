@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from stage1_vqvae import SoundVQVAE
-from twostage.audio import AudioDataset
+from twostage.audio import AudioDataset, AudioSplit
 from twostage.audio.spectral import log_mel_settings
 from twostage.data.listing import show
 from twostage.distributed import leave
 from twostage.errors import RunError
 from twostage.progress import say
+from twostage.sound_likelihood import SAMPLE_LEVELS
 
 from ..commands import Evaluate
 from ..device import pick_device, use_threads
@@ -20,9 +21,9 @@ from .bits import ratio_error
 from .code_meaning import CodeMeaning, code_meaning
 from .data import load_sound
 from .extract import extract_sound_codes, lengths_of, speakers_of
-from .lossless import flac_bits
+from .lossless import flac_size, flac_sizes
 from .models import sound_stage1
-from .results import Flac, SoundEvaluation, print_sound_evaluation
+from .results import FLAC_FRAMES, Flac, SoundEvaluation, print_sound_evaluation
 from .scoring import ScoredSound, SoundScoring
 
 
@@ -46,6 +47,34 @@ def _paired(scored: list[ScoredSound], samples: list[int]) -> tuple[PairedDiffer
             )
         )
     return tuple(differences)
+
+
+def _flac(data: AudioSplit, sample_rate_hz: int) -> tuple[Flac, np.ndarray]:
+    """What FLAC makes of a split, and the bits of the frames of every recording, `[N]`."""
+    sizes, joined = flac_sizes(data.recordings(), sample_rate_hz), flac_size(data.samples, sample_rate_hz)
+    flac = Flac(
+        bits_per_sample=float(sizes.file_bits.sum() / len(data.samples)),
+        joined_bits_per_sample=joined.file_bits / len(data.samples),
+        frames_bits_per_sample=float(sizes.frame_bits.sum() / len(data.samples)),
+    )
+    return flac, sizes.frame_bits
+
+
+def _beside_flac(scored: list[ScoredSound], frame_bits_N: np.ndarray, samples_N: np.ndarray) -> list[PairedDifference]:
+    """Every row of 16-bit levels against the FLAC frames of the same recordings."""
+    differences = []
+    for each in scored:
+        if each.row.alphabet == SAMPLE_LEVELS:
+            delta_N = each.bits - frame_bits_N
+            differences.append(
+                PairedDifference(
+                    reference=FLAC_FRAMES,
+                    other=each.row.name,
+                    bits_per_dim=float(delta_N.sum() / samples_N.sum()),
+                    standard_error=ratio_error(delta_N, samples_N),
+                )
+            )
+    return differences
 
 
 def _meaning(run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, split: str) -> CodeMeaning:
@@ -111,6 +140,7 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
     if not leave():
         return None
     data, mel = dataset.split(split), log_mel_settings(dataset.sample_rate_hz)
+    flac, frame_bits_N = _flac(data, dataset.sample_rate_hz)
     evaluation = SoundEvaluation(
         recipe=run.recipe.name,
         dataset=dataset.name,
@@ -121,13 +151,12 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
         seed=run.recipe.seed,
         log_mel=f"natural logarithm of power, {mel.mels} mels, {mel.n_fft}-sample windows every {mel.hop}",
         wrong_log_mel_l1=float(scoring.wrong.mean()),
-        flac=Flac(
-            bits_per_sample=sum(flac_bits(item, dataset.sample_rate_hz) for item in data.recordings())
-            / len(data.samples),
-            joined_bits_per_sample=flac_bits(data.samples, dataset.sample_rate_hz) / len(data.samples),
-        ),
+        flac=flac,
         rows=tuple(each.row for each in scored),
-        paired_differences=_paired(scored, data.lengths.tolist()),
+        paired_differences=(
+            *_paired(scored, data.lengths.tolist()),
+            *_beside_flac(scored, frame_bits_N, data.lengths),
+        ),
         meanings=meanings,
     )
     path = run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")

@@ -16,9 +16,13 @@ from twostage.errors import RunError
 from ..console import Output
 from ..result_tables import number, print_table
 from ..results import PairedDifference
+from ..sizes import COST, ONE_TRAINING, size_remark
 from .code_meaning import CodeMeaning, meaning_table
 
 SCHEMA_VERSION = 1
+FLAC_FRAMES = "FLAC, frames of a file each"
+"""The row of the table that models are compared with."""
+FLAC_FILES = "FLAC, a file each"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class SoundRow:
     stage1_sha256: str
     prior_sha256: str | None
     decoder_sha256: str | None
+    rate_given: str | None = None
+    """What the prior is told, and the rate is given: `label`, `speaker`, `label and speaker` or `nothing`. Its own bits
+    are paid under `label_bits_per_dim`. None in files of an earlier version."""
+    distortion_given: str | None = None
+    """What the decoder is told beside codes or latents: `speaker` or `nothing`; paid as well."""
     psnr_db: None = None
     """There is none of sound, whose phase no decoder can know; the key is that of every evaluation.json."""
 
@@ -87,9 +96,11 @@ class Flac:
     """The same files as FLAC, 16 bits."""
 
     bits_per_sample: float
-    """A file per recording, headers included, as they are."""
+    """A file per recording, metadata included, as they are."""
     joined_bits_per_sample: float
-    """All recordings in one stream: without the headers."""
+    """All recordings in one stream, which has the metadata once."""
+    frames_bits_per_sample: float | None = None
+    """A file per recording, frames alone: what models are compared with. None in files of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +173,11 @@ def _by_alphabet(evaluation: SoundEvaluation, heading: str) -> dict[str, int]:
 
 
 def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the bits of every row, and FLAC's."""
+    """Headings and cells of the bits of every row, and of FLAC."""
     distortion = _by_alphabet(evaluation, "distortion")
     headings = [
-        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", *distortion, "codes", "length",
-        "labels", "log-mel", "of wrong",
+        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", *distortion, "given", "codes",
+        "given", "length", "labels", "log-mel", "of wrong",
     ]  # fmt: skip
     cells = [
         [
@@ -175,7 +186,9 @@ def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
             number(row.bits_per_dim if row.alphabet == 256 else None, 4),
             number(row.standard_error, 4),
             *(number(row.distortion_bits_per_dim if row.alphabet == each else None, 4) for each in distortion.values()),
+            row.distortion_given or "-",
             number(row.rate_bits_per_dim, 4),
+            row.rate_given or "-",
             number(row.length_bits_per_dim, 4),
             number(row.label_bits_per_dim, 4),
             number(row.log_mel_l1, 3),
@@ -184,8 +197,10 @@ def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
         for row in evaluation.rows
     ]
     nothing = ["-"] * (len(headings) - 2)
-    cells.append(["FLAC, a file each", number(evaluation.flac.bits_per_sample, 4), *nothing])
-    cells.append(["FLAC, one stream", number(evaluation.flac.joined_bits_per_sample, 4), *nothing])
+    flac = evaluation.flac
+    cells.append([FLAC_FRAMES, number(flac.frames_bits_per_sample, 4), *nothing])
+    cells.append([FLAC_FILES, number(flac.bits_per_sample, 4), *nothing])
+    cells.append(["FLAC, one stream", number(flac.joined_bits_per_sample, 4), *nothing])
     return headings, cells
 
 
@@ -221,8 +236,12 @@ def notes(evaluation: SoundEvaluation) -> list[str]:
     return [
         f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions; of wrong: over the "
         f"{evaluation.wrong_log_mel_l1:.3f} of another recording",
-        "length: number of codes and of samples in the last one; labels: label and speaker at their training "
-        "frequencies, where a prior or decoder is told them; codes: bits of the codes alone",
+        "distortion, given; codes, given: bits of the samples and of the codes alone, and what decoder and prior are "
+        "told of a recording beside them; labels: what is told, at its training frequencies; length: number of codes "
+        "and of samples in the last one; total: all of them",
+        "bits/code: codes, given the same; bits/s: codes, length and labels",
+        COST,
+        f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it",
         "shuffled codes: distortion with the codes of another recording",
     ]
 
@@ -243,9 +262,14 @@ def print_sound_evaluation(evaluation: SoundEvaluation) -> None:
 
 
 def difference_lines(evaluation: SoundEvaluation) -> list[str]:
-    """A line on every row that was paired with the reference."""
-    return [
-        f"{d.other}: {number(d.bits_per_dim, 4, '+')} ± {number(d.standard_error, 4)} bits/sample more than "
-        f"{d.reference}"
-        for d in evaluation.paired_differences
-    ]
+    """A line on every row that was paired with another or with FLAC, and on what their standard errors leave out."""
+    rows = {row.name: row for row in evaluation.rows}
+    lines = []
+    for d in evaluation.paired_differences:
+        both = d.other in rows and d.reference in rows
+        remark = size_remark(rows[d.other], rows[d.reference]) if both else ""
+        lines.append(
+            f"{d.other}: {number(d.bits_per_dim, 4, '+')} ± {number(d.standard_error, 4)} bits/sample more than "
+            f"{d.reference}" + (f" ({remark})" if remark else "")
+        )
+    return [*lines, ONE_TRAINING] if lines else []

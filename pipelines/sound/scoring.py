@@ -97,6 +97,12 @@ class SoundScoring:
             self.data.speakers if speakers else np.zeros_like(self.data.speakers),
         )
 
+    def _told(self, *, label: bool, speaker: bool) -> str:
+        """What of a recording is told, in words."""
+        told = ["label"] if label and self.dataset.classes else []
+        told += ["speaker"] if speaker and self.dataset.speakers else []
+        return " and ".join(told) or "nothing"
+
     def score(self, name: str, stage1: LoadedSound) -> list[ScoredSound]:
         """Every row of a model."""
         if isinstance(stage1.model, SoundVAE):
@@ -185,6 +191,8 @@ class SoundScoring:
                         stage1_sha256=stage1.sha256,
                         prior_sha256=rate.sha256,
                         decoder_sha256=None if each is None else each.sha256,
+                        rate_given=self._told(label=rate.told, speaker=rate.told),
+                        distortion_given=self._told(label=False, speaker=model.speakers > 0),
                     )
                 )
         return scored
@@ -281,6 +289,8 @@ class SoundScoring:
             "stage1_sha256": stage1.sha256,
             "prior_sha256": None,
             "decoder_sha256": None,
+            "rate_given": "nothing",
+            "distortion_given": self._told(label=False, speaker=model.speakers > 0),
         }
         return [
             self._row(distortion=bits.distortion, rate=bits.rate, bound="elbo", **shared),

@@ -18,6 +18,8 @@ from twostage.codes import load_codes
 from twostage_pipelines.cli import main
 from twostage_pipelines.sound.evaluate import warn_of_unheard
 from twostage_pipelines.sound.files import write_wav
+from twostage_pipelines.sound.lossless import flac_sizes
+from twostage_pipelines.sound.results import SoundEvaluation, difference_lines, print_sound_evaluation
 
 TINY = """
 [data]
@@ -144,6 +146,46 @@ def test_every_part_of_the_bits_is_in_the_total(run: Path) -> None:
     assert uniform["rate_bits_per_dim"] == pytest.approx((-(-lengths // 64)).sum() * 4 / lengths.sum())
     learned = next(row for row in found["rows"] if row["prior"] == "learned")
     assert learned["label_bits_per_dim"] * found["dims"] / found["items"] == pytest.approx(np.log2(15), abs=1e-6)
+
+
+def test_rows_say_what_their_bits_are_given(run: Path) -> None:
+    """A learned prior is told label and speaker, the others nothing; every decoder is told the speaker."""
+    for row in evaluation(run)["rows"]:
+        assert row["distortion_given"] == "speaker"
+        assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
+    report = (run / "report.html").read_text()
+    assert "label and speaker" in report
+    assert "what decoder and prior are told of a recording beside them" in report
+
+
+def test_models_are_compared_with_the_frames_of_flac_and_not_with_its_files(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, test = evaluation(run), load_synthetic_vowels().test
+    sizes = flac_sizes(test.recordings(), 8000)
+    flac = found["flac"]
+    assert flac["bits_per_sample"] == pytest.approx(sizes.file_bits.sum() / found["dims"])
+    assert flac["frames_bits_per_sample"] == pytest.approx(sizes.frame_bits.sum() / found["dims"])
+    beside = [each for each in found["paired_differences"] if each["reference"] == "FLAC, frames of a file each"]
+    assert len(beside) == len(found["rows"])
+    for difference, row in zip(beside, found["rows"], strict=True):
+        expected = row["bits_per_dim"] - flac["frames_bits_per_sample"]
+        assert difference["bits_per_dim"] == pytest.approx(expected, abs=1e-9)
+        assert difference["standard_error"] > 0
+    read = SoundEvaluation.read(run / "evaluation.json")
+    print_sound_evaluation(read)
+    out, report = capsys.readouterr().out, (run / "report.html").read_text()
+    whole, frames = f"{flac['bits_per_sample']:.4f}", f"{flac['frames_bits_per_sample']:.4f}"
+    for text in (out, report):
+        assert whole in text
+        assert frames in text
+        assert "bits/sample more than FLAC, frames of a file each" in text
+        assert "is over items, of one training each" in text
+    # The WaveNet decoder and its training come on top of all that the reference needs.
+    (line,) = [line for line in difference_lines(read) if line.startswith("vq-vae (ema), WaveNet decoder, learned")][:1]
+    sized = {row.name: row.parameters for row in read.rows}
+    reference, other = (f"{sized[name]:,}" for name in ("vq-vae (ema), learned prior", line.split(":")[0]))
+    assert f"({other} parameters against {reference}" in line
 
 
 def test_training_again_does_nothing_and_other_settings_are_refused(
