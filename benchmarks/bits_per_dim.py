@@ -15,6 +15,10 @@ from pathlib import Path
 
 import torch
 
+from twostage_pipelines.result_tables import difference_lines
+from twostage_pipelines.results import Evaluation
+from twostage_pipelines.sizes import ONE_TRAINING
+
 
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
@@ -51,10 +55,12 @@ def main() -> None:
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for row in evaluation["rows"]:
         print("| " + " | ".join(_cell(row[column]) for column in columns) + " |")
-    for reference in dict.fromkeys(d["reference"] for d in evaluation["paired_differences"]):
+    differences = difference_lines(Evaluation.read(run / "evaluation.json"))
+    for reference, lines in differences.items():
         print(f"\nAgainst {reference}, bits/dim more, paired standard error:\n")
-        for d in (d for d in evaluation["paired_differences"] if d["reference"] == reference):
-            print(f"- {d['other']}: {d['bits_per_dim']:+.4f} ± {_cell(d['standard_error'])}")
+        print("\n".join(f"- {line}" for line in lines))
+    if differences:
+        print(f"\n{ONE_TRAINING}")
     for score in evaluation.get("sample_scores", []):
         print("\nSamples: " + ", ".join(f"{key} {_cell(value)}" for key, value in score.items()))
     # Where the data lay is of no use elsewhere; their digest is in every checkpoint.

@@ -44,5 +44,7 @@ def size_remark(own: Sized, reference: Sized) -> str:
     if apart(own.parameters, reference.parameters):
         parts.append(f"{own.parameters:,} parameters against {reference.parameters:,}")
     if apart(own.train_seconds, reference.train_seconds):
-        parts.append(f"{own.train_seconds:,.0f} s of training against {reference.train_seconds:,.0f}")
+        digits = 0 if min(own.train_seconds, reference.train_seconds) >= 10 else 1
+        times = (f"{seconds:,.{digits}f}" for seconds in (own.train_seconds, reference.train_seconds))
+        parts.append("{} s of training against {}".format(*times))
     return ", ".join(parts)

@@ -176,8 +176,8 @@ def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
     """Headings and cells of the bits of every row, and of FLAC."""
     distortion = _by_alphabet(evaluation, "distortion")
     headings = [
-        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", *distortion, "given", "codes",
-        "given", "length", "labels", "log-mel", "of wrong",
+        "model, decoder, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", *distortion, "decoder told",
+        "codes", "prior told", "length", "labels", "log-mel", "of wrong",
     ]  # fmt: skip
     cells = [
         [
@@ -236,10 +236,10 @@ def notes(evaluation: SoundEvaluation) -> list[str]:
     return [
         f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions; of wrong: over the "
         f"{evaluation.wrong_log_mel_l1:.3f} of another recording",
-        "distortion, given; codes, given: bits of the samples and of the codes alone, and what decoder and prior are "
-        "told of a recording beside them; labels: what is told, at its training frequencies; length: number of codes "
-        "and of samples in the last one; total: all of them",
-        "bits/code: codes, given the same; bits/s: codes, length and labels",
+        "distortion: bits of the samples given the codes and what the decoder is told; codes: bits of the codes alone, "
+        "given what the prior is told; labels: what is told, at its training frequencies; length: number of codes and "
+        "of samples in the last one; total: all of them",
+        "bits/code: codes, given what the prior is told; bits/s: codes, length and labels",
         COST,
         f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it",
         "shuffled codes: distortion with the codes of another recording",

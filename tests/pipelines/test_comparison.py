@@ -189,11 +189,13 @@ def test_the_legend_names_sizes_and_times_that_are_more_than_a_tenth_apart() -> 
     (line,) = [line for line in legend_lines(_comparison(*rows)) if line.startswith("not of the size")]
     assert line == (
         "not of the size or time of vq-vae (ema), learned prior: vae, ELBO: 1,000 parameters against 1,234; "
-        "vae, IWAE-8: 6 s of training against 5"
+        "vae, IWAE-8: 5.6 s of training against 5.0"
     )
     both = [replace(s, row=replace(s.row, parameters=2468, train_seconds=50.0)) for s in VAE]
     rows = (reference, compared_row(both, REFERENCE, [0.0]))
-    assert "2,468 parameters against 1,234, 50 s of training against 5" in "\n".join(legend_lines(_comparison(*rows)))
+    assert "2,468 parameters against 1,234, 50.0 s of training against 5.0" in "\n".join(
+        legend_lines(_comparison(*rows))
+    )
 
 
 def test_table_marks_undertrained_rows_and_says_what_it_shows() -> None:
