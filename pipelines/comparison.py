@@ -20,7 +20,7 @@ from twostage.metrics import UNDERTRAINED_FALL
 from .bits import standard_error
 from .console import Output
 from .figures import RatePoint, rate_distortion
-from .result_tables import GIVEN_LABEL, SAMPLED_PSNR, number, print_table
+from .result_tables import GIVEN_LABEL, MARGINALISED, SAMPLED_PSNR, number, print_table
 from .scoring import Scored
 from .sizes import COST, size_remark
 
@@ -252,6 +252,8 @@ def legend_lines(comparison: Comparison) -> list[str]:
         )
         lines += _size_lines(comparison)
     lines.append(COST)
+    if any(row.labels == "marginalised" for row in rows):
+        lines.append(MARGINALISED)
     if any(row.labels == "given" for row in rows):
         lines.append(GIVEN_LABEL)
     if any(row.psnr_of == "sample" for row in rows):

@@ -33,7 +33,15 @@ from .latent_report import (
 from .models import LoadedStage1
 from .page import image, page, table
 from .pictures import display_scale, png
-from .result_tables import GIVEN_LABEL, bias_line, difference_lines, model_table, sample_table, score_table
+from .result_tables import (
+    GIVEN_LABEL,
+    MARGINALISED,
+    bias_line,
+    difference_lines,
+    model_table,
+    sample_table,
+    score_table,
+)
 from .results import Evaluation
 from .run import Run, is_finished
 from .sheets import ReferenceImages, Sheet, model_sheets, reference_images
@@ -57,6 +65,8 @@ def results_section(evaluation: Evaluation, *, sampled: bool) -> str:
         if evaluation.has_bits
         else "there is no mass function over levels to measure"
     )
+    if evaluation.has_marginalised_labels:
+        meaning += f". {MARGINALISED[0].upper()}{MARGINALISED[1:]}"
     if evaluation.has_given_labels:
         meaning += f". {GIVEN_LABEL[0].upper()}{GIVEN_LABEL[1:]}"
     intro = f"{evaluation.title}; {meaning}. PSNR is of {psnr}."

@@ -17,6 +17,9 @@ def number(value: float | None, digits: int, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.{digits}f}"
 
 
+MARGINALISED = (
+    "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
+)
 GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
 
 
@@ -120,6 +123,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console = Output(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
     print_table(*score_table(evaluation))
+    if evaluation.has_marginalised_labels:
+        console.print(f"{MARGINALISED}\n", soft_wrap=True)
     if evaluation.has_given_labels:
         console.print(f"{GIVEN_LABEL}\n", soft_wrap=True)
     if evaluation.has_sampled_psnr:

@@ -143,6 +143,11 @@ class Evaluation:
         return any(row.labels == "given" and row.bits_per_dim is not None for row in self.rows)
 
     @property
+    def has_marginalised_labels(self) -> bool:
+        """Whether any row's rate is summed over the labels that its prior is told."""
+        return any(row.labels == "marginalised" for row in self.rows)
+
+    @property
     def has_sampled_psnr(self) -> bool:
         """Whether a PSNR of the table is marked as one of sampled images."""
         return any(row.psnr_of == "sample" and row.psnr_db is not None for row in self.rows)

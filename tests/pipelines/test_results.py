@@ -172,6 +172,14 @@ def test_a_difference_names_sizes_and_times_that_are_more_than_a_tenth_apart(
     assert "one training each" not in capsys.readouterr().out
 
 
+def test_a_rate_over_all_labels_says_that_it_is_given_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for labels, said in (("marginalised", True), ("none", False)):
+        evaluation = _evaluation(replace(LEARNED, labels=labels))
+        print_evaluation(evaluation)
+        for text in (capsys.readouterr().out, results_section(evaluation, sampled=False)):
+            assert ("no bits are given one" in text) == said
+
+
 def test_scores_of_samples_stand_in_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = _evaluation(LEARNED, VAE, sample_scores=SCORES)
     headings, cells = sample_table(evaluation)
