@@ -123,10 +123,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console = Output(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
     print_table(*score_table(evaluation))
-    if evaluation.has_marginalised_labels:
-        console.print(f"{MARGINALISED}\n", soft_wrap=True)
     if evaluation.has_given_labels:
         console.print(f"{GIVEN_LABEL}\n", soft_wrap=True)
+    if evaluation.has_marginalised_labels:
+        console.print(f"{MARGINALISED}\n", soft_wrap=True)
     if evaluation.has_sampled_psnr:
         console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
     print_table(*model_table(evaluation))
