@@ -126,31 +126,37 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.has_given_labels:
         console.print(f"{GIVEN_LABEL}\n", soft_wrap=True)
     if evaluation.has_marginalised_labels:
-        console.print(f"{MARGINALISED}\n", soft_wrap=True)
+        _print_wrapped(console, f"{MARGINALISED}\n")
     if evaluation.has_sampled_psnr:
         console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
     print_table(*model_table(evaluation))
-    console.print(f"{COST}\n", soft_wrap=True)
+    _print_wrapped(console, f"{COST}\n")
     differences = difference_lines(evaluation)
     for reference, lines in differences.items():
         console.print(f"bits/dim more than {reference}, ± paired s.e.:")
-        console.print("\n".join(f"  {line}" for line in lines), soft_wrap=True)
+        for line in lines:
+            _print_wrapped(console, line, indent="  ")
     if differences:
-        console.print(f"{ONE_TRAINING}\n", soft_wrap=True)
+        _print_wrapped(console, f"{ONE_TRAINING}\n")
     if evaluation.coding:
         console.print("codes as bytes, labels as said:", soft_wrap=True)
         console.print("\n".join(f"  {proof_line(proof)}" for proof in evaluation.coding), soft_wrap=True)
     if evaluation.diagnoses:
         console.print("diagnosis:")
         for found in evaluation.diagnoses:
-            text = f"{found.model}: {' '.join(found.sentences)}"
-            wrapped = textwrap.fill(text, console.width, initial_indent="  ", subsequent_indent="    ")
-            console.print(wrapped, soft_wrap=True)
+            _print_wrapped(console, f"{found.model}: {' '.join(found.sentences)}", indent="  ")
     if evaluation.sample_scores:
         console.print()
         console.print(evaluation.samples_title, soft_wrap=True)
         print_table(*sample_table(evaluation))
-        console.print(bias_line(evaluation), soft_wrap=True)
+        _print_wrapped(console, bias_line(evaluation))
+
+
+def _print_wrapped(console: Output, text: str, *, indent: str = "") -> None:
+    """Prose as wide as the terminal, further lines indented; a line break at the end of the text stays."""
+    further = f"{indent}  " if indent else ""
+    wrapped = textwrap.fill(text, console.width, initial_indent=indent, subsequent_indent=further)
+    console.print(wrapped + ("\n" if text.endswith("\n") else ""), soft_wrap=True)
 
 
 def print_table(headings: list[str], rows: list[list[str]]) -> None:
