@@ -188,6 +188,17 @@ def test_models_are_compared_with_the_frames_of_flac_and_not_with_its_files(
     assert f"({other} parameters against {reference}" in line
 
 
+def test_a_file_from_before_frames_and_what_is_told_is_read(run: Path, tmp_path: Path) -> None:
+    found = evaluation(run)
+    del found["flac"]["frames_bits_per_sample"]
+    for row in found["rows"]:
+        del row["rate_given"], row["distortion_given"]
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(found))
+    print_sound_evaluation(SoundEvaluation.read(path))
+    assert SoundEvaluation.read(path).flac.frames_bits_per_sample is None
+
+
 def test_training_again_does_nothing_and_other_settings_are_refused(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
