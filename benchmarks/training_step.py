@@ -206,7 +206,7 @@ def our_training(dataset: ImageDataset, folder: Path) -> tuple[Fit, VQVAE]:
         evaluation_batch_size=recipe.evaluation.batch_size,
         seed=recipe.seed,
     )
-    budget, device = recipe.codebook_training, torch.device("cpu")
+    budget, device = replace(recipe.codebook_training, precision="bf16-forced"), torch.device("cpu")
     fit = Fit(task, folder=folder, budget=budget, seed=recipe.seed, record={}, device=device)
     task.start()
     model.train()

@@ -27,6 +27,10 @@ _REPLACED_TENSORS = 1000
 """Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
 _DERIVED_VALUES = 1 << 20
 """Of tables that a model makes for itself and does not store, such as the levels of samples."""
+_LENGTH_AT = {torch.arange: 0, torch.hann_window: 0, torch.linspace: 2}
+"""Place of the length among the arguments of constructors of vectors."""
+_LIKE_FIRST = ("zeros_like", "mul", "__mul__", "__rmul__", "eq", "__eq__")
+"""Functions whose result has the shape of the first argument where the second is a number."""
 
 Kind = Literal["vq-vae", "ae", "vae", "cvae", "vimco"]
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
@@ -170,18 +174,13 @@ class _ShapesOnly(TorchFunctionMode):
     On its meta device torch does these things by way of torch._dynamo, whose import takes half as long as all of torch.
     """
 
-    _LENGTH = {torch.arange: 0, torch.hann_window: 0, torch.linspace: 2}
-    """Place of the length among the arguments."""
-    _LIKE_FIRST = ("zeros_like", "mul", "__mul__", "__rmul__", "eq", "__eq__")
-    """With a number for the second argument the result has the shape of the first."""
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, func.__name__
-        if func in self._LENGTH:
-            return torch.empty(args[self._LENGTH[func]])
+        if func in _LENGTH_AT:
+            return torch.empty(args[_LENGTH_AT[func]])
         if func is torch.randn:
             return torch.empty(*args)
-        if name in self._LIKE_FIRST or (name.endswith("_") and not name.endswith("__")):
+        if name in _LIKE_FIRST or (name.endswith("_") and not name.endswith("__")):
             return args[0] if args else kwargs["tensor"]  # as torch.nn.init names it
         return None if name == "__setitem__" else func(*args, **kwargs)
 
