@@ -37,6 +37,7 @@ from stage1_vqvae.training import CodebookTask
 from stage1_vqvae.training_images import TrainingImages
 from twostage.config.load import load_recipe
 from twostage.data import ImageDataset, Split, load_dataset
+from twostage.precision import Setting
 from twostage.training import Fit, seed_step
 from twostage_pipelines.models import build_stage1, model_spec, stage1_architecture
 
@@ -192,8 +193,8 @@ def synthetic() -> ImageDataset:
     return ImageDataset(name="noise", levels=LEVELS, classes=(), train=part, validation=part, test=part)
 
 
-def our_training(dataset: ImageDataset, folder: Path) -> tuple[Fit, VQVAE]:
-    """The recipe's codebook training, k-means start included, ready for its first step."""
+def our_training(dataset: ImageDataset, folder: Path, precision: Setting = "bf16-forced") -> tuple[Fit, VQVAE]:
+    """The recipe's codebook training in that precision, k-means start included, ready for its first step."""
     recipe = load_recipe("mnist")
     seed_step(recipe.seed, 0)
     model = build_stage1("vq-vae", stage1_architecture(model_spec("vq-vae", recipe), recipe, dataset))
@@ -206,7 +207,7 @@ def our_training(dataset: ImageDataset, folder: Path) -> tuple[Fit, VQVAE]:
         evaluation_batch_size=recipe.evaluation.batch_size,
         seed=recipe.seed,
     )
-    budget, device = recipe.codebook_training, torch.device("cpu")
+    budget, device = replace(recipe.codebook_training, precision=precision), torch.device("cpu")
     fit = Fit(task, folder=folder, budget=budget, seed=recipe.seed, record={}, device=device)
     task.start()
     model.train()

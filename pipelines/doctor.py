@@ -22,8 +22,6 @@ from twostage.errors import RunError
 from .commands import Doctor
 
 _LOW_DISK_BYTES = 2 * 2**30
-# bf16 autocast is quicker than fp32 only where the CPU multiplies bf16 itself.
-_BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def examine() -> Iterator[Finding]:
     if not isinstance(torch, str):
         yield _device(torch)
         yield Finding("CPU", f"{_usable_cores()} cores usable, {torch.get_num_threads()} torch threads")
-    yield Finding("bf16 on CPU", bf16_support(_cpu_flags()))
+        yield from _bf16(torch)
     yield _disk(Path.cwd())
 
 
@@ -81,12 +79,13 @@ def torchaudio_finding(load: Callable[[str], Any] = import_module) -> Finding:
     return Finding("torchaudio", str(module.__version__))
 
 
-def bf16_support(flags: frozenset[str]) -> str:
-    """What `precision = "bf16"` is worth on a CPU with these flags of /proc/cpuinfo."""
-    if not flags:
-        return "unknown: this system does not list CPU flags"
-    names = [name for flag, name in _BF16_FLAGS.items() if flag in flags]
-    return f"in hardware ({', '.join(names)})" if names else "not in hardware: train in fp32"
+def _bf16(torch: Any) -> Iterator[Finding]:
+    """What trainings with `precision = "auto"` choose, by the same function."""
+    from twostage.precision import bf16_on
+
+    for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        bf16 = bf16_on(torch.device(kind))
+        yield Finding(f"bf16 on {kind.upper()}", f"{bf16}: precision auto is {'bf16' if bf16.native else 'fp32'}")
 
 
 def _try_import(name: str) -> Any:
@@ -125,15 +124,6 @@ def _device(torch: Any) -> Finding:
 def _usable_cores() -> int:
     """Cores this process may run on; fewer than the machine's inside most containers."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    found = (line.partition(":")[2].split() for line in lines if line.split(":")[0].strip() in ("flags", "Features"))
-    return frozenset(next(found, []))
 
 
 def _disk(folder: Path) -> Finding:

@@ -22,6 +22,7 @@ from twostage.config.schema import (
     WaveNetPriorConfig,
 )
 from twostage.errors import UsageError
+from twostage.precision import asked_precision, recorded_precision
 from twostage.progress import say
 from twostage.training_state import recorded_state
 
@@ -109,7 +110,7 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resum
     own = {job.folder for job in jobs}
     for job in [*jobs, *_existing(run, dataset)]:
         record = records[job.folder]
-        changes = differences(_completed(record["config"]), job.config) if record is not None else []
+        changes = differences(*_in_plain_precision(record, job)) if record is not None else []
         if job.folder not in own:  # trainings of one run may differ in their seeds
             changes = [line for line in changes if not line.startswith("seed: ")]
         if changes:
@@ -159,6 +160,17 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
         key: {**defaults[key], **value} if key in defaults and isinstance(value, Mapping) else value
         for key, value in config.items()
     }
+
+
+def _in_plain_precision(record: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a record and of a job, with the precision that they come to; `auto` comes to the record's."""
+    before, now = _completed(record["config"]), job.config
+    recorded = recorded_precision(record, default="fp32", folder=job.folder)
+    asked = asked_precision(job.training.precision) or recorded
+    return (
+        {**before, "training": {**before["training"], "precision": recorded}},
+        {**now, "training": {**now["training"], "precision": asked}},
+    )
 
 
 def _short(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.autoencoder import Autoencoder
@@ -26,6 +27,10 @@ _REPLACED_TENSORS = 1000
 """Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
 _DERIVED_VALUES = 1 << 20
 """Of tables that a model makes for itself and does not store, such as the levels of samples."""
+_LENGTH_AT = {torch.arange: 0, torch.hann_window: 0, torch.linspace: 2}
+"""Place of the length among the arguments of constructors of vectors."""
+_LIKE_FIRST = ("zeros_like", "mul", "__mul__", "__rmul__", "eq", "__eq__")
+"""Functions whose result has the shape of the first argument where the second is a number."""
 
 Kind = Literal["vq-vae", "ae", "vae", "cvae", "vimco"]
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
@@ -163,6 +168,23 @@ def load_model(folder: Path, device: torch.device, build: Callable[[dict[str, An
     return Loaded(model=model, checkpoint=checkpoint)
 
 
+class _ShapesOnly(TorchFunctionMode):
+    """Within, the tensors of a model's constructor get their shapes, but nothing is drawn, computed or written.
+
+    On its meta device torch does these things by way of torch._dynamo, whose import takes half as long as all of torch.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, func.__name__
+        if func in _LENGTH_AT:
+            return torch.empty(args[_LENGTH_AT[func]])
+        if func is torch.randn:
+            return torch.empty(*args)
+        if name in _LIKE_FIRST or (name.endswith("_") and not name.endswith("__")):
+            return args[0] if args else kwargs["tensor"]  # as torch.nn.init names it
+        return None if name == "__setitem__" else func(*args, **kwargs)
+
+
 def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise ValueError unless the model has these tensors, before it takes memory: a record may claim any size.
 
@@ -178,7 +200,7 @@ def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torc
 
     handle = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _ShapesOnly():
             model = build()
     finally:
         handle.remove()

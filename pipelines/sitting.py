@@ -17,6 +17,7 @@ from twostage.config.schema import Recipe
 from twostage.distributed import is_first
 from twostage.errors import RunError, UsageError
 from twostage.gradients import check_parts
+from twostage.precision import check_bf16
 from twostage.progress import say
 from twostage.training import CHECKPOINTS_KEPT, Fit, Task, exclusive, seed_step
 
@@ -71,6 +72,9 @@ def prepare(
     check_jobs(run, jobs, dataset, resume)
     where = pick_device(device)
     use_threads(run.recipe.threads)
+    for job in jobs:
+        if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
+            check_bf16(job.training.precision, where, what=job.label)
     plan = [_plan(job, len(dataset.train), size_of) for job in jobs]
     if dry_run:
         counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))

@@ -26,7 +26,6 @@ from .evaluate import evaluate_run
 from .extract import MIRRORED, extract_codes
 from .jobs import Job, Resume, make_job
 from .models import Stage1, build_stage1, model_spec, parameter_count, prior_architecture, stage1_architecture
-from .report import write_report
 from .run import Run
 from .sitting import Sitting, check_codebook_of, fit, prepare
 
@@ -227,4 +226,6 @@ def run_train(command: Train) -> None:
     if sitting is not None:
         train_all(sitting)
         if evaluate_run(run, dataset, device=sitting.device, split="test") is not None:
+            from .report import write_report  # and with it matplotlib, which no other training verb needs
+
             write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

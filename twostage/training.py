@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from twostage.gradients import batch_gradient, batch_noise, check_parts
 from twostage.metrics import Metrics
 from twostage.noise import seed_step
 from twostage.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
+from twostage.precision import bf16_on, chosen_precision, kept_precision
 from twostage.progress import Progress, say
 from twostage.signals import Interrupted, SafePoint
 from twostage.task import StepResult, Task
@@ -87,7 +88,9 @@ class Fit:
         record: Mapping[str, Any],
         device: torch.device,
     ) -> None:
-        self.task, self.folder, self.budget, self.seed, self.device = task, folder, budget, seed, device
+        self.task, self.folder, self.seed, self.device = task, folder, seed, device
+        self.asked_precision = budget.precision
+        self.budget = budget = replace(budget, precision=chosen_precision(budget.precision, device))
         self.record = {
             **record,
             "seed": seed,
@@ -96,6 +99,7 @@ class Fit:
             "processes": world_size(),
             "accumulate": budget.accumulate,
             "compile": budget.compile,
+            "precision": budget.precision,
         }
         check_parts(budget)
         self.optimiser = make_optimiser(task.model, budget)
@@ -144,6 +148,8 @@ class Fit:
                     f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
                     f"the result will differ in the last bits{hides}"
                 )
+        kept = kept_precision(state["record"], self.asked_precision, self.device, folder=self.folder)
+        self.budget, self.record["precision"] = replace(self.budget, precision=kept), kept
         try:
             self.task.model.load_state_dict(checkpoint.tensors["model"])
             load_optimiser(self.optimiser, checkpoint.tensors["optimiser"])
@@ -261,6 +267,8 @@ class Fit:
             with self.safe_point, Progress(label, total=self.budget.steps, done=self.step) as progress:
                 if checkpoint is not None and not self.finished:
                     say(f"{label}: going on from step {self.step}")
+                if checkpoint is None and self.asked_precision == "auto":
+                    say(f"{label}: trains in {self.budget.precision}; {bf16_on(self.device)}")
                 if checkpoint is None:
                     copy_module_from_first(self.task.model)
                     seed_step(self.seed, 0)

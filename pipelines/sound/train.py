@@ -33,7 +33,6 @@ from .models import (
     sound_parameters,
     stage1_architecture,
 )
-from .report import write_sound_report
 
 SoundSitting = Sitting[AudioDataset]
 
@@ -283,4 +282,6 @@ def run_train(command: Train) -> None:
     if sitting is not None:
         train_all_sound(sitting, jobs)
         if evaluate_sound_run(run, dataset, device=sitting.device, split="test") is not None:
+            from .report import write_sound_report  # and with it matplotlib, which no other training verb needs
+
             write_sound_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

@@ -1,6 +1,8 @@
 """Checkpoints whose digests are right and whose record describes another model than their weights are."""
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,22 @@ def test_every_kind_of_other_model_is_loaded_as_it_was(tmp_path: Path) -> None:
             other,
             load_model(tmp_path / name, cpu, lambda record, cls=cls: cls(**as_arguments(record["architecture"]))).model,
         )
+
+
+def test_no_kind_of_model_is_loaded_with_the_help_of_the_compiler(tmp_path: Path) -> None:
+    """Its import takes half as long as all of torch; see what `_ShapesOnly` leaves to torch's meta device."""
+    program = """if True:
+        import pathlib, sys
+        import test_bad_models as loads
+        folder = pathlib.Path(sys.argv[1])
+        for kind in loads.IMAGES:
+            loads.test_every_kind_of_image_model_is_loaded_as_it_was(kind, folder / kind)
+        loads.test_every_kind_of_other_model_is_loaded_as_it_was(folder)
+        print(sorted(sys.modules.keys() & {"torch._dynamo", "sympy"}))
+    """
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    assert done.stdout.strip() == "[]"
 
 
 def _same(one: torch.nn.Module, other: torch.nn.Module) -> None:

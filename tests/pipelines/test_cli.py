@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import pytest
 
+from twostage import precision
 from twostage.config.load import dump_recipe, load_recipe
 from twostage.config.schema import Recipe
 from twostage.errors import DataError, RunError, UsageError
@@ -453,11 +454,10 @@ def test_doctor_fails_when_something_required_is_missing(
     assert "pip install --force-reinstall 'no-such-package>=3'" in shown.err
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"), [({"amx_bf16", "avx2"}, "AMX"), ({"avx2", "sse"}, "not in hardware"), (set(), "unknown")]
-)
-def test_doctor_reads_bf16_from_the_cpu_flags(flags: set[str], said: str) -> None:
-    assert said in doctor.bf16_support(frozenset(flags))
+@pytest.mark.parametrize(("cost", "said"), [(0.65, "0.65 times.* auto is bf16"), (12.3, "12 times.* auto is fp32")])
+def test_doctor_says_what_precision_auto_chooses(cost: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_cost", lambda: cost)
+    assert [finding for finding in doctor.examine() if finding.what == "bf16 on CPU" and re.search(said, finding.found)]
 
 
 def test_recipe_sections_used_as_flags_are_the_schemas_own() -> None:

@@ -169,8 +169,9 @@ class TrainingConfig:
     """Decay of a moving average of the weights, which is what is validated and kept; 0: the weights themselves."""
     patience: int = 0
     """Stop after this many validations in a row without a new best; 0: never before the last step."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the training step (autocast); evaluation is always fp32."""
+    precision: Literal["fp32", "bf16", "auto", "bf16-forced"] = "fp32"
+    """Arithmetic of the training step (autocast); evaluation is always fp32. auto: bf16 where the device computes it
+    itself, otherwise fp32. Where it only emulates bf16, that is refused, and bf16-forced takes many times as long."""
     compile: bool = False
     """Compile the training step (torch.compile): for long trainings; takes a minute, needs a C++ compiler."""
     validate_every: int = 500
