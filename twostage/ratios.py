@@ -2,5 +2,5 @@
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
-    """part / whole; None where either is absent or the whole is zero, which a table shows as a dash and JSON as null."""
+    """part / whole; None where either is absent or the whole is zero: a dash in a table, null in JSON."""
     return None if part is None or whole is None or whole == 0 else float(part / whole)
