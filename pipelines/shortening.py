@@ -7,16 +7,15 @@ refused where it does not fit (`twostage.config.check`). Without torch.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.progress import say
 
-if TYPE_CHECKING:
-    from .commands import Command
+C = TypeVar("C")
 
 
-def shortened(command: "Command", arguments: Sequence[str]) -> "Command":
+def shortened(command: C, arguments: Sequence[str]) -> C:
     """The command with what its recipe, or its run's, says of trainings fitted to the steps that its flags give.
 
     Args:
@@ -24,14 +23,15 @@ def shortened(command: "Command", arguments: Sequence[str]) -> "Command":
         arguments: behind the verb, as they were given.
     """
     given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
-    known = {item.name for item in fields(command)}
-    holder: Any = command.recipe if "recipe" in known else command
+    whole: Any = command  # a dataclass of `commands`
+    has_recipe = any(item.name == "recipe" for item in fields(whole))
+    holder = whole.recipe if has_recipe else whole
     changed: dict[str, Any] = {}
     for section in (item.name for item in fields(holder)):
         training = getattr(holder, section)
         if not isinstance(training, TrainingConfig):
             continue
-        steps = training.steps or _budget(holder)
+        steps = _budget(holder) if section == "baseline_training" and training.steps == 0 else training.steps
         for key, value in _too_long(training, steps):
             if f"--{section}.{key}".replace("_", "-") in given or steps < 1:
                 continue
@@ -42,9 +42,8 @@ def shortened(command: "Command", arguments: Sequence[str]) -> "Command":
             changed[section] = replace(changed.get(section, training), **{key: steps})
     if not changed:
         return command
-    if isinstance(holder, Recipe):
-        return replace(command, recipe=replace(holder, **changed))  # type: ignore[call-arg]
-    return replace(command, **changed)
+    fitted = replace(whole, **({"recipe": replace(holder, **changed)} if has_recipe else changed))
+    return fitted
 
 
 def _too_long(training: TrainingConfig, steps: int) -> Iterator[tuple[str, int]]:
@@ -55,6 +54,6 @@ def _too_long(training: TrainingConfig, steps: int) -> Iterator[tuple[str, int]]
         yield "validate_every", training.validate_every
 
 
-def _budget(recipe: Any) -> int:
-    """Steps of a baseline of `compare` that nobody named: those of codebook and prior together."""
-    return int(recipe.codebook_training.steps + recipe.prior_training.steps)
+def _budget(holder: Any) -> int:
+    """Steps of a baseline of `compare` that nobody named, those of codebook and prior together; else 0, as given."""
+    return holder.codebook_training.steps + holder.prior_training.steps if isinstance(holder, Recipe) else 0

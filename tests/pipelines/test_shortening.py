@@ -77,3 +77,6 @@ def test_the_same_command_again_finds_no_other_setting(tmp_path: Path, capsys: p
     prior = ["train-prior", str(tmp_path / "run"), "--prior.layers", "2", "--prior-training.steps", "2"]
     assert main([*prior, "--dry-run"]) == 0
     assert "prior_training.warmup_steps is 2 instead" in capsys.readouterr().err
+    for verb, section in (("train-prior", "prior"), ("train-baseline", "baseline")):
+        assert main([verb, str(tmp_path / "run"), f"--{section}-training.steps", "0"]) == 2
+        assert f"{section}_training.steps must be at least 1" in capsys.readouterr().err
