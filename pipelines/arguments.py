@@ -35,6 +35,13 @@ Resume = Annotated[
     Literal["auto", "never", "must"],
     arg(help="auto continues what was begun, never refuses to, must refuses to start afresh."),
 ]
+Extend = Annotated[
+    FlagCreatePairsOff[bool],
+    arg(
+        help="Go on from the last state to the larger number of steps that is given. With a constant learning rate "
+        "this is the training of that many steps; a cosine goes back up to where the longer one is and falls once more."
+    ),
+]
 Timeout = Annotated[
     float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
 ]

@@ -152,12 +152,13 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     import tyro
 
     from . import commands
+    from .shortening import shortened
 
     cls = getattr(commands, VERBS[name].command)
     _refuse_empty(cls, arguments)
     default = cls(**_defaults(name, cls, arguments))
-    command: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}").resolved()
-    return command
+    command: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
+    return shortened(command, arguments).resolved()
 
 
 def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:

@@ -38,6 +38,7 @@ from stage2_prior import PixelCNN
 from twostage.codebook_usage import CodebookUsage, collapse_of
 from twostage.metrics import UNDERTRAINED_FALL
 from twostage.progress import Progress
+from twostage.ratios import ratio
 
 from .bits import label_frequencies, standard_error, unigram_rate_bits
 from .sample_quality import evenly
@@ -76,11 +77,10 @@ class PriorDiagnosis:
         return self.overfit_gap > max(OVERFITTED_SHARE * self.train_bits_per_code, 2 * math.hypot(*errors))
 
     @property
-    def found_share(self) -> float:
-        """Share of the unigram rate that the learned prior saves; below 0 where it is worse."""
-        if self.unigram_bits_per_code <= 0:
-            return 0.0
-        return 1 - self.held_out_bits_per_code / self.unigram_bits_per_code
+    def found_share(self) -> float | None:
+        """Share of the unigram rate that the learned prior saves; below 0 where it is worse, None of no rate at all."""
+        left = ratio(self.held_out_bits_per_code, self.unigram_bits_per_code)
+        return None if left is None else 1 - left
 
     @property
     def sentence(self) -> str:
@@ -215,7 +215,7 @@ def diagnose_prior(
 
 
 def limiting_stage(facts: StageFacts) -> Verdict | None:
-    """The first rule of this module that holds; None only without bits."""
+    """The first rule of this module that holds; None only without bits, of distortion or at all."""
     return _stage_one_broken(facts) or _undertrained(facts) or _stage_two_broken(facts) or _larger_share(facts)
 
 
@@ -259,7 +259,7 @@ def _stage_two_broken(facts: StageFacts) -> Verdict | None:
             f"held-out codes cost {prior.held_out_bits_per_code:.3f} bits each, training codes "
             f"{prior.train_bits_per_code:.3f}; more data, dropout or a smaller prior",
         )
-    if prior.found_share < FOUND_SHARE:
+    if prior.found_share is not None and prior.found_share < FOUND_SHARE:
         return Verdict(
             "stage two",
             "no structure found",
@@ -274,6 +274,8 @@ def _larger_share(facts: StageFacts) -> Verdict | None:
     if distortion is None:
         return None
     total = distortion + rate
+    if total == 0:  # there is nothing to save
+        return None
     if distortion >= rate:
         return Verdict(
             "stage one",

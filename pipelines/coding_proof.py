@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from twostage.ratios import ratio
+
 
 @dataclass(frozen=True)
 class CodingProof:
@@ -33,8 +35,9 @@ class CodingProof:
         return (self.bits_written - self.bits_reported) / self.streams
 
     @property
-    def excess_percent(self) -> float:
-        return 100 * (self.bits_written / self.bits_reported - 1)
+    def excess_percent(self) -> float | None:
+        """Written over reported; None where the codes are certain and cost nothing."""
+        return _percent_more(self.bits_written, self.bits_reported)
 
     @property
     def within_bound(self) -> bool:
@@ -47,11 +50,20 @@ def proof_line(proof: CodingProof) -> str:
     """The proof in one line, for terminal and report."""
     verdict = "decoded codes identical" if proof.identical else "DECODED CODES DIFFER"
     bound = "within" if proof.within_bound else "NOT within"
-    paid = proof.bits_paid / proof.bits_marginalised - 1
-    labels = "" if proof.labels == "none" else f", labels {proof.labels} (paid against marginalised: {paid:+.2%})"
+    paid, excess = _percent_more(proof.bits_paid, proof.bits_marginalised), proof.excess_percent
+    labels = "" if proof.labels == "none" else f", labels {proof.labels} (paid against marginalised: {_shown(paid, 2)})"
     return (
         f"{proof.model}: {proof.items} items in {proof.streams} stream{'s' if proof.streams > 1 else ''}{labels}: "
-        f"{proof.bits_reported:.1f} bits reported, {proof.bits_written} written ({proof.excess_percent:+.3f} %, "
+        f"{proof.bits_reported:.1f} bits reported, {proof.bits_written} written ({_shown(excess, 3)}, "
         f"{proof.excess_bits_per_stream:+.1f} bits per stream, {bound} 0.1 % + 64) and {proof.header_bits} of header, "
         f"{verdict}, {proof.encode_seconds:.1f} s + {proof.decode_seconds:.1f} s"
     )
+
+
+def _percent_more(part: float, whole: float) -> float | None:
+    share = ratio(part, whole)
+    return None if share is None else 100 * (share - 1)
+
+
+def _shown(percent: float | None, digits: int) -> str:
+    return "-" if percent is None else f"{percent:+.{digits}f} %"

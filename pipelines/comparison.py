@@ -266,7 +266,10 @@ def legend_lines(comparison: Comparison) -> list[str]:
     if any(row.verdict for row in rows):
         lines.append(f"{', '.join(NOT_IN_USE)}: see the diagnosis in the evaluation.json of every seed")
     if any(row.undertrained is None for row in rows):
-        lines.append("?: nothing was validated before the last quarter of the steps; validate more often")
+        lines.append(
+            "?: nothing was validated before the last quarter of the steps, or nothing was left to fall; validate more "
+            "often"
+        )
     if comparison.published:
         numbers = ", ".join(f"{name} {bits}" for name, bits in comparison.published.items())
         lines.append(

@@ -5,6 +5,7 @@ command must agree with the records of *all* trainings of the run, not only of i
 recipe. Everything is checked before anything is written.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,8 +91,17 @@ def deciding(training: TrainingConfig) -> dict[str, Any]:
     return {key: value for key, value in asdict(training).items() if key not in ("accumulate", "compile")}
 
 
-def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume) -> None:
-    """Whether the jobs may begin or go on in the run folder under `--resume`.
+_MORE_STEPS = re.compile(r"training\.steps: (\d+) -> (\d+)")
+
+
+def _is_longer(change: str) -> bool:
+    """Whether that line of `differences` is about more steps than there were."""
+    steps = _MORE_STEPS.fullmatch(change)
+    return steps is not None and int(steps[2]) > int(steps[1])
+
+
+def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume, *, extend: bool = False) -> None:
+    """Whether the jobs may begin or go on in the run folder under `--resume`, with `extend` for more steps.
 
     Raises:
         UsageError: a training of the run was made with other settings or data (the difference is listed), or the run
@@ -113,10 +123,13 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resum
         changes = differences(*_in_plain_precision(record, job)) if record is not None else []
         if job.folder not in own:  # trainings of one run may differ in their seeds
             changes = [line for line in changes if not line.startswith("seed: ")]
+        elif extend:
+            changes = [line for line in changes if not _is_longer(line)]
         if changes:
+            longer = job.folder in own and all(map(_is_longer, changes))
             raise UsageError(
-                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): use those, or "
-                "choose another run folder"
+                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): use those, "
+                f"{'add --extend to go on to more steps, ' if longer else ''}or choose another run folder"
             )
 
 

@@ -179,7 +179,7 @@ def joint_sheets(
     if len(plain) < 2:
         return
     levels, kinds = plain[0].model.levels, {type(found.model) for found in plain}
-    if len(kinds) > 1:
+    if len(kinds) > 1 and len(dataset.train) > 1:  # a single image has no covariance to fit
         train = dataset.train.images[evenly(len(dataset.train), FITTED)]
         drawn = {}
         for found in plain:

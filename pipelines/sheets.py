@@ -68,8 +68,10 @@ def model_sheets(
     device: torch.device,
     seed: int,
 ) -> list[Sheet]:
-    """All sheets of one model; a VQ-VAE needs its prior."""
+    """All sheets of one model; a VQ-VAE needs its prior, draws of an autoencoder more than one training image."""
     levels = stage1.model.levels
+    if isinstance(stage1.model, Autoencoder) and len(dataset.train) < 2:
+        return [_reconstructions(name, stage1, dataset, device=device, seed=seed)]
     samples_NCHW, columns, caption = _samples(run, name, stage1, dataset, device=device, seed=seed)
     return [
         Sheet("samples", grid(to_bytes(samples_NCHW, levels), columns=columns), caption),

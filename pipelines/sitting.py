@@ -14,7 +14,7 @@ from torch import nn
 
 from twostage.checkpoint import prune, verify_checkpoint
 from twostage.config.schema import Recipe
-from twostage.distributed import is_first
+from twostage.distributed import is_first, wait_for_all
 from twostage.errors import RunError, UsageError
 from twostage.gradients import check_parts
 from twostage.precision import check_bf16
@@ -23,6 +23,7 @@ from twostage.training import CHECKPOINTS_KEPT, Fit, Task, exclusive, seed_step
 
 from .datasets import AnyDataset
 from .device import pick_device, use_threads
+from .extension import extend_training, extensions
 from .jobs import Job, Resume, check_jobs, record_of
 from .models import Loaded
 from .run import Run, check_folder, is_finished
@@ -52,6 +53,7 @@ def prepare(
     size_of: Callable[[Job], str],
     device: str,
     resume: Resume,
+    extend: bool,
     dry_run: bool,
 ) -> Sitting[D] | None:
     """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
@@ -62,28 +64,34 @@ def prepare(
         jobs: the trainings in order.
         describe: what the data set is, in words.
         size_of: size of a job's model in words, empty where it is not known yet; refuses sizes that do not fit.
-        device, resume, dry_run: of the command.
+        device, resume, extend, dry_run: of the command.
 
     Raises:
         UsageError: settings, data, device or run folder do not fit together.
     """
     check_folder(run.path)
     _check_apart(run)
-    check_jobs(run, jobs, dataset, resume)
+    check_jobs(run, jobs, dataset, resume, extend=extend)
+    longer = extensions(run, jobs) if extend else []
     where = pick_device(device)
     use_threads(run.recipe.threads)
     for job in jobs:
         if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
             check_bf16(job.training.precision, where, what=job.label)
-    plan = [_plan(job, len(dataset.train), size_of) for job in jobs]
+    goes_on = {each.job.folder for each in longer}
+    plan = [_plan(job, len(dataset.train), size_of, goes_on=job.folder in goes_on) for job in jobs]
     if dry_run:
         counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
         say(f"{dataset.name}: {counts} {describe()}; device {where}")
-        for line in [*plan, f"would write {run.path}; nothing was done"]:
+        for line in [*plan, *(f"  {each.sentence}" for each in longer), f"would write {run.path}; nothing was done"]:
             say(line)
         return None
     if is_first():
+        for each in longer:
+            extend_training(each)
         run.write()
+    if extend:
+        wait_for_all()  # the others go on from what the first has written
     return Sitting(run=run, dataset=dataset, device=where)
 
 
@@ -101,8 +109,8 @@ def _check_apart(run: Run) -> None:
             )
 
 
-def _plan(job: Job, items: int, size_of: Callable[[Job], str]) -> str:
-    """One line on a job."""
+def _plan(job: Job, items: int, size_of: Callable[[Job], str], *, goes_on: bool) -> str:
+    """One line on a job; `goes_on`: it is given more steps than it had."""
     training = job.training
     if training.batch_size > items:
         raise UsageError(
@@ -111,7 +119,11 @@ def _plan(job: Job, items: int, size_of: Callable[[Job], str]) -> str:
         )
     check_parts(training)
     size = size_of(job)
-    state = "done already" if is_finished(job.folder) else f"{training.steps} steps of {training.batch_size} items"
+    state = (
+        "done already"
+        if is_finished(job.folder) and not goes_on
+        else f"{training.steps} steps of {training.batch_size} items"
+    )
     return f"  {job.label}: {size}{', ' if size else ''}{state}"
 
 

@@ -43,7 +43,14 @@ def all_jobs(run: Run, dataset: ImageDataset) -> list[Job]:
 
 
 def sit_down(
-    run: Run, dataset: ImageDataset, jobs: list[Job], *, device: str, resume: Resume, dry_run: bool
+    run: Run,
+    dataset: ImageDataset,
+    jobs: list[Job],
+    *,
+    device: str,
+    resume: Resume,
+    extend: bool = False,
+    dry_run: bool,
 ) -> ImageSitting | None:
     """`sitting.prepare` for images.
 
@@ -62,6 +69,7 @@ def sit_down(
         size_of=size_of,
         device=device,
         resume=resume,
+        extend=extend,
         dry_run=dry_run,
     )
 
@@ -188,7 +196,9 @@ def run_train_codebook(command: TrainCodebook) -> None:
     """`twostage train-codebook`."""
     run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
     jobs = [make_job(run, command.model, "stage1", dataset)]
-    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    sitting = sit_down(
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+    )
     if sitting is not None:
         train_stage1(sitting, command.model)
         say(
@@ -201,7 +211,9 @@ def run_train_baseline(command: TrainBaseline) -> None:
     """`twostage train-baseline`."""
     run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
     jobs = [make_job(run, command.model, "stage1", dataset)]
-    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    sitting = sit_down(
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+    )
     if sitting is not None:
         train_stage1(sitting, command.model)
         say(f"next: twostage evaluate {run.path}")
@@ -212,7 +224,9 @@ def run_train_prior(command: TrainPrior) -> None:
     run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
     run.stage1(command.model, torch.device("cpu"))
     jobs = [make_job(run, command.model, "prior", dataset)]
-    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    sitting = sit_down(
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+    )
     if sitting is not None:
         train_prior(sitting, command.model)
         say(f"next: twostage generate {run.path}, or twostage evaluate {run.path}")
@@ -222,7 +236,9 @@ def run_train(command: Train) -> None:
     """`twostage train`: all models, then evaluation and report."""
     run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
     jobs = all_jobs(run, dataset)
-    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    sitting = sit_down(
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+    )
     if sitting is not None:
         train_all(sitting)
         if evaluate_run(run, dataset, device=sitting.device, split="test") is not None:

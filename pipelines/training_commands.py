@@ -25,6 +25,7 @@ from .arguments import (
     CodebookModel,
     Device,
     DryRun,
+    Extend,
     FlatRecipe,
     OutRun,
     RecipeArgument,
@@ -48,6 +49,7 @@ class TrainCodebook:
     out: OutRun = None
     device: Device = "auto"
     resume: Resume = "auto"
+    extend: Extend = False
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -77,6 +79,7 @@ class TrainPrior:
     """Model of the run whose codes are modelled."""
     device: Device = "auto"
     resume: Resume = "auto"
+    extend: Extend = False
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -112,6 +115,7 @@ class TrainDecoder:
     """Model of the run whose codes are decoded."""
     device: Device = "auto"
     resume: Resume = "auto"
+    extend: Extend = False
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -154,6 +158,7 @@ class TrainBaseline:
     """Weight of the KL term in training; bits/dim are always measured at 1. 1 unless given or part of the name."""
     device: Device = "auto"
     resume: Resume = "auto"
+    extend: Extend = False
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -197,6 +202,7 @@ class Train:
     out: OutRun = None
     device: Device = "auto"
     resume: Resume = "auto"
+    extend: Extend = False
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from twostage.progress import say
+from twostage.ratios import ratio
 
 UNDERTRAINED_FALL = 0.02
 """A validation number that fell by more than this share over the last quarter of the steps had not come to rest; the
@@ -73,7 +74,7 @@ def training_fall(folder: Path) -> float | None:
 def validation_fall(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Share by which the best validation number of a training's record fell over the last quarter of its steps.
 
-    None where nothing was validated before that quarter.
+    None where nothing was validated before that quarter, or the number had come to zero by then.
     """
     found = (
         [(row["step"], row[f"validation_{key}"]) for row in rows if f"validation_{key}" in row] for key in _OBJECTIVES
@@ -84,4 +85,4 @@ def validation_fall(rows: Sequence[Mapping[str, Any]]) -> float | None:
     before = [value for step, value in validated if step <= 0.75 * validated[-1][0]]
     if not before:
         return None
-    return (min(before) - min(value for _, value in validated)) / max(abs(min(before)), 1e-12)
+    return ratio(min(before) - min(value for _, value in validated), abs(min(before)))

@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,23 +34,57 @@ def say(line: str) -> None:
         tqdm.write(printable(line), file=sys.stderr)
 
 
+class _Bar(tqdm):
+    """A bar that shows as remaining time what it is told by `left`."""
+
+    left: Callable[[], str] | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the format may show; tqdm asks for it whenever it draws."""
+        told = self.left() if self.left is not None else None
+        known: dict[str, Any] = super().format_dict
+        return known if told is None else known | {"bar_format": _TOLD.replace("LEFT", told)}
+
+
+_TOLD = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<LEFT, {rate_fmt}{postfix}]"
+"""tqdm's own format with another remaining time."""
+
+
 class Progress:
     """Counts `total` units from `done`; use as a context manager.
 
     On a terminal: bar, rate, remaining time and the latest numbers. Into a file or pipe: a line at most every
     `PLAIN_LINE_SECONDS` and one at the end.
+
+    Args:
+        label: what is being done.
+        total, done: units in all, and those done before.
+        unit: what they are called.
+        left: the remaining time in words after `done` units, of work whose units take different times; unless given, it
+            follows from their rate.
     """
 
-    def __init__(self, label: str, *, total: int, done: int = 0, unit: str = "step") -> None:
-        self.label, self.total, self.done, self.unit = label, total, done, unit
+    def __init__(
+        self,
+        label: str,
+        *,
+        total: int,
+        done: int = 0,
+        unit: str = "step",
+        left: Callable[[int], str] | None = None,
+    ) -> None:
+        self.label, self.total, self.done, self.unit, self._left = label, total, done, unit, left
         self._numbers: dict[str, str] = {}
         self._started = self._last_line = time.monotonic()
         self._first = done
         self._bar = (
-            tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
+            _Bar(total=total, initial=done, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
             if sys.stderr is not None and sys.stderr.isatty() and not _mute
             else None
         )
+        if self._bar is not None and left is not None:
+            self._bar.left = lambda: left(self.done)
 
     def __enter__(self) -> "Progress":
         return self
@@ -80,5 +115,6 @@ class Progress:
         self._last_line = time.monotonic()
         elapsed = self._last_line - self._started
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
+        left = f", {self._left(self.done)} left" if self._left is not None and self.done < self.total else ""
         numbers = "".join(f", {name} {value}" for name, value in self._numbers.items())
-        say(f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f} {self.unit}s/s{numbers}")
+        say(f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f} {self.unit}s/s{left}{numbers}")

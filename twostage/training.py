@@ -35,6 +35,7 @@ from twostage.precision import bf16_on, chosen_precision, kept_precision
 from twostage.progress import Progress, say
 from twostage.signals import Interrupted, SafePoint
 from twostage.task import StepResult, Task
+from twostage.time_left import TimeLeft
 from twostage.training_state import RESUMED, check_state
 from twostage.weight_average import WeightAverage
 
@@ -107,6 +108,7 @@ class Fit:
         self.step, self.seconds = 0, 0.0
         self.best_step, self.best_value = -1, math.inf
         self.latest_validation: dict[str, float] = {}
+        self.left = TimeLeft(budget)
         self.safe_point = SafePoint()
         self.signal: int | None = None
         """A signal to any process, known to all of them; with one process `safe_point` knows it earlier."""
@@ -264,7 +266,8 @@ class Fit:
         self.task.model.train()
         metrics = Metrics(self.folder / "metrics.jsonl" if is_first() else None, size=size)
         try:
-            with self.safe_point, Progress(label, total=self.budget.steps, done=self.step) as progress:
+            bar = Progress(label, total=self.budget.steps, done=self.step, left=self.left.shown)
+            with self.safe_point, bar as progress:
                 if checkpoint is not None and not self.finished:
                     say(f"{label}: going on from step {self.step}")
                 if checkpoint is None and self.asked_precision == "auto":
@@ -292,18 +295,23 @@ class Fit:
             started = time.perf_counter()
             numbers = self.train_step()
             last = self.step == self.budget.steps
+            self.left.spent("step", time.perf_counter() - started)
             # A revival is an event: between two lines of the record it would be lost.
             if self.step % LOG_EVERY == 0 or last or numbers.get("revived"):
                 metrics.write({"step": self.step, **numbers})
                 progress.advance(0, {"loss": shown(numbers["loss"])})
             if self.step % self.budget.validate_every == 0 or last:
+                began = time.perf_counter()
                 self.validate(metrics)
+                self.left.spent("validation", time.perf_counter() - began)
                 progress.advance(0, {self.task.objective: shown(self.latest_validation[self.task.objective])})
             self.seconds += time.perf_counter() - started
             progress.advance(1)
             received = self._signal()
             if self.step % self.budget.checkpoint_every == 0 or self.finished or received is not None:
+                began = time.perf_counter()
                 self.save(metrics)
+                self.left.spent("save", time.perf_counter() - began)
             if received is not None:
                 wait_for_all()  # a process that ends brings the others to an end, which must not meet a save
                 raise Interrupted(

@@ -150,7 +150,7 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
         sample_rate_hz=dataset.sample_rate_hz,
         seed=run.recipe.seed,
         log_mel=f"natural logarithm of power, {mel.mels} mels, {mel.n_fft}-sample windows every {mel.hop}",
-        wrong_log_mel_l1=float(scoring.wrong.mean()),
+        wrong_log_mel_l1=scoring.wrong_log_mel_l1,
         flac=flac,
         rows=tuple(each.row for each in scored),
         paired_differences=(

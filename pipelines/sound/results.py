@@ -51,7 +51,8 @@ class SoundRow:
     """Number of codes, and of samples within the last one."""
     label_bits_per_dim: float
     shuffled_distortion_bits_per_dim: float | None
-    """Distortion with the codes of another recording: near the row's distortion, the decoder ignores its codes."""
+    """Distortion with the codes of another recording: near the row's distortion, the decoder ignores its codes. None of
+    a single recording."""
     bits_per_code: float | None
     """Rate over codes, without lengths."""
     code_bits_per_second: float | None
@@ -59,7 +60,7 @@ class SoundRow:
     log_mel_l1: float | None
     """Mean over recordings of the distance of a reconstruction's log-mel spectrogram, in nats of power."""
     log_mel_ratio: float | None
-    """That distance over the one of another recording."""
+    """That distance over the one of another recording; None where there is no other one, or all are the same."""
     log_mel_items: int
     codebook_perplexity: float | None
     codebook_used: int | None
@@ -117,8 +118,8 @@ class SoundEvaluation:
     seed: int
     log_mel: str
     """Settings of the log-mel spectrograms."""
-    wrong_log_mel_l1: float
-    """Mean log-mel distance of another recording of the split."""
+    wrong_log_mel_l1: float | None
+    """Mean log-mel distance of another recording of the split; None of a single recording."""
     flac: Flac
     rows: tuple[SoundRow, ...]
     paired_differences: tuple[PairedDifference, ...]
@@ -192,7 +193,7 @@ def sound_score_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
             number(row.length_bits_per_dim, 4),
             number(row.label_bits_per_dim, 4),
             number(row.log_mel_l1, 3),
-            "-" if row.log_mel_ratio is None else f"{row.log_mel_ratio:.2f}",
+            number(row.log_mel_ratio, 2),
         ]
         for row in evaluation.rows
     ]
@@ -235,7 +236,7 @@ def notes(evaluation: SoundEvaluation) -> list[str]:
     """What the columns mean, a line each."""
     return [
         f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions; of wrong: over the "
-        f"{evaluation.wrong_log_mel_l1:.3f} of another recording",
+        f"{number(evaluation.wrong_log_mel_l1, 3)} of another recording",
         "distortion: bits of the samples given the codes and what the decoder is told; codes: bits of the codes alone, "
         "given what the prior is told; labels: what is told, at its training frequencies; length: number of codes and "
         "of samples in the last one; total: all of them",

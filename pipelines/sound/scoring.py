@@ -12,6 +12,7 @@ from twostage.audio import AudioDataset, AudioSplit
 from twostage.audio.spectral import LogMelSettings, log_mel_settings
 from twostage.codebook_usage import codebook_usage
 from twostage.codes import CodeFile
+from twostage.ratios import ratio
 
 from ..models import Loaded, model_spec
 from ..run import Run, is_finished, training_cost
@@ -71,8 +72,13 @@ class SoundScoring:
 
     @cached_property
     def wrong(self) -> np.ndarray:
-        """Log-mel distance of another recording, `[N]`."""
+        """Log-mel distance of another recording, `[N]`; of a single recording 0, its own."""
         return wrong_log_mel(self.data, settings=self.settings)
+
+    @property
+    def wrong_log_mel_l1(self) -> float | None:
+        """Mean of `wrong`; None where there is no other recording."""
+        return float(self.wrong.mean()) if len(self.wrong) > 1 else None
 
     @cached_property
     def table_bits(self) -> np.ndarray:
@@ -151,6 +157,7 @@ class SoundScoring:
             swapped = sound_distortion(
                 model, network, self.data, shuffled, where=where, label=f"{what}, shuffled codes"
             )
+            of_others = float(swapped.sum() / self.samples.sum()) if len(swapped) > 1 else None
             heard = self._heard(model, each, file)
             cost = training_cost(run.stage1_folder(name))
             steps, seconds, parameters = cost.steps, cost.seconds, sound_parameters(model)
@@ -177,7 +184,7 @@ class SoundScoring:
                         alphabet=(model if each is None else each.model).likelihood.levels,
                         beta=None,
                         samples_k=None,
-                        shuffled_distortion_bits_per_dim=float(swapped.sum() / self.samples.sum()),
+                        shuffled_distortion_bits_per_dim=of_others,
                         bits_per_code=float(rate.codes.sum() / (lengths.sum() * model.codebooks)),
                         log_mel_l1=heard.log_mel_l1,
                         log_mel_ratio=heard.ratio,
@@ -216,7 +223,7 @@ class SoundScoring:
                 where=self.where,
                 seed=self.run.recipe.seed,
             )
-        return Heard(float(distance.mean()), float(distance.mean() / self.wrong[rows].mean()), len(rows))
+        return Heard(float(distance.mean()), ratio(distance.mean(), self.wrong[rows].mean()), len(rows))
 
     def _rates(self, name: str, stage1: Loaded[SoundVQVAE], files: dict[str, CodeFile]) -> list["_Rate"]:
         """Rates under the learned prior, where it is finished, the unigram and the uniform one."""
@@ -278,7 +285,7 @@ class SoundScoring:
             "shuffled_distortion_bits_per_dim": None,
             "bits_per_code": None,
             "log_mel_l1": float(distance.mean()),
-            "log_mel_ratio": float(distance.mean() / self.wrong.mean()),
+            "log_mel_ratio": ratio(distance.mean(), self.wrong.mean()),
             "log_mel_items": len(distance),
             "codebook_perplexity": None,
             "codebook_used": None,

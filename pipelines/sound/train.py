@@ -50,7 +50,14 @@ def all_sound_jobs(run: Run, dataset: AudioDataset) -> list[Job]:
 
 
 def sit_down_to_sound(
-    run: Run, dataset: AudioDataset, jobs: list[Job], *, device: str, resume: Resume, dry_run: bool
+    run: Run,
+    dataset: AudioDataset,
+    jobs: list[Job],
+    *,
+    device: str,
+    resume: Resume,
+    extend: bool = False,
+    dry_run: bool,
 ) -> SoundSitting | None:
     """`sitting.prepare` for recordings.
 
@@ -73,6 +80,7 @@ def sit_down_to_sound(
         size_of=lambda job: _size(run, job, dataset),
         device=device,
         resume=resume,
+        extend=extend,
         dry_run=dry_run,
     )
 
@@ -235,7 +243,7 @@ def _run_one(
         codebook_stage1(run, command.model, torch.device("cpu"))
     jobs = [make_job(run, command.model, stage, dataset)]
     sitting = sit_down_to_sound(
-        run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
     )
     if sitting is not None:
         train_all_sound(sitting, jobs)
@@ -277,7 +285,7 @@ def run_train(command: Train) -> None:
     run, dataset = Run(path=command.run, recipe=command.recipe), load_sound(command.recipe)
     jobs = all_sound_jobs(run, dataset)
     sitting = sit_down_to_sound(
-        run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
     )
     if sitting is not None:
         train_all_sound(sitting, jobs)

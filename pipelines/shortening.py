@@ -1,0 +1,59 @@
+"""A flag for fewer steps than the recipe's warm-up, or than its first validation, shortens these with the training.
+
+A recipe's warm-up is meant for its steps. Who asks for a short trial of `--prior-training.steps 40` has said nothing of
+a warm-up of 100 steps, and is told what became of it. What is asked for by a flag of its own is left as it is, and
+refused where it does not fit (`twostage.config.check`). Without torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from twostage.config.schema import Recipe, TrainingConfig
+from twostage.progress import say
+
+C = TypeVar("C")
+
+
+def shortened(command: C, arguments: Sequence[str]) -> C:
+    """The command with what its recipe, or its run's, says of trainings fitted to the steps that its flags give.
+
+    Args:
+        command: with values that were not checked yet.
+        arguments: behind the verb, as they were given.
+    """
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    whole: Any = command  # a dataclass of `commands`
+    has_recipe = any(item.name == "recipe" for item in fields(whole))
+    holder = whole.recipe if has_recipe else whole
+    changed: dict[str, Any] = {}
+    for section in (item.name for item in fields(holder)):
+        training = getattr(holder, section)
+        if not isinstance(training, TrainingConfig):
+            continue
+        steps = _budget(holder) if section == "baseline_training" and training.steps == 0 else training.steps
+        for key, value in _too_long(training, steps):
+            if f"--{section}.{key}".replace("_", "-") in given or steps < 1:
+                continue
+            say(
+                f"{section}.{key} is {steps} instead of the recipe's {value}, because {section}.steps is {steps}; give "
+                f"--{section.replace('_', '-')}.{key.replace('_', '-')} to choose it"
+            )
+            changed[section] = replace(changed.get(section, training), **{key: steps})
+    if not changed:
+        return command
+    fitted = replace(whole, **({"recipe": replace(holder, **changed)} if has_recipe else changed))
+    return fitted
+
+
+def _too_long(training: TrainingConfig, steps: int) -> Iterator[tuple[str, int]]:
+    """Settings that a training of so many steps has no room for: those that `check_recipe` would refuse."""
+    if training.warmup_steps > steps:
+        yield "warmup_steps", training.warmup_steps
+    if training.patience and training.validate_every > steps:
+        yield "validate_every", training.validate_every
+
+
+def _budget(holder: Any) -> int:
+    """Steps of a baseline of `compare` that nobody named, those of codebook and prior together; else 0, as given."""
+    return holder.codebook_training.steps + holder.prior_training.steps if isinstance(holder, Recipe) else 0
