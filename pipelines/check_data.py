@@ -55,7 +55,7 @@ def _choose_kind(command: CheckData, shown: str) -> tuple[Kind, int]:
         DataError: there are none.
     """
     counts: Counter[str] = Counter()
-    foreign = Foreign()
+    foreign = Foreign(command.ignore)
     for found in walk(command.path, tuple(suffix for each in SUFFIXES_OF.values() for suffix in each)):
         if found.kind in ("file", "unusable"):
             name = found.name.lower()

@@ -150,7 +150,7 @@ def survey_folder(
         pattern, ignore: settings of recordings.
         show: see `Survey`.
     """
-    survey, real_root = Survey(kind, show), os.path.realpath(root)
+    survey, real_root = Survey(kind, show, foreign=Foreign(ignore)), os.path.realpath(root)
 
     def usable() -> Iterator[str]:
         for found in walk(root, SUFFIXES_OF[kind], ignore):

@@ -181,7 +181,7 @@ def _forwards(base: Any) -> Any:
     makes Opus and MP3 begin anew: it is told that none can seek.
     """
 
-    class Forwards(base):  # type: ignore[misc]
+    class Forwards(base):
         def seekable(self) -> bool:
             return False
 

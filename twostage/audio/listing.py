@@ -10,6 +10,7 @@ for images. Fewer than two labels, or speakers, are none: there is nothing to te
 
 from collections import Counter
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from twostage.audio.pattern import Fields, name_pattern
@@ -47,13 +48,15 @@ class Recording:
 class Foreign:
     """Counts files of sound that are not read, by suffix."""
 
+    ignore: tuple[str, ...] = ()
+    """Shell patterns of names to pass over."""
     counts: Counter[str] = field(default_factory=Counter)
     first: str = ""
 
     def add(self, name: str) -> None:
-        """Count the file if its suffix is one of `FOREIGN_SUFFIXES`."""
+        """Count the file if its suffix is one of `FOREIGN_SUFFIXES` and its name is not passed over."""
         suffix = PurePosixPath(name).suffix.lower()
-        if suffix in FOREIGN_SUFFIXES:
+        if suffix in FOREIGN_SUFFIXES and not any(fnmatchcase(name, shell) for shell in self.ignore):
             self.first = min(self.first or name, name)
             self.counts[suffix] += 1
 
@@ -145,7 +148,7 @@ def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str
     names: list[str] = []
     unusable: dict[str, str] = {}
     ignored: set[str] = set()
-    others, foreign = 0, Foreign()
+    others, foreign = 0, Foreign(ignore)
     for found in walk(root, SUFFIXES, ignore):
         if found.kind == "unlisted":
             raise unlisted(root, found)

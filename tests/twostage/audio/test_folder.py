@@ -167,6 +167,8 @@ class TestContents:
         said = capsys.readouterr().err
         passed_over = "3 files of sound of kinds that are not read: .m4a (2), .wma (1), first 'a.WMA'"
         assert f"passed over in {tmp_path}: {passed_over}\n" in said
+        load(tmp_path, pattern=None, ignore=("*.m4a", "*.WMA"))
+        assert "passed over" not in capsys.readouterr().err
         for path in tmp_path.glob("[0-9]*"):
             path.unlink()
         assert "besides 3 files of sound of kinds that are not read: .m4a (2), .wma (1)" in refusal(
