@@ -177,8 +177,8 @@ def _faults_named() -> Iterator[None]:
 def _forwards(base: Any) -> Any:
     """The class SoundFile for files that are read from beginning to end.
 
-    soundfile seeks after every block that it reads, which GSM 6.10, G.721, G.723, DWVW and NMS ADPCM cannot and which
-    makes Opus and MP3 begin anew: it is told that none can seek.
+    soundfile seeks after every block that it reads, which GSM 6.10, G.721, G.723, DWVW and NMS ADPCM cannot, and behind
+    which MP3 is decoded to slightly other numbers: it is told that none can seek.
     """
 
     class Forwards(base):
