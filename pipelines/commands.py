@@ -226,7 +226,7 @@ class Convert:
 
     run: RunArgument
     files: Files
-    """Recordings: WAV, FLAC or OGG."""
+    """Recordings: WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST."""
     speaker: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
     """Whose voice, by name."""
     decoder: DecoderChoice = "convolutional"

@@ -1,6 +1,6 @@
 """What a folder of images or recordings holds, counted without keeping any of it: the survey behind `check-data`.
 
-Files are found and decoded as by the loaders (`twostage.data.walk`, `inspect_image`, `inspect_recording`), but one at a
+Files are found and decoded as by the loaders (`twostage.data.walk`, `inspect_image`, `decode_recording`), but one at a
 time: neither pixels, samples nor the names of whole files are kept, and counts of anything stop at `MOST_KINDS` kinds,
 so that the memory does not depend on how many files there are.
 """
@@ -11,15 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from twostage.audio.containers import Unreadable as UnreadableSound
-from twostage.audio.decode import inspect_recording
+from twostage.audio.decode import Decoded, decode_recording
 from twostage.audio.libraries import load_soundfile
 from twostage.audio.listing import SUFFIXES as SOUND_SUFFIXES
+from twostage.audio.listing import Foreign
 from twostage.audio.pattern import NamePattern
+from twostage.audio.remarks import LOSSES, Remarks
 from twostage.data.decode import Unreadable as UnreadableImage
 from twostage.data.decode import inspect_image, quiet_pillow
 from twostage.data.listing import SPLITS
@@ -39,6 +43,7 @@ _BATCH_FILES = 64
 _MOST_THREADS = 4
 # Below that, threads get in each other's way (as in `twostage.data.folder`).
 _SMALL_FILE_BYTES = 1 << 14
+_NO_SAMPLES = np.zeros(0, np.int16)
 
 
 @dataclass
@@ -94,6 +99,10 @@ class Survey:
     """Readable files per class, by the class's literal."""
     properties: dict[str, Tally] = field(default_factory=dict)
     """What else is counted of readable files, such as `sizes`."""
+    remarks: Remarks = field(default_factory=lambda: Remarks(only=LOSSES))
+    """What is odd about readable recordings, with numbers."""
+    foreign: Foreign = field(default_factory=Foreign)
+    """Files of sound beside the recordings that are not read."""
     _kept: list[_Last] = field(default_factory=list)
 
     def add_fault(self, name: str, fault: str) -> None:
@@ -141,7 +150,7 @@ def survey_folder(
         pattern, ignore: settings of recordings.
         show: see `Survey`.
     """
-    survey, real_root = Survey(kind, show), os.path.realpath(root)
+    survey, real_root = Survey(kind, show, foreign=Foreign(ignore)), os.path.realpath(root)
 
     def usable() -> Iterator[str]:
         for found in walk(root, SUFFIXES_OF[kind], ignore):
@@ -149,7 +158,10 @@ def survey_folder(
                 yield found.name
             elif found.kind in ("unusable", "unlisted"):
                 survey.add_fault(found.name or ".", found.fault + _whither(root, real_root, found, survey))
+            elif found.kind == "other" and kind == "recordings":
+                survey.foreign.add(found.name)
 
+    inspect: Callable[[Path], dict[str, str] | Decoded | str]
     inspect = _inspect_image if kind == "images" else _inspect_recording
     with quiet_pillow(), Progress(kind, total=total, unit="file") as progress:
         for name, outcome in _in_batches(usable(), root, inspect):
@@ -159,6 +171,9 @@ def survey_folder(
                 survey.add_fault(name, outcome)
                 continue
             survey.readable += 1
+            if isinstance(outcome, Decoded):
+                survey.remarks.add(name, outcome)
+                outcome = _properties(outcome)
             if label is not None:
                 survey.classes.add(repr(label))
             for key, value in outcome.items():
@@ -210,26 +225,30 @@ def _inspect_image(path: Path) -> dict[str, str] | str:
     return properties | ({"conversions": "; ".join(image.remarks)} if image.remarks else {})
 
 
-def _inspect_recording(path: Path) -> dict[str, str] | str:
+def _inspect_recording(path: Path) -> Decoded | str:
+    """The recording without its samples, or the fault."""
     try:
-        sound = inspect_recording(path)
+        return replace(decode_recording(path), samples=_NO_SAMPLES)
     except UnreadableSound as error:
         return str(error)
     except MemoryError:
         return "takes more memory than there is"
-    seconds = sound.samples / sound.sample_rate_hz
+
+
+def _properties(sound: Decoded) -> dict[str, str]:
+    seconds = sound.source_samples / sound.source.sample_rate_hz
     power = next(power for power in range(64) if seconds < 2**power)
     return {
-        "rates": f"{sound.sample_rate_hz} Hz",
-        "channels": str(sound.channels),
-        "kinds": sound.kind,
+        "rates": f"{sound.source.sample_rate_hz} Hz",
+        "channels": str(sound.source.channels),
+        "kinds": sound.source.kind,
         "lengths": f"{2 ** (power - 1)} to {2**power} s" if power else "below 1 s",
     }
 
 
 def _in_batches(
-    names: Iterator[str], root: Path, inspect: Callable[[Path], dict[str, str] | str]
-) -> Iterator[tuple[str, dict[str, str] | str]]:
+    names: Iterator[str], root: Path, inspect: Callable[[Path], dict[str, str] | Decoded | str]
+) -> Iterator[tuple[str, dict[str, str] | Decoded | str]]:
     """`(name, inspect(root / name))` in order; decoding frees the interpreter, so large files are read by threads."""
     if inspect is _inspect_recording:
         load_soundfile()  # by one thread, and its error as it is

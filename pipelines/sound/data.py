@@ -14,7 +14,7 @@ def load_sound(recipe: Recipe) -> AudioDataset:
     Raises:
         UsageError: the settings do not fit together.
         DataError: a file is missing or damaged.
-        RunError: soundfile, or torchaudio where it is needed, cannot be loaded.
+        RunError: soundfile cannot be loaded.
     """
     if recipe.data.name == "vowels":
         if recipe.data.path is not None:

@@ -1,4 +1,4 @@
-"""Recordings as files: WAV files out, WAV, FLAC and OGG files of any rate in, and waveforms of decoders to 16 bits.
+"""Recordings as files: WAV files out, files of any kind and rate in, and waveforms of decoders to 16 bits.
 
 Shapes: S samples.
 """
@@ -10,8 +10,9 @@ import numpy as np
 
 from twostage.atomic import write_atomic
 from twostage.audio.containers import Unreadable
-from twostage.audio.decode import CLIPPED, decode_recording
+from twostage.audio.decode import decode_recording
 from twostage.audio.libraries import load_soundfile
+from twostage.audio.remarks import remark_on
 from twostage.errors import DataError, RunError
 from twostage.printable import printable
 from twostage.progress import say
@@ -41,23 +42,20 @@ def write_wav(path: Path, samples_S: np.ndarray, sample_rate_hz: int) -> None:
 
 
 def read_recording(path: Path, sample_rate_hz: int) -> np.ndarray:
-    """A WAV, FLAC or OGG file as int16 samples `[S]` of that rate, mono, read as the recordings of a folder are.
+    """A file of sound as int16 samples `[S]` of that rate, mono, read as the recordings of a folder are.
 
     What had to be changed on the way (channels, rate, precision, clipping) is said on stderr.
 
     Raises:
         DataError: the file is missing, or no whole recording of a kind that is read.
-        RunError: soundfile, or torchaudio for another rate, cannot be loaded.
+        RunError: soundfile cannot be loaded.
     """
     try:
         decoded = decode_recording(path, sample_rate_hz=sample_rate_hz)
     except Unreadable as error:
-        raise DataError(
-            f"expected a WAV, FLAC or OGG recording, but {printable(str(path))} {error}: give another file"
-        ) from error
+        raise DataError(f"expected a recording, but {printable(str(path))} {error}: give another file") from error
     for remark in decoded.remarks:
-        count = f", {decoded.clipped_samples} samples on the way" if decoded.clipped_samples else ""
-        say(printable(f"{path} is a recording {remark}{count if remark == CLIPPED else ''}"))
+        say(printable(f"{path} is a recording {remark_on(decoded, remark)}"))
     return decoded.samples
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from twostage.audio import decode as sound_decode
 from twostage.audio.containers import Unreadable as UnreadableSound
-from twostage.audio.decode import inspect_recording
+from twostage.audio.decode import decode_recording
 from twostage.data import decode as image_decode
 from twostage.data.decode import Unreadable as UnreadableImage
 from twostage.data.decode import decode_image, inspect_image
@@ -129,8 +129,8 @@ def wave_of_channels(path: Path) -> bytes:
 
 SOUNDS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "nothing": (lambda _: b"", "is empty"),
-    "zero bytes": (lambda _: bytes(4096), "is no WAV, FLAC or OGG file"),
-    "MP3 named .wav": (lambda _: b"ID3\x04" + bytes(2000), "is no WAV, FLAC or OGG file"),
+    "zero bytes": (lambda _: bytes(4096), "is no WAV, FLAC, OGG, MP3"),
+    "MP3 named .wav": (lambda _: b"ID3\x04" + bytes(2000), "is no WAV, FLAC, OGG, MP3"),
     "half a WAV": (lambda path: wave(path)[:5000], "is truncated (4956 of 12000 bytes of samples)"),
     "half a FLAC": (lambda path: wave(path, format="FLAC")[:5000], "is damaged"),
     "half an OGG": (lambda path: wave(path, format="OGG")[:3000], "is truncated (it ends within a page)"),
@@ -140,6 +140,14 @@ SOUNDS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "chunks in a circle": (lambda path: wave(path)[:12] + b"LIST\0\0\0\0" * 5000, "is truncated or damaged"),
     "NaN": (floats(np.nan), "has 3 samples that are NaN or infinite"),
     "infinite": (floats(-np.inf), "has 3 samples that are NaN or infinite"),
+    "integers stored as floats": (
+        lambda path: wave(path, NOISE.astype(np.float64), subtype="FLOAT"),
+        "is far too loud (5998 of 6000 samples beyond full scale, up to 9e+03 times: clipping would",
+    ),
+    "opposite phase": (
+        lambda path: wave(path, np.stack([NOISE, -NOISE], 1)),
+        "is silent once its 2 channels are averaged: they are of opposite phase and cancel",
+    ),
     "silence": (lambda path: wave(path, np.full(500, 7, np.int16)), "is silent (every sample is 7)"),
     "less than a step of 16 bits": (lambda path: wave(path, NOISE / 2**40, subtype="FLOAT"), "is silent"),
     "no samples": (lambda path: wave(path, NOISE[:0]), "has no samples"),
@@ -158,9 +166,9 @@ def test_bad_recordings(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.wav"
     path.write_bytes(make(path))
     with pytest.raises(UnreadableSound) as decoded:
-        sound_decode.decode_recording(path, sample_rate_hz=8000)
+        decode_recording(path, sample_rate_hz=11_025)
     with pytest.raises(UnreadableSound) as inspected:
-        inspect_recording(path)
+        decode_recording(path)
     assert str(decoded.value) == str(inspected.value)
     assert str(decoded.value).startswith(said)
 
@@ -191,24 +199,26 @@ def test_what_is_no_file_to_read(tmp_path: Path, place: str, monkeypatch: pytest
     with pytest.raises(UnreadableImage) as image:
         decode_image(path, np.zeros((3, 8, 8), np.uint8), fit="resize")
     with pytest.raises(UnreadableSound) as sound:
-        sound_decode.decode_recording(path, sample_rate_hz=8000)
+        decode_recording(path, sample_rate_hz=8000)
     assert str(image.value) == str(sound.value) == f"could not be read ({said})"
 
 
-def test_a_recording_is_inspected_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_is_read_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is counted over blocks is what one read counts, wherever the blocks end."""
     path = tmp_path / "x.wav"
     for block in (1, 7, 4096):
         monkeypatch.setattr(sound_decode, "_BLOCK_NUMBERS", block)
         wave(path, np.stack([NOISE, NOISE[::-1]], 1)[:50])
-        found = inspect_recording(path)
-        assert (found.samples, found.channels, found.sample_rate_hz, found.kind) == (50, 2, 8000, "WAV PCM_16")
+        found = decode_recording(path)
+        assert (found.source.channels, found.source.sample_rate_hz, found.source.kind) == (2, 8000, "WAV PCM_16")
+        mean_S = np.stack([NOISE, NOISE[::-1]], 1)[:50].mean(axis=1)
+        np.testing.assert_array_equal(found.samples, np.rint(mean_S))
         floats(np.nan)(path)
         with pytest.raises(UnreadableSound, match="has 3 samples that are NaN"):
-            inspect_recording(path)
+            decode_recording(path)
         wave(path, np.stack([NOISE, -NOISE], 1)[:50])  # silent once the channels are averaged
         with pytest.raises(UnreadableSound, match="is silent"):
-            inspect_recording(path)
+            decode_recording(path)
 
 
 def test_fewer_samples_than_the_header_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,17 +231,20 @@ def test_fewer_samples_than_the_header_states(tmp_path: Path, monkeypatch: pytes
             read()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "WAV", "FLAC", "OGG"])
+SOUND_KINDS = ("WAV", "FLAC", "OGG", "AIFF", "CAF")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", *SOUND_KINDS])
 def test_flipped_bits_are_judged_alike(tmp_path: Path, kind: str) -> None:
     """What is damaged beyond reading for `check-data` is so for the training, and the other way round."""
     path, random = tmp_path / "x", Random(kind)
-    whole = wave(path, format=kind) if kind in ("WAV", "FLAC", "OGG") else picture(path, kind)
+    whole = wave(path, format=kind) if kind in SOUND_KINDS else picture(path, kind)
     refused = 0
     for _ in range(20):
         place = random.randrange(min(len(whole), random.choice((64, len(whole)))))
         path.write_bytes(flipped(whole, place))
         faults = []
-        for read in readers(path, sound=kind in ("WAV", "FLAC", "OGG")):
+        for read in readers(path, sound=kind in SOUND_KINDS):
             try:
                 read()
                 faults.append("")
@@ -242,17 +255,7 @@ def test_flipped_bits_are_judged_alike(tmp_path: Path, kind: str) -> None:
     assert refused > 0
 
 
-def rate_of(path: Path) -> int:
-    try:
-        return int(soundfile.info(path).samplerate)
-    except soundfile.SoundFileError:
-        return 8000
-
-
 def readers(path: Path, *, sound: bool) -> tuple[Callable[[], object], Callable[[], object]]:
     if sound:
-        # At any one rate: another is resampled, which may need more filters than are made.
-        return lambda: sound_decode.decode_recording(path, sample_rate_hz=rate_of(path)), lambda: inspect_recording(
-            path
-        )
+        return lambda: decode_recording(path, sample_rate_hz=11_127), lambda: decode_recording(path)
     return lambda: decode_image(path, np.zeros((3, 32, 32), np.uint8), fit="resize"), lambda: inspect_image(path)

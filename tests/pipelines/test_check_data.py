@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from twostage.audio import load_recordings
 from twostage.data.walk import Found
 from twostage.errors import DataError, UsageError
 from twostage_pipelines import survey
@@ -70,6 +71,41 @@ def test_recordings_are_counted_by_speaker_rate_channels_and_length(
         "kinds: WAV PCM_16 (3), FLAC PCM_16 (1)",
         "lengths: 1 to 2 s (3), below 1 s (1)",
     ]
+
+
+def test_recordings_that_lose_something_and_sound_that_is_not_read_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone = np.sin(np.arange(8000) * 0.3)
+    record(tmp_path / "0.wav", rate=44_101, seconds=0.1)
+    record(tmp_path / "1.aiff")
+    record(tmp_path / "2.mp3")
+    soundfile.write(tmp_path / "3.wav", np.stack([tone, -0.9 * tone], 1), 8000)
+    soundfile.write(tmp_path / "4.wav", 1.5 * tone, 8000, subtype="FLOAT")
+    (tmp_path / "5.m4a").write_bytes(b"x")
+    check(tmp_path)
+    beyond = np.count_nonzero(np.abs(np.float32(1.5 * tone)) * 32768 > 32767.5)
+    assert lines(capsys) == [
+        f"{tmp_path}: 5 recordings can be used, 0 cannot",
+        "rates: 8000 Hz (4), 44101 Hz (1)",
+        "channels: 1 (4), 2 (1)",
+        "kinds: WAV PCM_16 (2), AIFF PCM_16 (1), MP3 MPEG_LAYER_III (1), WAV FLOAT (1)",
+        "lengths: 1 to 2 s (4), below 1 s (1)",
+        "1 of 5 recordings: with channels of opposite phase, which cancel when they are averaged (first: '3.wav'), "
+        "which leaves 0.28% of the power",
+        f"1 of 5 recordings: clipped at the limits of 16 bits (first: '4.wav'), {beyond} samples on the way, from up "
+        "to 1.5 times full scale",
+        "passed over: 1 files of sound of kinds that are not read: .m4a (1), first '5.m4a'",
+    ]
+    assert len(load_recordings(str(tmp_path), sample_rate_hz=8000).train) == 3
+    soundfile.write(tmp_path / "4.wav", 1e4 * tone, 8000, subtype="FLOAT")
+    with pytest.raises(DataError, match="1 of 5 files cannot be used"):
+        check(tmp_path)
+    fault = next(line.strip() for line in lines(capsys) if "4.wav" in line)
+    assert fault.startswith("'4.wav' is far too loud (7998 of 8000 samples beyond full scale, up to 1e+04 times")
+    with pytest.raises(DataError) as raised:
+        load_recordings(str(tmp_path), sample_rate_hz=8000)
+    assert fault in str(raised.value)
 
 
 def test_every_fault_is_in_one_list_and_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,19 +1,26 @@
-"""One WAV, FLAC or OGG file to 16-bit mono samples of a given rate.
+"""One file of sound to 16-bit mono samples of a given rate.
 
 Read by content, whatever the name says, with soundfile (libsndfile). What happens on the way, in this order:
 
 - what is truncated, of another kind, or of an absurd size or rate is refused before anything is decoded;
+- joined files (`cat a.ogg b.ogg`) are read one after the other, where their rates and channels agree;
 - channels are averaged (a sum would clip where both are loud);
-- another rate is resampled with torchaudio's windowed sinc at its defaults (6 zero crossings, roll-off 0.99, Hann);
+- what is silent, has samples that are no numbers, or is twice as loud as 16 bits can be is refused;
+- another rate is resampled (`twostage.audio.resample`);
 - samples are rounded to the nearest of 65536 levels, and brought to the limits where they lie beyond them.
 
 All of it in float64, which holds 16-bit samples divided by 32768 exactly: mono 16-bit files of the right rate come out
 bit for bit, and rounding errors of other processors move a sample to the next level once in a billion times or less.
+Nothing but the length can be refused on account of the new rate: `check-data`, which knows none, refuses what training
+refuses. A file is read forwards in blocks, so that a finished recording is all that is held.
+
+Limits: an MP3 file without the header that LAME and ffmpeg write, a FLAC file that states no length and a file of the
+sizes that are left by pipes may end early, and nobody can tell. Of MP3 what libsndfile gives is taken: with that header
+without the encoder's delay, otherwise with it.
 
 Shapes: S samples, C channels.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,26 +30,43 @@ from typing import Any
 
 import numpy as np
 
-from twostage.audio.containers import Unreadable, check_whole
-from twostage.audio.libraries import load_soundfile, load_torchaudio
+from twostage.audio.containers import KINDS, check_whole
+from twostage.audio.level import Level
+from twostage.audio.libraries import load_soundfile
+from twostage.audio.part import PartOfFile, Unreadable
+from twostage.audio.resample import resample
 from twostage.printable import printable
 from twostage.regular import open_regular
 
-FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST")
 RATES_HZ = (1000, 384_000)
 LONGEST_SECONDS = 1800
 LARGEST_SAMPLES = 200_000_000
-"""Samples of all channels; decoded that is 1.6 GB."""
-# Numbers in the table of filters, one filter per output phase: 44.1 to 16 kHz takes 70 560, 11 127 Hz to 8 kHz 89 M.
-_LARGEST_RESAMPLER = 1 << 23
+"""Samples of all channels."""
 _BLOCK_NUMBERS = 1 << 18
 _UNKNOWN = (1 << 63) - 1  # libsndfile's number of samples where a FLAC file states none
+_NO_FILE = 7  # libsndfile's error, also where the MP3 decoder finds no frame
 
 MIXED = "with several channels, which are averaged"
 RESAMPLED = "of another rate and resampled"
 FINER = "with more than 16 bits or compressed with loss, and rounded to 16 bits"
+JOINED = "joined of several files, which are read one after the other"
 CLIPPED = "clipped at the limits of 16 bits"
+CANCELLED = "with channels of opposite phase, which cancel when they are averaged"
+EMPTIED = "silent at this rate, because all of it lies above half of the rate"
+MOST_CANCELLED = 0.1
+"""What averaging leaves of the power at most where channels count as `CANCELLED`; unrelated ones keep half."""
 _WHOLE_SUBTYPES = ("PCM_16", "PCM_S8", "PCM_U8", "ALAW", "ULAW")  # 16 bits hold every value
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one whole recording is in its file."""
+
+    sample_rate_hz: int
+    channels: int
+    kind: str
+    """Container and encoding by libsndfile's names, such as `WAV PCM_16`."""
 
 
 @dataclass(frozen=True)
@@ -51,158 +75,168 @@ class Decoded:
 
     samples: np.ndarray
     """int16 [S], S at least 1."""
+    source: Source
+    source_samples: int
+    """Per channel, at the file's own rate."""
     clipped_samples: int
     """How many lay beyond 16 bits."""
+    peak: float
+    """Largest absolute value before samples were brought to the limits; 1 is full scale."""
+    power_left: float
+    """What the average of the channels has of their mean power; 1 for one channel."""
     remarks: tuple[str, ...]
-    """What the conversion did, out of `MIXED`, `RESAMPLED`, `FINER` and `CLIPPED`; the last also for files that came
-    with neighbouring samples at a limit."""
+    """What the conversion did, out of `JOINED`, `FINER`, `MIXED`, `CANCELLED`, `RESAMPLED`, `EMPTIED` and `CLIPPED`;
+    the last also for files that came with neighbouring samples at a limit."""
 
 
-def decode_recording(path: Path, *, sample_rate_hz: int, minimum_samples: int = 1) -> Decoded:
+def decode_recording(path: Path, *, sample_rate_hz: int | None = None, minimum_samples: int = 1) -> Decoded:
     """Read the recording in `path`.
 
     Args:
-        path: WAV, FLAC or OGG file.
-        sample_rate_hz: rate of the result.
+        path: a file of one of the containers in `FORMATS`.
+        sample_rate_hz: rate of the result; None: the file's own.
         minimum_samples: what the result must have at least.
 
     Raises:
-        Unreadable: no whole recording of a kind that is read, silent, too short or with samples that are no numbers.
-        RunError: soundfile, or torchaudio for another rate, cannot be loaded.
-    """
-    with _opened(path) as sound:
-        _refuse(sound, sample_rate_hz)
-        wave_SC = sound.read(dtype="float64", always_2d=True)
-        stated, rate_hz, subtype = sound.frames, sound.samplerate, sound.subtype
-    _check_whole(len(wave_SC), stated)
-    _check_numbers(int(np.count_nonzero(~np.isfinite(wave_SC))))
-    return _convert(wave_SC, rate_hz, subtype, sample_rate_hz, minimum_samples)
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """What one whole recording is, before anything is made of it."""
-
-    sample_rate_hz: int
-    channels: int
-    samples: int
-    """Per channel."""
-    kind: str
-    """Container and encoding by libsndfile's names, such as `WAV PCM_16`."""
-
-
-def inspect_recording(path: Path) -> Inspected:
-    """Decode a recording at its own rate as `decode_recording` does, block by block: no more than one is in memory.
-
-    Raises:
-        Unreadable: as of `decode_recording`, but for what depends on another rate or a least length.
+        Unreadable: no whole recording of a kind that is read, silent, too loud, too short or with samples that are no
+            numbers.
         RunError: soundfile cannot be loaded.
     """
-    count = non_finite = 0
-    low, high = math.inf, -math.inf
-    with _opened(path) as sound:
-        _refuse(sound, sound.samplerate)
-        block = max(1, _BLOCK_NUMBERS // sound.channels)
-        while len(wave_SC := sound.read(block, dtype="float64", always_2d=True)):
-            count += len(wave_SC)
-            non_finite += int(np.count_nonzero(~np.isfinite(wave_SC)))
-            wave_S = wave_SC.mean(axis=1)
-            low, high = min(low, float(wave_S.min())), max(high, float(wave_S.max()))
-        found = Inspected(sound.samplerate, sound.channels, sound.frames, f"{sound.format} {sound.subtype}")
-    _check_whole(count, found.samples)
-    _check_numbers(non_finite)
-    first, last = _rounded(np.array([low, high]))
-    if count > 1 and (low == high or first == last):
-        raise Unreadable(f"is silent (every sample is {first})")
-    return found
+    level, rounded, waves = Level(), _Rounded(), []
+    source = None
+    open_part = _forwards(load_soundfile().SoundFile)
+    with _faults_named(), open_regular(path) as file:
+        parts = check_whole(file)
+        for part in parts:
+            with open_part(PartOfFile(file, part)) as sound:
+                source = _source(sound, level.count, source)
+                for wave_SC in _blocks(sound):
+                    wave_S = level.add(wave_SC)
+                    _check_size(level.count, source)
+                    if sample_rate_hz in (None, source.sample_rate_hz):
+                        rounded.add(wave_S)
+                    else:
+                        waves.append(wave_S)
+    level.refuse()
+    assert source is not None  # there is a part
+    rate_hz = sample_rate_hz or source.sample_rate_hz
+    if waves:
+        rounded.add(resample(np.concatenate(waves), source.sample_rate_hz, rate_hz))
+    samples_S = rounded.samples()
+    if len(samples_S) < minimum_samples:
+        raise Unreadable(f"has {len(samples_S)} samples at {rate_hz} Hz, fewer than {minimum_samples}")
+    remarks = [JOINED] if len(parts) > 1 else []
+    remarks += _remarks(source, samples_S, rate_hz, power_left=level.power_left, clipped=rounded.clipped)
+    return Decoded(
+        samples=samples_S,
+        source=source,
+        source_samples=level.count,
+        clipped_samples=rounded.clipped,
+        peak=rounded.peak,
+        power_left=level.power_left,
+        remarks=tuple(remarks),
+    )
+
+
+class _Rounded:
+    """Waveforms as 16-bit samples, block by block."""
+
+    def __init__(self) -> None:
+        self.clipped, self.peak = 0, 0.0
+        self._blocks: list[np.ndarray] = []
+
+    def add(self, wave_S: np.ndarray) -> None:
+        self.peak = max(self.peak, float(np.abs(wave_S).max()))
+        with np.errstate(over="ignore"):  # floats go to 1e308
+            steps_S = np.rint(wave_S * 32768.0)
+        block_S = np.clip(steps_S, -32768, 32767).astype(np.int16)
+        self.clipped += int(np.count_nonzero(steps_S != block_S))
+        self._blocks.append(block_S)
+
+    def samples(self) -> np.ndarray:
+        """int16 [S]."""
+        return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The sound in a file whose container is whole; whatever fails, also while it is being read, is `Unreadable`."""
+def _faults_named() -> Iterator[None]:
+    """Whatever fails while a file is read is `Unreadable`."""
     soundfile = load_soundfile()
     try:
-        with open_regular(path) as file:
-            check_whole(file)
-            file.seek(0)
-            with soundfile.SoundFile(file) as sound:
-                yield sound
+        yield
     except OSError as error:
         raise Unreadable(f"could not be read ({error.strerror})") from error
     except soundfile.SoundFileError as error:
         reason = (getattr(error, "error_string", None) or str(error)).strip().rstrip(".")
+        if getattr(error, "code", None) == _NO_FILE:
+            reason = "no frame of it can be decoded"
         raise Unreadable(f"is damaged ({printable(reason)})") from error
 
 
-def _check_whole(samples: int, stated: int) -> None:
-    if samples < stated:
-        raise Unreadable(f"is truncated or damaged ({samples} of {stated} samples)")
+@lru_cache(maxsize=1)
+def _forwards(base: Any) -> Any:
+    """The class SoundFile for files that are read from beginning to end.
+
+    soundfile seeks after every block that it reads, which GSM 6.10, G.721, G.723, DWVW and NMS ADPCM cannot, and behind
+    which MP3 is decoded to slightly other numbers: it is told that none can seek.
+    """
+
+    class Forwards(base):
+        def seekable(self) -> bool:
+            return False
+
+    return Forwards
 
 
-def _check_numbers(non_finite: int) -> None:
-    if non_finite:
-        raise Unreadable(f"has {non_finite} samples that are NaN or infinite")
+def _source(sound: Any, before: int, first: Source | None) -> Source:
+    """What the header says, unless it rules the file out.
 
-
-def _refuse(sound: Any, sample_rate_hz: int) -> None:
-    """What the header alone rules out."""
+    Args:
+        before: samples of the parts before this one.
+        first: what the first part is.
+    """
     if sound.format not in FORMATS:
-        raise Unreadable(f"is {sound.format} inside and no WAV, FLAC or OGG file")
-    rate_hz = sound.samplerate
+        raise Unreadable(f"is {sound.format} inside and no {KINDS} file")
+    source = Source(sound.samplerate, sound.channels, f"{sound.format} {sound.subtype}")
+    rate_hz = source.sample_rate_hz
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
         raise Unreadable(f"has a rate of {rate_hz} Hz, which is not within {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
-    if sound.frames == 0:
-        raise Unreadable("has no samples")
-    if sound.frames == _UNKNOWN:
-        raise Unreadable("does not state how many samples it has, as if written into a pipe")
-    if sound.frames > LONGEST_SECONDS * rate_hz:
+    if first is not None and source != first:
+        one, other = (f"{each.kind}, {each.channels} channels at {each.sample_rate_hz} Hz" for each in (first, source))
+        raise Unreadable(f"joins recordings of different kinds ({one}; {other})")
+    _check_size(before + (0 if sound.frames == _UNKNOWN else sound.frames), source)
+    return source
+
+
+def _check_size(samples: int, source: Source) -> None:
+    if samples > LONGEST_SECONDS * source.sample_rate_hz:
         raise Unreadable(f"states more than {LONGEST_SECONDS} seconds of sound")
-    if sound.frames * sound.channels > LARGEST_SAMPLES:
-        raise Unreadable(f"states {sound.frames} samples in {sound.channels} channels, {LARGEST_SAMPLES:,} are read")
-    divisor = math.gcd(rate_hz, sample_rate_hz)
-    if (rate_hz // divisor) * (sample_rate_hz // divisor) > _LARGEST_RESAMPLER:
-        raise Unreadable(f"has a rate of {rate_hz} Hz, which has no simple ratio to {sample_rate_hz} Hz")
+    if samples * source.channels > LARGEST_SAMPLES:
+        raise Unreadable(f"states {samples} samples in {source.channels} channels, {LARGEST_SAMPLES:,} are read")
 
 
-def _convert(wave_SC: np.ndarray, rate_hz: int, subtype: str, sample_rate_hz: int, minimum_samples: int) -> Decoded:
-    remarks = [] if subtype in _WHOLE_SUBTYPES else [FINER]
-    if wave_SC.shape[1] > 1:
-        remarks.append(MIXED)
-    wave_S = wave_SC.mean(axis=1)
-    silent = wave_S.min() == wave_S.max()  # before resampling, which makes ripples at the ends of a constant
-    if rate_hz != sample_rate_hz:
-        remarks.append(RESAMPLED)
-        wave_S = _resampled(wave_S, rate_hz, sample_rate_hz)
-    samples_S = _rounded(wave_S)
-    clipped = int(np.count_nonzero(np.rint(wave_S * 32768.0) != samples_S))
-    if len(samples_S) < minimum_samples:
-        raise Unreadable(f"has {len(samples_S)} samples at {sample_rate_hz} Hz, fewer than {minimum_samples}")
-    # A single sample is too little to tell silence from sound.
-    if len(samples_S) > 1 and (silent or samples_S.min() == samples_S.max()):
-        raise Unreadable(f"is silent (every sample is {samples_S[0]})")
+def _blocks(sound: Any) -> Iterator[np.ndarray]:
+    """The whole sound, float64 `[S, C]` at a time."""
+    most, stated, count = max(1, _BLOCK_NUMBERS // sound.channels), sound.frames, 0
+    while count < stated:
+        wave_SC = sound.read(min(most, stated - count), dtype="float64", always_2d=True)
+        if not len(wave_SC):
+            break
+        count += len(wave_SC)
+        yield wave_SC
+    if count < stated != _UNKNOWN:
+        raise Unreadable(f"is truncated or damaged ({count} of {stated} samples)")
+
+
+def _remarks(source: Source, samples_S: np.ndarray, rate_hz: int, *, power_left: float, clipped: int) -> list[str]:
     limit_S = (samples_S == 32767).astype(np.int8) - (samples_S == -32768)
-    if clipped or (limit_S[1:] * limit_S[:-1] > 0).any():
-        remarks.append(CLIPPED)
-    return Decoded(samples=samples_S, clipped_samples=clipped, remarks=tuple(remarks))
-
-
-def _rounded(wave_S: np.ndarray) -> np.ndarray:
-    """int16 [S]."""
-    return np.clip(np.rint(wave_S * 32768.0), -32768, 32767).astype(np.int16)
-
-
-def _resampled(wave_S: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
-    """float64 `[ceil(S * new / old)]`."""
-    import torch
-
-    with torch.inference_mode():
-        resampled: np.ndarray = _resampler(rate_hz, sample_rate_hz)(torch.from_numpy(wave_S)).numpy()
-    return resampled
-
-
-@lru_cache(maxsize=8)
-def _resampler(rate_hz: int, sample_rate_hz: int) -> Any:
-    """torchaudio.functional.resample with its table of filters kept: to compute it takes longer than to use it."""
-    import torch
-
-    return load_torchaudio("transforms").Resample(rate_hz, sample_rate_hz, dtype=torch.float64)
+    resampled = rate_hz != source.sample_rate_hz
+    found = {
+        FINER: source.kind.split()[1] not in _WHOLE_SUBTYPES,
+        MIXED: source.channels > 1,
+        CANCELLED: power_left <= MOST_CANCELLED,
+        RESAMPLED: resampled,
+        EMPTIED: resampled and len(samples_S) > 1 and samples_S.min() == samples_S.max(),
+        CLIPPED: clipped > 0 or (limit_S[1:] * limit_S[:-1] > 0).any(),
+    }
+    return [remark for remark, is_so in found.items() if is_so]

@@ -1,4 +1,4 @@
-"""Any folder of WAV, FLAC or OGG recordings as a data set.
+"""Any folder of recordings (WAV, FLAC, OGG, MP3 and others that libsndfile reads) as a data set.
 
 Names decide which files, labels, speakers and splits there are (`twostage.audio.listing`, `.pattern`, `.splits`),
 contents how a file is read (`twostage.audio.decode`). Every file is read before anything is said, so that one error
@@ -23,13 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from twostage.audio.containers import Unreadable
+from twostage.audio.containers import KINDS, Unreadable
 from twostage.audio.dataset import AudioDataset, AudioSplit
 from twostage.audio.decode import Decoded, decode_recording
 from twostage.audio.libraries import load_soundfile
 from twostage.audio.listing import Listing, Recording, list_recordings
+from twostage.audio.remarks import Remarks
 from twostage.audio.splits import SplitRule, split_recordings
 from twostage.data.listing import SPLITS, show
+from twostage.data.repeated import tell_repeated
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
 
@@ -46,8 +48,7 @@ class _Read:
     """Per file; 0: not read."""
     faults: dict[str, str]
     """Name and fault of what could not be read."""
-    remarks: dict[str, list[str]]
-    """Names of the files to which that happened."""
+    remarks: Remarks
     clipped_samples: int
 
 
@@ -75,12 +76,12 @@ def load_recordings(
     Raises:
         UsageError: no folder is named, or the pattern or the rule for the splits is wrong.
         DataError: the folder or recordings are missing, unreadable, too few, or have names that do not fit.
-        RunError: soundfile, or torchaudio where it is needed, cannot be loaded.
+        RunError: soundfile cannot be loaded.
     """
     if path is None:
         raise UsageError(
-            "the data set recordings needs a folder of WAV, FLAC or OGG files: name it with --data.path FOLDER, or as "
-            "path under [data] in the recipe"
+            f"the data set recordings needs a folder of {KINDS} files: name it with --data.path FOLDER, or as path "
+            "under [data] in the recipe"
         )
     listing = list_recordings(path, pattern=pattern, ignore=ignore)
     parts, rule_in_words = split_recordings(Path(path), listing, split_rule or SplitRule())
@@ -89,6 +90,12 @@ def load_recordings(
     skipped = _check_readable(path, listing, read.faults, skip_unreadable)
     _tell(path, listing, read, len(files))
     splits = _splits(path, parts, read)
+    tell_repeated(
+        splits["train"].recordings(),
+        {split: splits[split].recordings() for split in ("validation", "test")},
+        kind="recordings",
+        alike="sample for sample",
+    )
     return AudioDataset(
         name="recordings",
         sample_rate_hz=sample_rate_hz,
@@ -127,7 +134,7 @@ def _read(path: str, files: Sequence[Recording], sample_rate_hz: int, minimum_sa
     load_soundfile()
     lengths: list[int] = []
     faults: dict[str, str] = {}
-    remarks: dict[str, list[str]] = {}
+    remarks = Remarks()
     clipped = 0
     block = bytearray()  # grows in place, by an eighth at a time: how long files will be is not known before
     try:
@@ -141,8 +148,7 @@ def _read(path: str, files: Sequence[Recording], sample_rate_hz: int, minimum_sa
                 block += outcome.samples.data
                 lengths.append(len(outcome.samples))
                 clipped += outcome.clipped_samples
-                for remark in outcome.remarks:
-                    remarks.setdefault(remark, []).append(file.name)
+                remarks.add(file.name, outcome)
     except MemoryError as error:
         raise DataError(
             f"expected the recordings to fit into memory, but after {len(lengths)} of {len(files)} files in {path} "
@@ -171,8 +177,10 @@ def _check_readable(path: str, listing: Listing, found: dict[str, str], most: in
 def _tell(path: str, listing: Listing, read: _Read, total: int) -> None:
     if listing.ignored:
         say(f"passed over {len(listing.ignored)} files in {path} that match recordings.ignore")
-    for remark, names in read.remarks.items():
-        say(f"{len(names)} of {total} recordings: {remark} (first: {names[0]!r})")
+    if listing.foreign.counts:
+        say(f"passed over in {path}: {listing.foreign}")
+    for line in read.remarks.lines(total):
+        say(line)
 
 
 def _splits(path: str, parts: dict[str, list[Recording]], read: _Read) -> dict[str, AudioSplit]:

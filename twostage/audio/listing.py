@@ -1,13 +1,16 @@
 """Which files of a folder are recordings, and what their names say about label, speaker and number; nothing is opened.
 
-Files are found by suffix (.wav, .flac, .ogg, .oga, .opus, either case) at any depth, but for those that match one of
-the shell patterns of `ignore` (`twostage.data.walk`).
+Files are found by suffix (`SUFFIXES`, either case) at any depth, but for those that match one of the shell patterns of
+`ignore` (`twostage.data.walk`). Files of sound that no library here decodes (`FOREIGN_SUFFIXES`) are counted, so that
+nobody takes a part of a folder for the whole.
 
 With a pattern (`twostage.audio.pattern`) every file must match it. Without one the first sub-folder names the label, as
 for images. Fewer than two labels, or speakers, are none: there is nothing to tell apart.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from twostage.audio.pattern import Fields, name_pattern
@@ -15,7 +18,15 @@ from twostage.data.listing import show, unlisted
 from twostage.data.walk import walk
 from twostage.errors import DataError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus")
+SUFFIXES = (
+    *(".wav", ".wave", ".w64", ".rf64", ".bwf", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist"),
+)
+FOREIGN_SUFFIXES = (
+    *(".m4a", ".m4b", ".aac", ".alac", ".3ga", ".wma", ".amr", ".awb", ".ape", ".wv", ".tta", ".mpc", ".mp2", ".spx"),
+    *(".ac3", ".eac3", ".dts", ".mka", ".weba", ".ra", ".dsf", ".dff", ".shn", ".voc", ".sd2", ".8svx", ".gsm", ".pcm"),
+)
+"""Of files of sound that are not read."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,28 @@ class Recording:
     """The pattern's {index}."""
 
 
+@dataclass
+class Foreign:
+    """Counts files of sound that are not read, by suffix."""
+
+    ignore: tuple[str, ...] = ()
+    """Shell patterns of names to pass over."""
+    counts: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+
+    def add(self, name: str) -> None:
+        """Count the file if its suffix is one of `FOREIGN_SUFFIXES` and its name is not passed over."""
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in FOREIGN_SUFFIXES and not any(fnmatchcase(name, shell) for shell in self.ignore):
+            self.first = min(self.first or name, name)
+            self.counts[suffix] += 1
+
+    def __str__(self) -> str:
+        """`3 files of sound of kinds that are not read: .m4a (2), .wma (1), the first of them 'a.m4a'`."""
+        shown = ", ".join(f"{suffix} ({count})" for suffix, count in self.counts.most_common())
+        return f"{self.counts.total()} files of sound of kinds that are not read: {shown}, first {self.first!r}"
+
+
 @dataclass(frozen=True)
 class Listing:
     """Everything that the names say."""
@@ -47,6 +80,8 @@ class Listing:
     """Name and fault (a clause such as `is a symbolic link`) of what has the name of a recording but is no file."""
     ignored: frozenset[str]
     """Names that `ignore` passed over."""
+    foreign: Foreign = field(default_factory=Foreign)
+    """Files of sound beside them that are not read."""
 
 
 def list_recordings(path: str, *, pattern: str | None, ignore: tuple[str, ...]) -> Listing:
@@ -58,7 +93,7 @@ def list_recordings(path: str, *, pattern: str | None, ignore: tuple[str, ...]) 
     """
     root = Path(path)
     compiled = None if pattern is None else name_pattern(pattern)
-    names, unusable, ignored = _find(root, ignore)
+    names, unusable, ignored, foreign = _find(root, ignore)
     if compiled is None:
         fields = _by_folder(root, names)
     else:
@@ -78,7 +113,7 @@ def list_recordings(path: str, *, pattern: str | None, ignore: tuple[str, ...]) 
         Recording(root / name, name, label.get(found.label or "", 0), speaker.get(found.speaker or "", 0), found.index)
         for name, found in fields.items()
     )
-    return Listing(recordings, classes, speakers, unusable, ignored)
+    return Listing(recordings, classes, speakers, unusable, ignored, foreign)
 
 
 def _at_least_two(values: set[str | None]) -> tuple[str, ...]:
@@ -103,8 +138,8 @@ def _by_folder(root: Path, names: list[str]) -> dict[str, Fields]:
     return {name: Fields(label=labels.get(name)) for name in names}
 
 
-def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str], frozenset[str]]:
-    """Names of files, in order, of what is no file, with its fault, and of what is ignored."""
+def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str], frozenset[str], Foreign]:
+    """Names of files, in order, of what is no file, with its fault, of what is ignored, and what is not read."""
     if not root.is_dir():
         raise DataError(
             f"expected a folder with recordings, but {root} is {'a file' if root.exists() else 'not there'}: "
@@ -113,7 +148,7 @@ def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str
     names: list[str] = []
     unusable: dict[str, str] = {}
     ignored: set[str] = set()
-    others = 0
+    others, foreign = 0, Foreign(ignore)
     for found in walk(root, SUFFIXES, ignore):
         if found.kind == "unlisted":
             raise unlisted(root, found)
@@ -125,11 +160,14 @@ def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str
             unusable[found.name] = found.fault
         else:
             others += 1
+            foreign.add(found.name)
     if not names:
         beside = f" besides {show([f'{n!r} ({f})' for n, f in sorted(unusable.items())])}" if unusable else ""
+        if foreign.counts:
+            beside += f" besides {foreign}"
         raise DataError(
             f"expected recordings in {root}, but it has no file whose name ends in {', '.join(SUFFIXES[:-1])} or "
             f"{SUFFIXES[-1]}{beside} ({others} others, {len(ignored)} passed over by recordings.ignore): "
-            "correct data.path"
+            f"{'convert them to FLAC or WAV, or ' if foreign.counts else ''}correct data.path"
         )
-    return sorted(names), dict(sorted(unusable.items())), frozenset(ignored)
+    return sorted(names), dict(sorted(unusable.items())), frozenset(ignored), foreign

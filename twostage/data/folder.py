@@ -17,6 +17,7 @@ import numpy as np
 from twostage.data.dataset import ImageDataset, Split
 from twostage.data.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
 from twostage.data.listing import ImageFile, Listing, list_images, show
+from twostage.data.repeated import tell_repeated
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
 
@@ -82,7 +83,12 @@ def load_folder(
             "them with --data.train-folder and --data.test-folder"
         )
     splits = _make_splits(path, files, outcomes, images_NCHW)
-    _tell_repeated(splits)
+    tell_repeated(
+        splits["train"].images,
+        {"validation": splits["validation"].images, "test": splits["test"].images},
+        kind="images",
+        alike="pixel for pixel",
+    )
     return ImageDataset(
         name="images",
         levels=LEVELS,
@@ -96,19 +102,6 @@ class _Splits(TypedDict):
     train: Split
     validation: Split
     test: Split
-
-
-def _tell_repeated(splits: _Splits) -> None:
-    """Say how many held-out images also stand in the training data, pixel for pixel: their bits are not unseen."""
-    trained = {image.tobytes() for image in splits["train"].images}
-    names: tuple[Literal["validation", "test"], ...] = ("validation", "test")
-    for name in names:
-        held_out: Split = splits[name]
-        repeated = sum(image.tobytes() in trained for image in held_out.images)
-        if repeated:
-            say(
-                f"warning: {repeated} of {len(held_out)} {name} images also stand in the training data, pixel for pixel"
-            )
 
 
 def _make_splits(

@@ -112,7 +112,7 @@ def _silence(path: Path) -> None:
         (_no_file, "could not be read \\(No such file or directory\\)"),
         (_folder, "could not be read \\(Is a directory\\)"),
         (_empty, "is empty"),
-        (_text, "is no WAV, FLAC or OGG file"),
+        (_text, "is no WAV, FLAC, OGG, MP3"),
         (_half, "truncated"),
         (_silence, "is silent"),
     ],

@@ -96,7 +96,7 @@ class TestContents:
     def test_every_kind_of_file_at_any_depth_and_nothing_else(self, tmp_path: Path) -> None:
         for index, suffix in enumerate((".wav", ".FLAC", ".ogg", ".Wav", ".flac")):
             save(tmp_path / ("x" if index % 2 else "") / f"{index}{suffix}", 9)
-        for other in ("readme.txt", ".hidden.wav", "x/notes.mp3"):
+        for other in ("readme.txt", ".hidden.wav", "x/notes.m4a"):
             (tmp_path / other).write_bytes(b"")
         (tmp_path / ".cache").mkdir()
         (tmp_path / ".cache" / "x.wav").write_bytes(b"")
@@ -113,7 +113,67 @@ class TestContents:
         assert load(tmp_path).clipped_samples == 3
         said = capsys.readouterr().err
         assert "1 of 60 recordings: of another rate and resampled (first: 'a_x_0.wav')" in said
-        assert "1 of 60 recordings: clipped at the limits of 16 bits (first: 'a_x_1.wav')" in said
+        assert (
+            "1 of 60 recordings: clipped at the limits of 16 bits (first: 'a_x_1.wav'), 3 samples on the way, from "
+            "up to 2 times full scale\n" in said
+        )
+
+    def test_losses_are_said_with_their_number_and_the_worst(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fill(tmp_path)
+        wave = np.random.default_rng(0).uniform(-1, 1, 100)
+        for index, other in enumerate((-0.9 * wave, -0.95 * wave, 0.9 * wave)):
+            soundfile.write(tmp_path / f"a_x_{index}.wav", np.stack([wave, other], 1), 8000, subtype="FLOAT")
+        for index, peak in enumerate((1.5, 3, 2)):
+            soundfile.write(tmp_path / f"b_x_{index}.wav", [0, 0.5, 0.5, peak, 0, 0, 0, 0], 8000, subtype="FLOAT")
+        load(tmp_path)
+        said = capsys.readouterr().err
+        assert (
+            "2 of 60 recordings: with channels of opposite phase, which cancel when they are averaged (first: "
+            "'a_x_0.wav'), which leaves down to 0.07% of the power ('a_x_1.wav')\n" in said
+        )
+        assert (
+            "3 of 60 recordings: clipped at the limits of 16 bits (first: 'b_x_0.wav'), 3 samples on the way, from "
+            "up to 3 times full scale ('b_x_1.wav')\n" in said
+        )
+
+    def test_held_out_recordings_that_are_trained_on_are_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fill(tmp_path)
+        rule = SplitRule(test_indices="0-1", validation_indices="2")
+        load(tmp_path, split_rule=rule)
+        assert "warning" not in capsys.readouterr().err
+        for index in range(2):
+            save(tmp_path / f"b_z_{index}.wav", 1003 + index, length=13 + index)  # a_x_2 and a_x_3
+            save(tmp_path / f"a_y_{index}.wav", 1003 + index, length=12)  # the same but for their ends
+        load(tmp_path, split_rule=rule)
+        said = capsys.readouterr().err
+        assert "warning: 1 of 12 test recordings also stand in the training data, sample for sample\n" in said
+        assert "validation recordings" not in said
+
+    def test_sound_of_kinds_that_are_not_read_is_counted_and_the_rest_read(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for index, suffix in enumerate((".mp3", ".aiff", ".Aif", ".au", ".caf", ".w64", ".sph")):
+            kinds = {".mp3": "MP3", ".aiff": "AIFF", ".Aif": "AIFF", ".au": "AU", ".caf": "CAF", ".w64": "W64"}
+            noise = np.random.default_rng(index).uniform(-0.3, 0.3, 4000)
+            soundfile.write(tmp_path / f"{index}{suffix}", noise, 8000, format=kinds.get(suffix, "NIST"))
+        for name in ("b.m4a", "a.WMA", "c.m4a", "notes.txt", ".hidden.m4a"):
+            (tmp_path / name).write_bytes(b"x")
+        dataset = load(tmp_path, pattern=None)
+        assert len(everything(dataset)) == 7
+        said = capsys.readouterr().err
+        passed_over = "3 files of sound of kinds that are not read: .m4a (2), .wma (1), first 'a.WMA'"
+        assert f"passed over in {tmp_path}: {passed_over}\n" in said
+        load(tmp_path, pattern=None, ignore=("*.m4a", "*.WMA"))
+        assert "passed over" not in capsys.readouterr().err
+        for path in tmp_path.glob("[0-9]*"):
+            path.unlink()
+        assert "besides 3 files of sound of kinds that are not read: .m4a (2), .wma (1)" in refusal(
+            tmp_path, pattern=None
+        )
 
 
 class TestLayouts:
