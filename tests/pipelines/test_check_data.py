@@ -87,7 +87,7 @@ def test_every_fault_is_in_one_list_and_the_exit_code(tmp_path: Path, capsys: py
     assert raised.value.exit_code == 1
     assert lines(capsys) == [
         f"{root}: 4 images can be used, 6 cannot",
-        r"  'a\n.png' is no PNG, JPEG or WebP image, or its beginning is damaged",
+        r"  'a\n.png' is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image, or its beginning is damaged",
         "  'b.png' is empty",
         "  'c.png' is no regular file",
         "  'in.png' is a symbolic link",

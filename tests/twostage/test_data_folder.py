@@ -263,7 +263,7 @@ class TestUnreadable:
         for part in (
             "'003.png' is empty",
             "'004.png' is damaged",
-            "'006.png' is no PNG, JPEG or WebP image",
+            "'006.png' is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image",
             "'007.png' has 16 bits per channel",
             "'008.png' is animated (2 frames)",
             "'030.png' is a symbolic link",
