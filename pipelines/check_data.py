@@ -7,6 +7,7 @@ literals: no line break, escape sequence or change of writing direction out of o
 from collections import Counter
 
 from twostage.audio.pattern import name_pattern
+from twostage.data.passed_over import PassedOver
 from twostage.data.walk import walk
 from twostage.errors import DataError
 from twostage.printable import printable
@@ -54,17 +55,20 @@ def _choose_kind(command: CheckData, shown: str) -> tuple[Kind, int]:
         DataError: there are none.
     """
     counts: Counter[str] = Counter()
+    others = PassedOver()
     for found in walk(command.path, tuple(suffix for each in SUFFIXES_OF.values() for suffix in each)):
         if found.kind in ("file", "unusable"):
             name = found.name.lower()
             counts.update(kind for kind, suffixes in SUFFIXES_OF.items() if name.endswith(suffixes))
+        elif found.kind == "other":
+            others.add(found.name)
     sound = command.pattern is not None or bool(command.ignore) or counts["recordings"] > counts["images"]
     kind: Kind = command.kind if command.kind != "auto" else "recordings" if sound else "images"
     if not counts[kind]:
         suffixes = ", ".join(s for each in SUFFIXES_OF if command.kind in ("auto", each) for s in SUFFIXES_OF[each])
         raise DataError(
             f"expected {'images or recordings' if command.kind == 'auto' else kind} in {shown}, but no name in it ends "
-            f"in {suffixes}: correct the path"
+            f"in {suffixes}{f' (but {others})' if len(others) else ''}: correct the path{others.advice}"
         )
     other: Kind = "images" if kind == "recordings" else "recordings"
     if command.kind == "auto" and counts[other]:
@@ -85,5 +89,7 @@ def _print(shown: str, survey: Survey, problems: list[str]) -> None:
         print(f"classes: {survey.classes}")
     for key, tally in survey.properties.items():
         print(f"{key}: {tally}")
+    if len(survey.passed_over):
+        print(f"passed over, not being images that are read: {survey.passed_over}{survey.passed_over.advice}")
     if survey.links:
         print(f"symbolic links, which are not followed: {survey.links}, {survey.links_out} of them out of the folder")

@@ -24,6 +24,7 @@ from twostage.data.decode import Unreadable as UnreadableImage
 from twostage.data.decode import inspect_image, quiet_pillow
 from twostage.data.listing import SPLITS
 from twostage.data.listing import SUFFIXES as IMAGE_SUFFIXES
+from twostage.data.passed_over import PassedOver
 from twostage.data.walk import LINK, Found, walk
 from twostage.progress import Progress
 
@@ -94,6 +95,8 @@ class Survey:
     """Readable files per class, by the class's literal."""
     properties: dict[str, Tally] = field(default_factory=dict)
     """What else is counted of readable files, such as `sizes`."""
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    """Of images: files beside them whose names are not of images that are read."""
     _kept: list[_Last] = field(default_factory=list)
 
     def add_fault(self, name: str, fault: str) -> None:
@@ -149,6 +152,8 @@ def survey_folder(
                 yield found.name
             elif found.kind in ("unusable", "unlisted"):
                 survey.add_fault(found.name or ".", found.fault + _whither(root, real_root, found, survey))
+            elif found.kind == "other" and kind == "images":
+                survey.passed_over.add(found.name)
 
     inspect = _inspect_image if kind == "images" else _inspect_recording
     with quiet_pillow(), Progress(kind, total=total, unit="file") as progress:

@@ -1,4 +1,4 @@
-"""Any folder of PNG, JPEG or WebP images as a data set.
+"""Any folder of images as a data set.
 
 Names decide which files, labels and splits there are (`twostage.data.listing`), contents how a file is read
 (`twostage.data.decode`). Every file is read before anything is said, so that one error names all that is wrong. A file
@@ -16,7 +16,9 @@ import numpy as np
 
 from twostage.data.dataset import ImageDataset, Split
 from twostage.data.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
+from twostage.data.formats import FORMATS_IN_WORDS
 from twostage.data.listing import ImageFile, Listing, list_images, show
+from twostage.data.repeated import tell_repeated
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
 
@@ -66,10 +68,15 @@ def load_folder(
     """
     if path is None:
         raise UsageError(
-            "the data set images needs a folder of PNG, JPEG or WebP files: name it with --data.path FOLDER, or as "
+            f"the data set images needs a folder of {FORMATS_IN_WORDS} files: name it with --data.path FOLDER, or as "
             "path under [data] in the recipe"
         )
     listing = list_images(path, train_folder=train_folder, test_folder=test_folder)
+    if len(listing.passed_over):
+        say(
+            f"passed over {len(listing.passed_over)} files in {path} that do not have names of images that are read: "
+            f"{listing.passed_over}{listing.passed_over.advice}"
+        )
     files, shape = listing.files, (3 if colour == "rgb" else 1, image_size, image_size)
     images_NCHW = _allocate(len(files), shape)
     outcomes = _read(files, images_NCHW, fit)
@@ -82,7 +89,12 @@ def load_folder(
             "them with --data.train-folder and --data.test-folder"
         )
     splits = _make_splits(path, files, outcomes, images_NCHW)
-    _tell_repeated(splits)
+    tell_repeated(
+        splits["train"].images,
+        {"validation": splits["validation"].images, "test": splits["test"].images},
+        kind="images",
+        alike="pixel for pixel",
+    )
     return ImageDataset(
         name="images",
         levels=LEVELS,
@@ -96,19 +108,6 @@ class _Splits(TypedDict):
     train: Split
     validation: Split
     test: Split
-
-
-def _tell_repeated(splits: _Splits) -> None:
-    """Say how many held-out images also stand in the training data, pixel for pixel: their bits are not unseen."""
-    trained = {image.tobytes() for image in splits["train"].images}
-    names: tuple[Literal["validation", "test"], ...] = ("validation", "test")
-    for name in names:
-        held_out: Split = splits[name]
-        repeated = sum(image.tobytes() in trained for image in held_out.images)
-        if repeated:
-            say(
-                f"warning: {repeated} of {len(held_out)} {name} images also stand in the training data, pixel for pixel"
-            )
 
 
 def _make_splits(
