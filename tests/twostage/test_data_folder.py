@@ -2,6 +2,7 @@
 
 import os
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -207,6 +208,20 @@ class TestFiles:
         assert len(threads) > 1
         assert several.skipped == one.skipped
         assert several.sha256 == one.sha256
+
+    def test_images_are_in_memory_once(self, tmp_path: Path) -> None:
+        """Loaded, compared with each other and digested, with a gap where a file is left out."""
+        fill(tmp_path, 60)
+        os.truncate(tmp_path / "020.png", 0)
+        load(tmp_path, skip_unreadable=1, fit="resize")  # what is imported and kept stays out of the measurement
+        tracemalloc.start()
+        dataset = load(tmp_path, skip_unreadable=1, fit="resize", image_size=256)
+        _ = dataset.sha256
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.15 * 60 * 3 * 256 * 256
+        assert dataset.train.images.base is dataset.test.images.base
+        assert everything(dataset) == [index for index in range(60) if index != 20]
 
     def test_a_folder_without_images(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()

@@ -192,9 +192,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _contents(path: Path) -> bytes:
     """The whole file, if it may be an image that is read."""
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_BYTES:
             raise Unreadable(f"has more than {LARGEST_BYTES:,} bytes")
-        data = file.read(LARGEST_BYTES)
+        data = file.read(size)
     if not data:
         raise Unreadable("is empty")
     if (unread := unread_format(data)) is not None:
