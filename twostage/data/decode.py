@@ -7,6 +7,8 @@ was built with libavif, as its wheels are). What happens on the way, in this ord
 - metadata of PNG, JPEG and AVIF are put aside (`twostage.data.metadata`): they are no reason to refuse a photograph;
 - more than 8 bits per channel are refused in PNG and TIFF (pillow would keep the upper 8 bits of some and not of
   others); AVIF of 10 or 12 bits becomes 8 in its own decoder;
+- truncated and damaged files are refused, JPEG also where an end marker was put behind what is left of them, as far as
+  `twostage.data.jpeg_end` can tell;
 - animated PNG, WebP, GIF and AVIF and TIFF of several pages are refused: none of their pictures is the picture. The
   JPEG of many phones with a second one behind it (MPO) gives its first;
 - the orientation that EXIF or XMP states is applied, and `UNORIENTED` said where EXIF is damaged; colour profiles are
@@ -48,7 +50,9 @@ from PIL import (
 )
 
 from twostage.data.formats import FORMATS_IN_WORDS, unread_format
-from twostage.data.metadata import PNG_SIGNATURE, bare
+from twostage.data.headers import LARGEST_PIXELS, refusal
+from twostage.data.jpeg_end import ends_early
+from twostage.data.metadata import bare
 from twostage.printable import printable
 from twostage.regular import open_regular
 
@@ -64,16 +68,10 @@ FORMATS = tuple(
         AvifImagePlugin.AvifImageFile,
     )
 )
-LARGEST_PIXELS = 64_000_000
-"""Width times height; a transparent one takes nine bytes per pixel while it is laid on white, 0.6 GB."""
 LARGEST_BYTES = 5 * LARGEST_PIXELS
 """Of a file, which is read whole: four unpacked channels of all pixels, and as much metadata as a fifth."""
 REDUCING_GAP = 3.0
 _INSPECTED_SIDE = 32
-_PNG_BIT_DEPTH = 24  # offset, after signature, IHDR's length and name, width and height
-_KIND_OF_PAGE, _REDUCED = 254, 1  # TIFF's NewSubfileType and its lowest bit
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_ANIMATIONS = ("PNG", "WEBP", "AVIF")  # whose headers state the number of frames
 # What a viewer does for every EXIF orientation but 1.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -131,11 +129,11 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
     """
     channels, height, width = pixels_CHW.shape
     mode = "L" if channels == 1 else "RGB"
-    with _opened(path) as picture:
+    with _opened(path) as (picture, data):
         if fit == "resize":
-            made, remarks = _scaled(picture, width, height, mode)
+            made, remarks = _scaled(picture, data, width, height, mode)
         else:
-            made, remarks = _cut(picture, width, height, mode, exact=fit == "exact")
+            made, remarks = _cut(picture, data, width, height, mode, exact=fit == "exact")
         pixels = np.asarray(made)
     pixels_CHW[...] = pixels if channels == 1 else np.moveaxis(pixels, -1, 0)
     return remarks
@@ -159,23 +157,27 @@ def inspect_image(path: Path) -> Inspected:
     Raises:
         Unreadable: no whole image of a kind that is read.
     """
-    with _opened(path) as picture:
+    with _opened(path) as (picture, data):
         (width, height), mode = picture.size, picture.mode
-        _, remarks = _scaled(picture, _INSPECTED_SIDE, _INSPECTED_SIDE, "RGB")
+        _, remarks = _scaled(picture, data, _INSPECTED_SIDE, _INSPECTED_SIDE, "RGB")
     return Inspected(width=width, height=height, mode=mode, remarks=remarks)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture in a file; whatever fails, also while it is being decoded, is `Unreadable`."""
+def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
+    """The picture in a file and the bytes that it is decoded from.
+
+    Whatever fails, also while it is being decoded, is `Unreadable`.
+    """
     try:
         data = _contents(path)
         stripped = bare(data)
         with Image.open(io.BytesIO(stripped.data), formats=FORMATS) as picture:
             picture.info.update(stripped.info)
-            _refuse(picture, data)
-            del data, stripped  # as large as the file, while it is being decoded
-            yield picture
+            if (refused := refusal(picture, data)) is not None:
+                raise Unreadable(refused)
+            del data
+            yield picture, stripped.data
     except (Unreadable, WrongSize, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
@@ -201,31 +203,6 @@ def _contents(path: Path) -> bytes:
     if (unread := unread_format(data)) is not None:
         raise Unreadable(f"is of the format {unread}, which is not read: {FORMATS_IN_WORDS} are")
     return data
-
-
-def _refuse(picture: Image.Image, data: bytes) -> None:
-    """What the header alone rules out."""
-    width, height = picture.size
-    if width * height > LARGEST_PIXELS:
-        raise Unreadable(f"has {width}x{height} pixels, more than {LARGEST_PIXELS:,}")
-    bits = data[_PNG_BIT_DEPTH] if data.startswith(PNG_SIGNATURE) else 8
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        bits = max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-        across, down = (picture.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
-        if across * down > LARGEST_PIXELS:  # a tile is unpacked whole
-            raise Unreadable(f"has tiles of {across}x{down} pixels, more than {LARGEST_PIXELS:,}")
-        if picture.tag_v2.get(_KIND_OF_PAGE, 0) & _REDUCED:
-            raise Unreadable("holds a reduced picture in place of the whole one, as raw files of cameras do")
-    if bits > 8:
-        raise Unreadable(f"has {bits} bits per channel and not the 8 bits per channel that are read")
-    if picture.mode not in _MODES:
-        raise Unreadable(f"has channels of the kind {picture.mode}, which are not read")
-    if getattr(picture, "is_animated", False):
-        if picture.format == "TIFF":
-            raise Unreadable("has more than one page")
-        # To count those of a GIF is to read all of them.
-        frames = f" ({getattr(picture, 'n_frames', 2)} frames)" if picture.format in _ANIMATIONS else ""
-        raise Unreadable(f"is animated{frames}")
 
 
 def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:
@@ -259,11 +236,18 @@ def _plain(picture: Image.Image, mode: str) -> tuple[Image.Image, tuple[str, ...
     return picture.convert(mode), tuple(remarks)
 
 
+def _load(picture: Image.Image, data: bytes, draft: tuple[int, int] | None = None) -> None:
+    """Decode all of it; `draft` is what it was drafted to."""
+    picture.load()
+    if ends_early(picture, data, draft):
+        raise Unreadable("is damaged (its pixels end early, before an end marker)")
+
+
 def _cut(
-    picture: Image.Image, width: int, height: int, mode: str, *, exact: bool
+    picture: Image.Image, data: bytes, width: int, height: int, mode: str, *, exact: bool
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """The picture itself or its centre."""
-    picture.load()
+    _load(picture, data)
     orientation, doubts = _orientation(picture)
     across, down = picture.size[::-1] if orientation in _LYING else picture.size
     if across < width or down < height or (exact and (across, down) != (width, height)):
@@ -274,11 +258,13 @@ def _cut(
     return plain.crop((left, top, left + width, top + height)), doubts + remarks
 
 
-def _scaled(picture: Image.Image, width: int, height: int, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
+def _scaled(
+    picture: Image.Image, data: bytes, width: int, height: int, mode: str
+) -> tuple[Image.Image, tuple[str, ...]]:
     """The centre of the wanted proportions, scaled; turned upright last, when it is small."""
     side = int(max(width, height) * REDUCING_GAP)
     drafted = picture.draft(None, (side, side))
-    picture.load()
+    _load(picture, data, (side, side))
     # Of a drafted one the last column and row may be whole pixels for a fraction of one.
     extent: tuple[float, float] = picture.size if drafted is None else drafted[1][2:]
     orientation, doubts = _orientation(picture)
