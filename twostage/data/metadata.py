@@ -10,6 +10,7 @@ AVIF: EXIF, which libavif would look into; its orientation stands elsewhere. No 
 everything else are, by pillow.
 """
 
+import io
 import re
 import struct
 import zlib
@@ -54,7 +55,8 @@ def bare(data: bytes) -> Bare:
 
 def _bare_png(data: bytes) -> Bare:
     view, at = memoryview(data), len(PNG_SIGNATURE)
-    kept: list[bytes | memoryview] = [view[:at]]
+    kept = io.BytesIO()  # not a list of parts: a hostile file has millions of them
+    kept.write(view[:at])
     info: dict[str, str | bytes] = {}
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -65,10 +67,10 @@ def _bare_png(data: bytes) -> Bare:
             elif name in (b"tEXt", b"zTXt", b"iTXt"):
                 info = _text(name, data[at + 8 : end - 4]) | info
         else:
-            kept.append(view[at:end])
+            kept.write(view[at:end])
         at = end
-    kept.append(view[at:])
-    return Bare(b"".join(kept), info)
+    kept.write(view[at:])
+    return Bare(kept.getvalue(), info)
 
 
 def _text(name: bytes, content: bytes) -> dict[str, str | bytes]:
@@ -92,7 +94,8 @@ def _text(name: bytes, content: bytes) -> dict[str, str | bytes]:
 
 def _bare_jpeg(data: bytes) -> Bare:
     view, at = memoryview(data), 2
-    kept: list[bytes | memoryview] = [view[:at]]
+    kept = io.BytesIO()
+    kept.write(view[:at])
     info: dict[str, str | bytes] = {}
     exif = b""
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in _NO_SEGMENT:
@@ -100,18 +103,19 @@ def _bare_jpeg(data: bytes) -> Bare:
             at += 1
             continue
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        content = view[at + 4 : end]
-        if marker == 0xE1 and content[:6] == _EXIF_SEGMENT:
-            exif += bytes(content[6:])
-        elif marker == 0xE1 and content[: len(_XMP_SEGMENT)] == _XMP_SEGMENT:
-            info["xmp"] = bytes(content[len(_XMP_SEGMENT) :])
-        colours = (marker == 0xE0 and content[:5] == b"JFIF\0" and len(content) >= 14) or (
-            marker == 0xEE and content[:5] == b"Adobe" and len(content) >= 12
+        content = data[at + 4 : end]
+        if marker == 0xE1 and content.startswith(_EXIF_SEGMENT):
+            exif += content.removeprefix(_EXIF_SEGMENT) if len(exif) < MOST_TEXT_BYTES else b""
+        elif marker == 0xE1 and content.startswith(_XMP_SEGMENT):
+            info["xmp"] = content.removeprefix(_XMP_SEGMENT)
+        # As libjpeg, which takes no note of shorter ones.
+        colours = (marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 14) or (
+            marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12
         )
         if colours or not (marker == 0xFE or 0xE0 <= marker <= 0xEF):
-            kept.append(view[at:end])
+            kept.write(view[at:end])
         at = end
     if exif:
         info["exif"] = _EXIF_SEGMENT + exif
-    kept.append(view[at:])
-    return Bare(b"".join(kept), info)
+    kept.write(view[at:])
+    return Bare(kept.getvalue(), info)
