@@ -8,6 +8,7 @@ from collections import Counter
 
 from twostage.audio.listing import Foreign
 from twostage.audio.pattern import name_pattern
+from twostage.data.passed_over import PassedOver
 from twostage.data.walk import walk
 from twostage.errors import DataError
 from twostage.printable import printable
@@ -56,19 +57,22 @@ def _choose_kind(command: CheckData, shown: str) -> tuple[Kind, int]:
     """
     counts: Counter[str] = Counter()
     foreign = Foreign(command.ignore)
+    others = PassedOver()
     for found in walk(command.path, tuple(suffix for each in SUFFIXES_OF.values() for suffix in each)):
         if found.kind in ("file", "unusable"):
             name = found.name.lower()
             counts.update(kind for kind, suffixes in SUFFIXES_OF.items() if name.endswith(suffixes))
         elif found.kind == "other":
             foreign.add(found.name)
+            others.add(found.name)
     sound = command.pattern is not None or bool(command.ignore) or counts["recordings"] > counts["images"]
     kind: Kind = command.kind if command.kind != "auto" else "recordings" if sound else "images"
     if not counts[kind]:
         suffixes = ", ".join(s for each in SUFFIXES_OF if command.kind in ("auto", each) for s in SUFFIXES_OF[each])
+        beside = f" (besides {foreign})" if foreign.counts else f" (but {others})" if len(others) else ""
         raise DataError(
             f"expected {'images or recordings' if command.kind == 'auto' else kind} in {shown}, but no name in it ends "
-            f"in {suffixes}{f' (besides {foreign})' if foreign.counts else ''}: correct the path"
+            f"in {suffixes}{beside}: correct the path{others.advice}"
         )
     other: Kind = "images" if kind == "recordings" else "recordings"
     if command.kind == "auto" and counts[other]:
@@ -93,5 +97,7 @@ def _print(shown: str, survey: Survey, problems: list[str]) -> None:
         print(line)
     if survey.foreign.counts:
         print(f"passed over: {survey.foreign}")
+    if len(survey.passed_over):
+        print(f"passed over, not being images that are read: {survey.passed_over}{survey.passed_over.advice}")
     if survey.links:
         print(f"symbolic links, which are not followed: {survey.links}, {survey.links_out} of them out of the folder")

@@ -17,8 +17,9 @@ class CheckData:
     """Read every image or recording of a folder and say which cannot be used and why; nothing is written.
 
     Training refuses at its start what this refuses, and reads as this reads: by default it takes no unreadable file at
-    all. Exit code 0 where all is well, 1 where something is not. Sizes and rates are counted, not judged: which are
-    wanted is the recipe's matter.
+    all. A JPEG that was cut and closed again with an end marker is found, too, unless only its last block is missing,
+    or only later scans of a progressive one. Files of formats that are not read are counted. Exit code 0 where all is
+    well, 1 where something is not. Sizes and rates are counted, not judged: which are wanted is the recipe's matter.
     """
 
     path: Annotated[Positional[Path], arg(metavar="FOLDER")]

@@ -21,14 +21,25 @@ MIRRORED = "train-mirrored"
 
 
 def encode_images(
-    model: VQVAE, images_NCHW: torch.Tensor, *, label: str, batch_size: int, device: torch.device
+    model: VQVAE,
+    images_NCHW: torch.Tensor,
+    *,
+    label: str,
+    batch_size: int,
+    device: torch.device,
+    mirrored: bool = False,
 ) -> np.ndarray:
-    """Codes `[N, G, h, w]`, int64, of integer images, in every process; `label` names the progress bar."""
+    """Codes `[N, G, h, w]`, int64, of integer images, in every process; `label` names the progress bar.
+
+    Args:
+        mirrored: encode the images mirrored left to right, batch by batch and without a second copy of all.
+    """
     # int32: of several processes each sends all of it.
     codes_NGHW = torch.zeros(len(images_NCHW), *model.code_shape, dtype=torch.int32)
     with Progress(label, total=len(images_NCHW), unit="image") as progress:
         for rows in own_batches(len(images_NCHW), batch_size):
-            codes_NGHW[rows] = model.encode(images_NCHW[rows].to(device)).to("cpu", torch.int32)
+            images = images_NCHW[rows].flip(-1) if mirrored else images_NCHW[rows]
+            codes_NGHW[rows] = model.encode(images.to(device)).to("cpu", torch.int32)
             progress.advance_shared(rows.stop - rows.start, world_size())
     return sum_over_ranks(codes_NGHW)[0].numpy().astype(np.int64)
 
@@ -68,13 +79,18 @@ def extract_codes(
         path = run.codes_file(name, split)
         source = dataset.train if split == MIRRORED else dataset.split(split)
         images = torch.from_numpy(source.images)
-        if split == MIRRORED:
-            images = images.flip(-1)
         stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(images))
         if stored is not None:
             files[split] = stored
             continue
-        codes = encode_images(model, images, label=f"{name} codes, {split}", batch_size=batch_size, device=device)
+        codes = encode_images(
+            model,
+            images,
+            label=f"{name} codes, {split}",
+            batch_size=batch_size,
+            device=device,
+            mirrored=split == MIRRORED,
+        )
         header = CodeHeader(
             dataset=dataset.name,
             split=split,

@@ -16,6 +16,25 @@ import numpy as np
 from twostage.errors import UsageError
 
 
+class WithMirrored:
+    """Images `[M, C, H, W]` and the same mirrored behind them, `[2 M, C, H, W]`: mirrored when they are asked for."""
+
+    def __init__(self, images_MCHW: np.ndarray) -> None:
+        self._images = images_MCHW
+        self.shape = (2 * len(images_MCHW), *images_MCHW.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """The images of a slice, or of integer indices, as an array of their own."""
+        indices = np.arange(len(self))[rows]
+        picked = self._images[indices % len(self._images)]
+        mirrored = indices >= len(self._images)
+        picked[mirrored] = picked[mirrored][..., ::-1]
+        return picked
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """The k nearest training images of every image, nearest first; of equals the one with the lower index."""
@@ -27,7 +46,7 @@ class Neighbours:
 
 
 def nearest_images(
-    images_NCHW: np.ndarray, train_MCHW: np.ndarray, *, count: int, block_size: int = 2048
+    images_NCHW: np.ndarray, train_MCHW: np.ndarray | WithMirrored, *, count: int, block_size: int = 2048
 ) -> Neighbours:
     """Nearest of the training images, integer levels both.
 

@@ -68,7 +68,7 @@ def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int, fi
     exactly; with two levels (binarised data) that is a threshold at half, from 128 on, and no random draw.
 
     Args:
-        path: PNG, JPEG or WebP file.
+        path: a file of one of the formats that are read (`twostage.data.formats`).
         image_shape: (C, H, W) of the model's images; C = 1 reads grey, C = 3 RGB.
         levels: size of the model's alphabet.
         fit: whether an image of another size is refused, cropped or scaled (`twostage.data.decode`).
@@ -85,7 +85,7 @@ def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int, fi
         wanted = f"at least {width}x{height}" if fit == "crop" else f"{width}x{height}"
         raise DataError(f"expected an image of {wanted} pixels, but {path} {error}: resize it") from error
     except Unreadable as error:
-        raise DataError(f"expected a PNG, JPEG or WebP image, but {path} {error}: give another file") from error
+        raise DataError(f"expected a whole image, but {path} {error}: give another file") from error
     for remark in remarks:
         say(f"{path}: {remark}")
     return np.rint(pixels_CHW.astype(np.float64) * ((levels - 1) / 255.0)).astype(np.uint8)

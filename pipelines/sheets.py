@@ -14,7 +14,7 @@ from twostage.data import ImageDataset
 
 from .drawing import reconstruct, sample_autoencoder, sample_vae, sample_vimco
 from .models import LoadedStage1
-from .neighbours import Neighbours, memorisation, nearest_images
+from .neighbours import Neighbours, WithMirrored, memorisation, nearest_images
 from .pictures import grid, to_bytes
 from .run import Run, load_run
 from .sample_quality import evenly, to_levels
@@ -45,15 +45,14 @@ class Sheet:
 class ReferenceImages:
     """What samples are compared with: integer levels `[M, C, H, W]`, and how near test images come to them."""
 
-    images_MCHW: np.ndarray
+    images_MCHW: np.ndarray | WithMirrored
     held_out: Neighbours
 
 
 def reference_images(run: Run, dataset: ImageDataset) -> ReferenceImages:
     """The run's training images, mirrored ones too where it trains on them."""
-    images_MCHW = dataset.train.images
-    if run.recipe.data.horizontal_flips:
-        images_MCHW = np.concatenate([images_MCHW, images_MCHW[..., ::-1]])
+    train = dataset.train.images
+    images_MCHW = WithMirrored(train) if run.recipe.data.horizontal_flips else train
     test_images = dataset.test.images[evenly(len(dataset.test), COMPARED)]
     return ReferenceImages(images_MCHW=images_MCHW, held_out=nearest_images(test_images, images_MCHW, count=1))
 

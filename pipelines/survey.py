@@ -28,6 +28,7 @@ from twostage.data.decode import Unreadable as UnreadableImage
 from twostage.data.decode import inspect_image, quiet_pillow
 from twostage.data.listing import SPLITS
 from twostage.data.listing import SUFFIXES as IMAGE_SUFFIXES
+from twostage.data.passed_over import PassedOver
 from twostage.data.walk import LINK, Found, walk
 from twostage.progress import Progress
 
@@ -103,6 +104,8 @@ class Survey:
     """What is odd about readable recordings, with numbers."""
     foreign: Foreign = field(default_factory=Foreign)
     """Files of sound beside the recordings that are not read."""
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    """Of images: files beside them whose names are not of images that are read."""
     _kept: list[_Last] = field(default_factory=list)
 
     def add_fault(self, name: str, fault: str) -> None:
@@ -160,6 +163,8 @@ def survey_folder(
                 survey.add_fault(found.name or ".", found.fault + _whither(root, real_root, found, survey))
             elif found.kind == "other" and kind == "recordings":
                 survey.foreign.add(found.name)
+            elif found.kind == "other" and kind == "images":
+                survey.passed_over.add(found.name)
 
     inspect: Callable[[Path], dict[str, str] | Decoded | str]
     inspect = _inspect_image if kind == "images" else _inspect_recording

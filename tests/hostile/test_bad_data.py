@@ -47,21 +47,29 @@ def text_bomb(path: Path) -> bytes:
     return png(8, 8, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)), data=bytes(72))
 
 
+def tile_bomb(_: Path) -> bytes:
+    """A TIFF of 8 x 8 pixels in one tile of 4 billion."""
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 322: 1 << 16, 323: 1 << 16, 324: 8, 325: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 IMAGES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "nothing": (lambda _: b"", "is empty"),
-    "zero bytes": (lambda _: bytes(4096), "is no PNG, JPEG or WebP image"),
-    "text": (lambda _: b"<html>404 Not Found</html>", "is no PNG, JPEG or WebP image"),
-    "pickle": (lambda _: b"\x80\x04\x95\x0f\x00\x00\x00.", "is no PNG, JPEG or WebP image"),
-    "GIF named .png": (lambda path: picture(path, "GIF"), "is no PNG, JPEG or WebP image"),
+    "zero bytes": (lambda _: bytes(4096), "is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image"),
+    "text": (lambda _: b"<html>404 Not Found</html>", "is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image"),
+    "pickle": (lambda _: b"\x80\x04\x95\x0f\x00\x00\x00.", "is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image"),
+    "JPEG 2000 named .png": (lambda path: picture(path, "JPEG2000"), "is of the format JPEG 2000, which is not read"),
+    "HEIC named .png": (lambda _: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(900), "is of the format HEIC"),
     "half a PNG": (lambda path: picture(path)[:600], "is damaged"),
     "half a JPEG": (lambda path: picture(path, "JPEG")[:500], "is damaged"),
     "half a WebP": (lambda path: picture(path, "WEBP")[:200], "is damaged"),
-    "PNG, header only": (lambda path: picture(path)[:33], "is no PNG, JPEG or WebP image"),
+    "PNG, header only": (lambda path: picture(path)[:33], "is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image"),
     "PNG with a flipped bit": (lambda path: flipped(picture(path), 300), "is damaged"),
     "bomb of 2^31 x 2^31 pixels": (lambda _: png(2**31 - 1, 2**31 - 1), "has more than 64,000,000 pixels"),
     "bomb of 8001 x 8000 pixels": (lambda _: png(8001, 8000), "has 8001x8000 pixels, more than 64,000,000"),
-    "bomb in a comment": (text_bomb, "is damaged"),
-    "no pixels": (lambda _: png(0, 8), "is no PNG, JPEG or WebP image"),
+    "bomb in a tile": (lambda path: tile_bomb(path), "has tiles of 65536x65536 pixels, more than 64,000,000"),
+    "no pixels": (lambda _: png(0, 8), "is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image"),
     "16 bits": (lambda _: png(4, 4, depth=16, data=bytes(36)), "has 16 bits per channel"),
     "animated": (lambda path: animation(path), "is animated (2 frames)"),
 }

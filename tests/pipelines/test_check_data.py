@@ -54,6 +54,25 @@ def test_images_are_counted_by_class_size_and_channels(tmp_path: Path, capsys: p
     ]
 
 
+def test_what_is_no_image_that_is_read_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("0.png", "1.jfif", "2.tiff", "3.bmp", "4.gif", "5.avif", "6.dib"):
+        path = tmp_path / name
+        Image.new("RGB", (4, 4)).save(path, format={".jfif": "JPEG", ".dib": "BMP"}.get(path.suffix))
+    for name in ("a.heic", "b.heic", "c.dng", "list.csv"):
+        (tmp_path / name).write_bytes(b"")
+    check(tmp_path)
+    said = lines(capsys)
+    assert said[0] == f"{tmp_path}: 7 images can be used, 0 cannot"
+    assert said[-1] == (
+        "passed over, not being images that are read: .heic (2), .dng (1), .csv (1); convert the 3 images among them "
+        "to PNG or JPEG to have them read"
+    )
+    (tmp_path / "none").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "none" / "x.heif")
+    with pytest.raises(DataError, match=r"\(but \.heif \(1\)\): correct the path; convert the 1 images"):
+        check(tmp_path / "none")
+
+
 def test_recordings_are_counted_by_speaker_rate_channels_and_length(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +142,7 @@ def test_every_fault_is_in_one_list_and_the_exit_code(tmp_path: Path, capsys: py
     assert raised.value.exit_code == 1
     assert lines(capsys) == [
         f"{root}: 4 images can be used, 6 cannot",
-        r"  'a\n.png' is no PNG, JPEG or WebP image, or its beginning is damaged",
+        r"  'a\n.png' is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image, or its beginning is damaged",
         "  'b.png' is empty",
         "  'c.png' is no regular file",
         "  'in.png' is a symbolic link",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twostage.errors import UsageError
-from twostage_pipelines.neighbours import Neighbours, memorisation, nearest_images
+from twostage_pipelines.neighbours import Neighbours, WithMirrored, memorisation, nearest_images
 
 
 def _images(seed: int, count: int, shape: tuple[int, ...] = (3, 4, 4), top: int = 256) -> np.ndarray:
@@ -20,6 +20,17 @@ def test_neighbours_are_those_of_a_plain_search_whatever_the_block(block_size: i
         order = np.lexsort((np.arange(60), squared))[:4]
         assert found.indices_Nk[row].tolist() == order.tolist()
         assert (found.distances_Nk[row] == np.sqrt(squared[order])).all()
+
+
+def test_mirrored_images_are_searched_as_if_they_stood_behind_the_others() -> None:
+    images, train = _images(0, 9, (3, 4, 5)), _images(1, 30, (3, 4, 5))
+    images[4] = train[11, ..., ::-1]
+    both, mirrored = np.concatenate([train, train[..., ::-1]]), WithMirrored(train)
+    expected, found = (nearest_images(images, each, count=4, block_size=7) for each in (both, mirrored))
+    np.testing.assert_array_equal(found.indices_Nk, expected.indices_Nk)
+    np.testing.assert_array_equal(found.distances_Nk, expected.distances_Nk)
+    assert (found.indices_Nk[4, 0], found.distances_Nk[4, 0]) == (41, 0)
+    np.testing.assert_array_equal(mirrored[found.indices_Nk[4]], both[found.indices_Nk[4]])
 
 
 def test_a_planted_copy_is_found_at_distance_exactly_zero() -> None:

@@ -89,7 +89,7 @@ def test_other_sizes_fit_where_asked(tmp_path: Path) -> None:
     [
         ("absent.png", "could not be read"),
         ("empty.png", "is empty"),
-        ("text.png", "is no PNG, JPEG or WebP image"),
+        ("text.png", "is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image"),
         ("cut.png", "is damaged"),
         ("deep.png", "8 bits per channel"),
         ("moving.png", "is animated"),

@@ -2,6 +2,7 @@
 
 import os
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -160,16 +161,27 @@ class TestLabels:
 
 
 class TestFiles:
-    def test_png_jpeg_and_webp_are_read_and_everything_else_passed_over(self, tmp_path: Path) -> None:
-        for index, suffix in enumerate((".png", ".jpg", ".JPEG", ".webp", ".Jpg")):
-            save(tmp_path / f"{index}{suffix}", 50 * index)
-        (tmp_path / "readme.txt").write_bytes(b"")
-        (tmp_path / "x.gif").write_bytes(b"")
+    def test_every_kind_that_pillow_reads_is_read_and_the_others_are_counted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        read = (".png", ".jpg", ".JPEG", ".webp", ".Jpg", ".jfif", ".tif", ".TIFF", ".bmp", ".gif", ".avif")
+        for index, suffix in enumerate(read):
+            save(tmp_path / f"{index}{suffix}", 20 * index)
+        for name in ("a.heic", "b.HEIC", "c.svg", "d.psd", "e.nef", "readme.txt", "odd.\x1b[2J", "LICENSE"):
+            (tmp_path / name).write_bytes(b"")
         (tmp_path / ".hidden.png").write_bytes(b"")
         (tmp_path / ".cache").mkdir()
         (tmp_path / ".cache" / "x.png").write_bytes(b"")
         got = np.sort(np.concatenate([np.array(part) for part in values(load(tmp_path)).values()]))
-        assert np.abs(got - [0, 50, 100, 150, 200]).max() <= 2
+        assert np.abs(got - np.arange(0, 220, 20)).max() <= 4
+        assert (
+            f"passed over 8 files in {tmp_path} that do not have names of images that are read: .heic (2), .nef (1), "
+            ".psd (1), .svg (1), no suffix (1), '.\\x1b[2j' (1), .txt (1); convert the 5 images among them to PNG or "
+            "JPEG to have them read\n"
+        ) in capsys.readouterr().err
+        fill(tmp_path / "only", 3)
+        load(tmp_path / "only")
+        assert "passed over" not in capsys.readouterr().err
 
     def test_grey_and_rgb(self, tmp_path: Path) -> None:
         fill(tmp_path, 10)
@@ -197,12 +209,27 @@ class TestFiles:
         assert several.skipped == one.skipped
         assert several.sha256 == one.sha256
 
+    def test_images_are_in_memory_once(self, tmp_path: Path) -> None:
+        """Loaded, compared with each other and digested, with a gap where a file is left out."""
+        fill(tmp_path, 60)
+        os.truncate(tmp_path / "020.png", 0)
+        load(tmp_path, skip_unreadable=1, fit="resize")  # what is imported and kept stays out of the measurement
+        tracemalloc.start()
+        dataset = load(tmp_path, skip_unreadable=1, fit="resize", image_size=256)
+        _ = dataset.sha256
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.15 * 60 * 3 * 256 * 256
+        assert dataset.train.images.base is dataset.test.images.base
+        assert everything(dataset) == [index for index in range(60) if index != 20]
+
     def test_a_folder_without_images(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()
-        (tmp_path / "sub" / "x.gif").write_bytes(b"")
+        (tmp_path / "sub" / "x.heic").write_bytes(b"")
         message = refusal(tmp_path)
-        assert "none of its 1 files" in message
-        assert ".png, .jpg, .jpeg or .webp" in message
+        assert "none of its 1 files (.heic (1))" in message
+        assert ".png, .jpg, " in message
+        assert message.endswith("; convert the 1 images among them to PNG or JPEG to have them read")
 
     def test_no_folder(self, tmp_path: Path) -> None:
         assert "not there" in refusal(tmp_path / "absent")
@@ -263,7 +290,7 @@ class TestUnreadable:
         for part in (
             "'003.png' is empty",
             "'004.png' is damaged",
-            "'006.png' is no PNG, JPEG or WebP image",
+            "'006.png' is no PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF image",
             "'007.png' has 16 bits per channel",
             "'008.png' is animated (2 frames)",
             "'030.png' is a symbolic link",

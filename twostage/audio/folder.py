@@ -13,13 +13,9 @@ Unpacked folders of well-known sets, beside `path` and a rate:
 - LJSPEECH: no pattern: one speaker and nothing to tell apart.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,10 +28,9 @@ from twostage.audio.remarks import Remarks
 from twostage.audio.splits import SplitRule, split_recordings
 from twostage.data.listing import SPLITS, show
 from twostage.data.repeated import tell_repeated
+from twostage.data.threads import mapper
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
-
-_MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -110,20 +105,6 @@ def load_recordings(
     )
 
 
-@contextmanager
-def _mapper() -> Iterator[Any]:
-    """`map`, or that of a pool of threads (decoding frees the interpreter); the results come in order either way."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores == 1:
-        yield map
-        return
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, cores))
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error nobody waits for the other files
-
-
 def _read(path: str, files: Sequence[Recording], sample_rate_hz: int, minimum_samples: int) -> _Read:
     def read(file: Recording) -> Decoded | str:
         try:
@@ -138,7 +119,7 @@ def _read(path: str, files: Sequence[Recording], sample_rate_hz: int, minimum_sa
     clipped = 0
     block = bytearray()  # grows in place, by an eighth at a time: how long files will be is not known before
     try:
-        with Progress("recordings", total=len(files), unit="file") as progress, _mapper() as mapped:
+        with Progress("recordings", total=len(files), unit="file") as progress, mapper() as mapped:
             for file, outcome in zip(files, mapped(read, files), strict=True):
                 progress.advance()
                 if isinstance(outcome, str):

@@ -69,11 +69,12 @@ class ImageDataset:
         digest = hashlib.sha256(repr((self.levels, self.classes)).encode())
         for part in (self.train, self.validation, self.test):
             digest.update(repr((part.images.shape, part.images.dtype.str, part.labels.shape)).encode())
-            digest.update(part.images.tobytes())
-            digest.update(part.labels.tobytes())
+            # Arrays that lie in memory in their own order are read where they are.
+            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
         if self.train.intensities is not None:
             digest.update(repr((self.intensity_levels, self.train.intensities.shape)).encode())
-            digest.update(self.train.intensities.tobytes())
+            digest.update(np.ascontiguousarray(self.train.intensities).data)
         return digest.hexdigest()
 
     def split(self, name: str) -> Split:

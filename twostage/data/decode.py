@@ -1,11 +1,18 @@
-"""One image file to integer levels: PNG, JPEG or WebP, 8 bits, oriented, in grey or RGB, cut or scaled to a size.
+"""One image file to integer levels: 8 bits, oriented, in grey or RGB, cut or scaled to a size.
 
-Read by content, whatever the name says, by pillow's three readers only. What happens on the way, in this order:
+Read by content, whatever the name says, by pillow's own readers of `FORMATS` only (AVIF from pillow 11.3 on, where it
+was built with libavif, as its wheels are). What happens on the way, in this order:
 
-- the header's size is refused above `LARGEST_PIXELS` before anything is decoded;
-- 16-bit files (pillow would keep the upper 8 bits of some and not of others) and animated ones are refused; an MPO, the
-  JPEG of many phones with a second picture behind it, gives its first picture;
-- the EXIF orientation is applied; colour profiles are not;
+- files above `LARGEST_BYTES` are refused unread, and pictures above `LARGEST_PIXELS` before anything is decoded;
+- metadata of PNG, JPEG and AVIF are put aside (`twostage.data.metadata`): they are no reason to refuse a photograph;
+- more than 8 bits per channel are refused in PNG and TIFF (pillow would keep the upper 8 bits of some and not of
+  others); AVIF of 10 or 12 bits becomes 8 in its own decoder;
+- truncated and damaged files are refused, JPEG also where an end marker was put behind what is left of them, as far as
+  `twostage.data.jpeg_end` can tell;
+- animated PNG, WebP, GIF and AVIF and TIFF of several pages are refused: none of their pictures is the picture. The
+  JPEG of many phones with a second one behind it (MPO) gives its first;
+- the orientation that EXIF or XMP states is applied, and `UNORIENTED` said where EXIF is damaged; colour profiles are
+  not applied;
 - transparent pixels are laid on white, the paper that most transparent drawings are meant for (black would swallow
   their lines); palettes are looked up; CMYK becomes RGB by pillow's formula; grey is the luma of ITU-R BT.601;
 - `fit` brings the image to its size. `resize` scales the largest centred part of the right proportions (for a square:
@@ -18,6 +25,8 @@ about one level of 255.
 Shapes: C channels (1 grey, 3 RGB), H x W pixels.
 """
 
+import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,23 +37,53 @@ from typing import Literal
 import numpy as np
 
 # Imported by name because importing them registers them: pillow's own search for readers is not made for threads.
-from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
+from twostage.data.formats import FORMATS_IN_WORDS, unread_format
+from twostage.data.headers import LARGEST_PIXELS, refusal
+from twostage.data.jpeg_end import ends_early
+from twostage.data.metadata import bare
 from twostage.printable import printable
 from twostage.regular import open_regular
 
 FORMATS = tuple(
     plugin.format
-    for plugin in (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        WebPImagePlugin.WebPImageFile,
+        TiffImagePlugin.TiffImageFile,
+        GifImagePlugin.GifImageFile,
+        BmpImagePlugin.BmpImageFile,
+        AvifImagePlugin.AvifImageFile,
+    )
 )
-LARGEST_PIXELS = 64_000_000
-"""Width times height; a transparent one takes nine bytes per pixel while it is laid on white, 0.6 GB."""
+LARGEST_BYTES = 5 * LARGEST_PIXELS
+"""Of a file, which is read whole: four unpacked channels of all pixels, and as much metadata as a fifth."""
 REDUCING_GAP = 3.0
 _INSPECTED_SIDE = 32
-_LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_BIT_DEPTH = 24  # offset, after signature, IHDR's length and name, width and height
-
+# What a viewer does for every EXIF orientation but 1.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)  # those that exchange width and height
+UNORIENTED = "with damaged EXIF data, and taken as upright"
 CMYK = "in CMYK and converted without its colour profile"
 PALETTE = "with a palette, whose colours are looked up"
 TRANSPARENCY = "transparent and laid on white"
@@ -76,12 +115,13 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
     """Read the image in `path` into `pixels_CHW`, whose shape says the channels and the size.
 
     Args:
-        path: PNG, JPEG or WebP file.
+        path: a file of one of `FORMATS`.
         pixels_CHW: uint8 `[C, H, W]`, C 1 or 3; overwritten, and left as it is when an error is raised.
         fit: how other sizes are treated.
 
     Returns:
-        What the conversion did to it, out of `CMYK`, `PALETTE` and `TRANSPARENCY`; mostly nothing.
+        What the conversion did to it, out of `UNORIENTED`, `CMYK`, `PALETTE` and `TRANSPARENCY`; mostly
+        nothing.
 
     Raises:
         Unreadable: no whole image of a kind that is read.
@@ -89,11 +129,11 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
     """
     channels, height, width = pixels_CHW.shape
     mode = "L" if channels == 1 else "RGB"
-    with _opened(path) as picture:
+    with _opened(path) as (picture, data):
         if fit == "resize":
-            made, remarks = _scaled(picture, width, height, mode)
+            made, remarks = _scaled(picture, data, width, height, mode)
         else:
-            made, remarks = _cut(picture, width, height, mode, exact=fit == "exact")
+            made, remarks = _cut(picture, data, width, height, mode, exact=fit == "exact")
         pixels = np.asarray(made)
     pixels_CHW[...] = pixels if channels == 1 else np.moveaxis(pixels, -1, 0)
     return remarks
@@ -117,28 +157,31 @@ def inspect_image(path: Path) -> Inspected:
     Raises:
         Unreadable: no whole image of a kind that is read.
     """
-    with _opened(path) as picture:
+    with _opened(path) as (picture, data):
         (width, height), mode = picture.size, picture.mode
-        _, remarks = _scaled(picture, _INSPECTED_SIDE, _INSPECTED_SIDE, "RGB")
+        _, remarks = _scaled(picture, data, _INSPECTED_SIDE, _INSPECTED_SIDE, "RGB")
     return Inspected(width=width, height=height, mode=mode, remarks=remarks)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture in a file; whatever fails, also while it is being decoded, is `Unreadable`."""
+def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
+    """The picture in a file and the bytes that it is decoded from.
+
+    Whatever fails, also while it is being decoded, is `Unreadable`.
+    """
     try:
-        with open_regular(path) as file:
-            start = file.read(_PNG_BIT_DEPTH + 1)
-            if not start:
-                raise Unreadable("is empty")
-            file.seek(0)
-            with Image.open(file, formats=FORMATS) as picture:
-                _refuse(picture, start)
-                yield picture
+        data = _contents(path)
+        stripped = bare(data)
+        with Image.open(io.BytesIO(stripped.data), formats=FORMATS) as picture:
+            picture.info.update(stripped.info)
+            if (refused := refusal(picture, data)) is not None:
+                raise Unreadable(refused)
+            del data
+            yield picture, stripped.data
     except (Unreadable, WrongSize, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
-        raise Unreadable("is no PNG, JPEG or WebP image, or its beginning is damaged") from error
+        raise Unreadable(f"is no {FORMATS_IN_WORDS} image, or its beginning is damaged") from error
     except Image.DecompressionBombError as error:  # pillow's own limit comes first where the size is absurd
         raise Unreadable(f"has more than {LARGEST_PIXELS:,} pixels") from error
     except Exception as error:  # on damaged bytes pillow raises a dozen types
@@ -148,15 +191,32 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise Unreadable(f"is damaged ({printable(reason)})") from error
 
 
-def _refuse(picture: Image.Image, start: bytes) -> None:
-    """What the header alone rules out."""
-    width, height = picture.size
-    if width * height > LARGEST_PIXELS:
-        raise Unreadable(f"has {width}x{height} pixels, more than {LARGEST_PIXELS:,}")
-    if start.startswith(_PNG_SIGNATURE) and start[_PNG_BIT_DEPTH] == 16:
-        raise Unreadable("has 16 bits per channel and not the 8 bits per channel that are read")
-    if picture.format != "MPO" and getattr(picture, "is_animated", False):
-        raise Unreadable(f"is animated ({getattr(picture, 'n_frames', 2)} frames)")
+def _contents(path: Path) -> bytes:
+    """The whole file, if it may be an image that is read."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_BYTES:
+            raise Unreadable(f"has more than {LARGEST_BYTES:,} bytes")
+        data = file.read(size)
+    if not data:
+        raise Unreadable("is empty")
+    if (unread := unread_format(data)) is not None:
+        raise Unreadable(f"is of the format {unread}, which is not read: {FORMATS_IN_WORDS} are")
+    return data
+
+
+def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:
+    """The EXIF orientation of a picture that has been decoded: some stand behind the pixels."""
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1), ()
+    except MemoryError:
+        raise
+    except Exception:  # on damaged bytes pillow raises as many types as for pixels
+        return 1, (UNORIENTED,)
+
+
+def _turned(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
 
 
 def _plain(picture: Image.Image, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
@@ -176,27 +236,39 @@ def _plain(picture: Image.Image, mode: str) -> tuple[Image.Image, tuple[str, ...
     return picture.convert(mode), tuple(remarks)
 
 
+def _load(picture: Image.Image, data: bytes, draft: tuple[int, int] | None = None) -> None:
+    """Decode all of it; `draft` is what it was drafted to."""
+    picture.load()
+    if ends_early(picture, data, draft):
+        raise Unreadable("is damaged (its pixels end early, before an end marker)")
+
+
 def _cut(
-    picture: Image.Image, width: int, height: int, mode: str, *, exact: bool
+    picture: Image.Image, data: bytes, width: int, height: int, mode: str, *, exact: bool
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """The picture itself or its centre."""
-    ImageOps.exif_transpose(picture, in_place=True)
-    if picture.width < width or picture.height < height or (exact and picture.size != (width, height)):
-        raise WrongSize(*picture.size)
+    _load(picture, data)
+    orientation, doubts = _orientation(picture)
+    across, down = picture.size[::-1] if orientation in _LYING else picture.size
+    if across < width or down < height or (exact and (across, down) != (width, height)):
+        raise WrongSize(across, down)
     plain, remarks = _plain(picture, mode)
+    plain = _turned(plain, orientation)
     left, top = (plain.width - width) // 2, (plain.height - height) // 2
-    return plain.crop((left, top, left + width, top + height)), remarks
+    return plain.crop((left, top, left + width, top + height)), doubts + remarks
 
 
-def _scaled(picture: Image.Image, width: int, height: int, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
+def _scaled(
+    picture: Image.Image, data: bytes, width: int, height: int, mode: str
+) -> tuple[Image.Image, tuple[str, ...]]:
     """The centre of the wanted proportions, scaled; turned upright last, when it is small."""
-    extent: tuple[float, float] = picture.size
     side = int(max(width, height) * REDUCING_GAP)
     drafted = picture.draft(None, (side, side))
-    if drafted is not None:  # its last column and row may be whole pixels for a fraction of one
-        extent = drafted[1][2:]
-    picture.load()  # the orientation may stand behind the pixels
-    if picture.getexif().get(ExifTags.Base.Orientation) in _LYING:
+    _load(picture, data, (side, side))
+    # Of a drafted one the last column and row may be whole pixels for a fraction of one.
+    extent: tuple[float, float] = picture.size if drafted is None else drafted[1][2:]
+    orientation, doubts = _orientation(picture)
+    if orientation in _LYING:
         width, height = height, width
     scale = min(extent[0] / width, extent[1] / height)
     # Written so that rounding cannot put an edge outside, which resize refuses.
@@ -205,6 +277,4 @@ def _scaled(picture: Image.Image, width: int, height: int, mode: str) -> tuple[I
     box = (left, top, extent[0] - left, extent[1] - top)
     plain, remarks = _plain(picture, mode)
     small = plain.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)
-    small.info = dict(picture.info)
-    ImageOps.exif_transpose(small, in_place=True)
-    return small, remarks
+    return _turned(small, orientation), doubts + remarks

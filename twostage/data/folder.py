@@ -1,23 +1,22 @@
-"""Any folder of PNG, JPEG or WebP images as a data set.
+"""Any folder of images as a data set.
 
 Names decide which files, labels and splits there are (`twostage.data.listing`), contents how a file is read
 (`twostage.data.decode`). Every file is read before anything is said, so that one error names all that is wrong. A file
 that is left out (`skip_unreadable`) leaves its split and moves no other file.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 
 from twostage.data.dataset import ImageDataset, Split
 from twostage.data.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
+from twostage.data.formats import FORMATS_IN_WORDS
 from twostage.data.listing import ImageFile, Listing, list_images, show
 from twostage.data.repeated import tell_repeated
+from twostage.data.threads import mapper
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
 
@@ -25,7 +24,6 @@ LEVELS = 256
 # Below that, opening a file takes longer than decoding it (which frees the interpreter), and threads only get in each
 # other's way.
 _SMALL_FILE_BYTES = 1 << 14
-_MOST_THREADS = 4
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -38,6 +36,9 @@ class _Outcome:
     """Why it could not be read, as a clause."""
     wrong_size: tuple[int, int] | None = None
     """(width, height) that does not fit."""
+
+
+_FINE = _Outcome()  # one for all files of which there is nothing to say
 
 
 def load_folder(
@@ -67,10 +68,15 @@ def load_folder(
     """
     if path is None:
         raise UsageError(
-            "the data set images needs a folder of PNG, JPEG or WebP files: name it with --data.path FOLDER, or as "
+            f"the data set images needs a folder of {FORMATS_IN_WORDS} files: name it with --data.path FOLDER, or as "
             "path under [data] in the recipe"
         )
     listing = list_images(path, train_folder=train_folder, test_folder=test_folder)
+    if len(listing.passed_over):
+        say(
+            f"passed over {len(listing.passed_over)} files in {path} that do not have names of images that are read: "
+            f"{listing.passed_over}{listing.passed_over.advice}"
+        )
     files, shape = listing.files, (3 if colour == "rgb" else 1, image_size, image_size)
     images_NCHW = _allocate(len(files), shape)
     outcomes = _read(files, images_NCHW, fit)
@@ -116,8 +122,11 @@ def _make_splits(
             raise DataError(
                 f"expected a readable image for {name}, but all {len(rows)} in {path} were left out: add some"
             )
-        # A slice of the one block, copied only to close gaps in it.
-        images = images_NCHW[rows[0] : rows[-1] + 1] if kept == rows else images_NCHW[kept]
+        # Gaps are closed by moving images up: a slice of the one block, and never a second one.
+        for target, row in enumerate(kept, start=rows[0]):
+            if target != row:
+                images_NCHW[target] = images_NCHW[row]
+        images = images_NCHW[rows[0] : rows[0] + len(kept)]
         return Split(images=images, labels=np.array([files[row].label for row in kept], dtype=np.int64))
 
     return {"train": make("train"), "validation": make("validation"), "test": make("test")}
@@ -134,30 +143,29 @@ def _allocate(count: int, shape: tuple[int, int, int]) -> np.ndarray:
         ) from error
 
 
-@contextmanager
-def _mapper(files: Sequence[ImageFile]) -> Iterator[Any]:
-    """`map`, or that of a pool of threads where it is worth it; the results come in order either way."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _worth_threads(files: Sequence[ImageFile]) -> bool:
+    """Whether the files, by a sample of them, are large enough."""
     sample = files[:: max(1, len(files) // 64)]
     sizes = [file.path.stat().st_size for file in sample if file.path.is_file()]
-    if cores == 1 or sum(sizes) < _SMALL_FILE_BYTES * len(sample):
-        yield map
-        return
-    with ThreadPoolExecutor(min(_MOST_THREADS, cores)) as pool:
-        yield pool.map
+    return sum(sizes) >= _SMALL_FILE_BYTES * len(sample)
 
 
 def _read(files: Sequence[ImageFile], images_NCHW: np.ndarray, fit: Fit) -> list[_Outcome]:
     def read(file: ImageFile, pixels_CHW: np.ndarray) -> _Outcome:
         try:
-            return _Outcome(remarks=decode_image(file.path, pixels_CHW, fit=fit))
+            remarks = decode_image(file.path, pixels_CHW, fit=fit)
+            return _Outcome(remarks=remarks) if remarks else _FINE
         except Unreadable as error:
             return _Outcome(fault=str(error))
         except WrongSize as error:
             return _Outcome(wrong_size=error.size)
 
-    outcomes = []
-    with quiet_pillow(), Progress("images", total=len(files), unit="file") as progress, _mapper(files) as mapped:
+    outcomes: list[_Outcome] = []
+    with (
+        quiet_pillow(),
+        Progress("images", total=len(files), unit="file") as progress,
+        mapper(threaded=_worth_threads(files)) as mapped,
+    ):
         for outcome in mapped(read, files, images_NCHW):
             outcomes.append(outcome)
             progress.advance()

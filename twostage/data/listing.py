@@ -1,6 +1,7 @@
 """Which files of a folder are images, which label each has, and which split it belongs to: all from names alone.
 
-Files are found by suffix (.png, .jpg, .jpeg, .webp, either case) at any depth (`twostage.data.walk`).
+Files are found by suffix (`twostage.data.formats`, either case) at any depth (`twostage.data.walk`); all others are
+counted.
 
 Labels: the first folder below the (train or test) folder names the class. Where all images lie in one sub-folder, or
 in none, there is nothing to tell apart: no classes, every label 0. Images beside sub-folders with images are refused,
@@ -18,10 +19,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from twostage.data.formats import FORMATS_IN_WORDS, SUFFIXES
+from twostage.data.passed_over import PassedOver
 from twostage.data.walk import Found, walk
 from twostage.errors import DataError, UsageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = "twostage images split 1"
 HELD_OUT_SHARE = 10
@@ -50,6 +52,8 @@ class Listing:
     """At least two, or none."""
     unusable: dict[str, str]
     """Name and fault (a clause such as `is a symbolic link`) of what has the name of an image but is no file."""
+    passed_over: PassedOver
+    """Files whose names are not those of images that are read."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class _Part:
     prefix: str
     names: tuple[str, ...]
     unusable: dict[str, str]
+    passed_over: PassedOver
 
     def classes(self) -> set[str]:
         """Names of the sub-folders with images.
@@ -121,7 +126,10 @@ def list_images(path: str, *, train_folder: str | None, test_folder: str | None)
                 label = classes.index(PurePosixPath(name).parts[0]) if classes else 0
                 files.append(ImageFile(part.folder / name, part.prefix + name, split, label))
     unusable = {part.prefix + name: fault for part in parts for name, fault in part.unusable.items()}
-    return Listing(files=tuple(files), classes=classes, unusable=unusable)
+    passed_over = PassedOver()
+    for part in parts:
+        passed_over.update(part.passed_over)
+    return Listing(files=tuple(files), classes=classes, unusable=unusable, passed_over=passed_over)
 
 
 def _sub_folders(root: Path, train_folder: str | None, test_folder: str | None) -> list[str]:
@@ -155,7 +163,7 @@ def _find(root: Path, sub_folder: str) -> _Part:
             f"expected a folder with images, but {folder} is {'a file' if folder.exists() else 'not there'}: "
             "correct data.path, data.train_folder or data.test_folder"
         )
-    names, unusable, others = [], {}, 0
+    names, unusable, passed_over = [], {}, PassedOver()
     for found in walk(folder, SUFFIXES):
         if found.kind == "unlisted":
             raise unlisted(folder, found)
@@ -164,14 +172,21 @@ def _find(root: Path, sub_folder: str) -> _Part:
         elif found.kind == "unusable":
             unusable[found.name] = found.fault
         else:
-            others += 1
+            passed_over.add(found.name)
     if not names and not unusable:
+        beside = f" ({passed_over})" if len(passed_over) else ""
         raise DataError(
-            f"expected PNG, JPEG or WebP images in {folder}, but none of its {others} files has a name that ends in "
-            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: correct data.path"
+            f"expected {FORMATS_IN_WORDS} images in {folder}, but none of its {len(passed_over)} files{beside} has a "
+            f"name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: correct data.path{passed_over.advice}"
         )
     prefix = "" if Path(sub_folder) == Path() else f"{Path(sub_folder).as_posix()}/"
-    return _Part(folder=folder, prefix=prefix, names=tuple(sorted(names)), unusable=dict(sorted(unusable.items())))
+    return _Part(
+        folder=folder,
+        prefix=prefix,
+        names=tuple(sorted(names)),
+        unusable=dict(sorted(unusable.items())),
+        passed_over=passed_over,
+    )
 
 
 def _divide(part: _Part, wanted: tuple[str, ...]) -> dict[str, list[str]]:
