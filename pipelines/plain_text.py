@@ -50,7 +50,8 @@ def legend(place: Axes | Figure, entries: Sequence[tuple[Artist | Container, str
     if not entries:
         return None
     # Names come afterwards: as labels of artists some would be taken for instructions to leave them out.
-    drawn = place.legend([artist for artist, _ in entries], [str(row) for row in range(len(entries))], **style)
+    artists: list[Any] = [artist for artist, _ in entries]
+    drawn = place.legend(artists, [str(row) for row in range(len(entries))], **style)
     for text, (_, name) in zip(drawn.get_texts(), entries, strict=True):
         text.set_text(shortened(name))
     return drawn

@@ -20,6 +20,7 @@ from twostage.gradients import check_parts
 from twostage.progress import say
 from twostage.training import CHECKPOINTS_KEPT, Fit, Task, exclusive, seed_step
 
+from .class_numbers import tell_untrained
 from .datasets import AnyDataset
 from .device import pick_device, use_threads
 from .jobs import Job, Resume, check_jobs, record_of
@@ -72,6 +73,7 @@ def prepare(
     where = pick_device(device)
     use_threads(run.recipe.threads)
     plan = [_plan(job, len(dataset.train), size_of) for job in jobs]
+    tell_untrained(dataset)
     if dry_run:
         counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
         say(f"{dataset.name}: {counts} {describe()}; device {where}")
