@@ -69,6 +69,27 @@ def check_trained(numbers: Sequence[int], classes: Sequence[str], trained: Seque
         )
 
 
+def labels_of(count: int, *, label: str | None, record: Mapping[str, Any], told: bool = True) -> list[int]:
+    """Label of every item: the one asked for, or those with training items in turn; empty without labels.
+
+    Args:
+        count: of items.
+        label: name or number of the one asked for.
+        record: of the model that is told the labels.
+        told: whether it is told any.
+
+    Raises:
+        UsageError: the model has no such label, or has not met it in training.
+    """
+    classes = tuple(record["classes"]) if told else ()
+    trained = trained_numbers(record, "labels") if told else []
+    if label is None:
+        return [trained[index % len(trained)] for index in range(count)] if trained else []
+    number = class_number(label, classes, flag="--label")
+    check_trained([number], classes, trained, what="--label")
+    return [number] * count
+
+
 def tell_untrained(dataset: AnyDataset) -> None:
     """Say, one line each, which labels and which speakers of the data have no training item."""
     kinds = [("labels", dataset.classes, dataset.train.labels)]
@@ -81,3 +102,14 @@ def tell_untrained(dataset: AnyDataset) -> None:
                 f"warning: {len(missing)} of {len(names)} {kind} have no training item ({show(missing)}): generate "
                 "refuses them and leaves them out where all take turns"
             )
+
+
+def warn_of_untrained_labels(dataset: AnyDataset, split: str) -> None:
+    """Say which labels of a split have no training item: what is told them is told something it has never met."""
+    strange = set(dataset.split(split).labels.tolist()) - set(dataset.train.labels.tolist())
+    if dataset.classes and strange:
+        say(
+            f"warning: {len(strange)} labels of the {split} items have no training item "
+            f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is told the label scores worse "
+            "on them than on labels it has met"
+        )

@@ -24,7 +24,7 @@ from twostage.class_names import as_file_name
 from twostage.errors import UsageError
 from twostage.progress import Progress, say
 
-from .class_numbers import check_trained, class_number, trained_numbers
+from .class_numbers import labels_of
 from .commands import Generate
 from .device import pick_device, use_threads
 from .drawing import sample_vae, sample_vimco
@@ -33,27 +33,6 @@ from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_p
 from .run import Run, TwoStageModel, check_folder, load_run
 
 DEFAULT_COUNT = 64
-
-
-def labels_of(count: int, *, label: str | None, record: Mapping[str, Any], told: bool = True) -> list[int]:
-    """Label of every item: the one asked for, or those with training items in turn; empty without labels.
-
-    Args:
-        count: of items.
-        label: name or number of the one asked for.
-        record: of the model that is told the labels.
-        told: whether it is told any.
-
-    Raises:
-        UsageError: the model has no such label, or has not met it in training.
-    """
-    classes = tuple(record["classes"]) if told else ()
-    trained = trained_numbers(record, "labels") if told else []
-    if label is None:
-        return [trained[index % len(trained)] for index in range(count)] if trained else []
-    number = class_number(label, classes, flag="--label")
-    check_trained([number], classes, trained, what="--label")
-    return [number] * count
 
 
 def count_of(command: Generate) -> int:

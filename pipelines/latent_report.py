@@ -167,7 +167,7 @@ def scatter(models: Sequence[Continuous], dataset: ImageDataset) -> Picture:
         )
         for found in models[:MOST_SIDE_BY_SIDE]
     ]
-    colours = ", coloured by class" if 1 < len(dataset.classes) <= MOST_COLOURS else ""
+    colours = ", coloured by class in the order of their numbers" if 1 < len(dataset.classes) <= MOST_COLOURS else ""
     prior = "; dashed: where 95 % of the prior lies" if any(cloud.has_prior for cloud in clouds) else ""
     left_out = ", ".join(found.name for found in models[MOST_SIDE_BY_SIDE:])
     more = f" Not shown: {left_out}." if left_out else ""

@@ -14,10 +14,9 @@ from twostage.class_names import as_file_name
 from twostage.errors import UsageError
 from twostage.progress import Progress, say
 
-from ..class_numbers import trained_numbers
+from ..class_numbers import labels_of, trained_numbers
 from ..commands import Generate
 from ..device import pick_device, use_threads
-from ..generate import labels_of
 from ..models import MAIN_MODEL, Loaded
 from ..run import Run, check_folder
 from .files import write_wav

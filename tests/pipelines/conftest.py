@@ -42,7 +42,7 @@ def _stage1(recipe: Recipe, seed: int) -> tuple[torch.nn.Module, dict[str, Any]]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run folder: `vq-vae` with its prior over 4x4 positions of 2 codes, K = 16, and `vae` and, with classes, `cvae`.
+    """Writes a run folder: `vq-vae` with its prior over 4x4 positions of 2 codes, K = 16; `vae`; with classes `cvae`.
 
     Keyword arguments: `name` of the folder, `seed` of the weights, `classes` of the data or their `names`, which of
     these have training items, and settings of `Stage1Config` and `PriorConfig`.

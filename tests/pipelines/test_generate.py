@@ -146,7 +146,7 @@ def test_a_label_without_training_items_is_refused_and_left_out_in_turn(
 def test_the_library_refuses_labels_without_training_items_and_leaves_them_out_in_turn(write_run: WriteRun) -> None:
     model = load_run(write_run(names=("a", "b", "c", "d"), trained=("a", "c")))
     for labels in (1, [0, 1, 2], torch.tensor([3, 1, 0])):
-        with pytest.raises(UsageError, match="labels must be one with training items, a, c, but (b|b, d) has none"):
+        with pytest.raises(UsageError, match=r"labels must be one with training items, a, c, but (b|b, d) has none"):
             model.generate(3, labels=labels)
     assert torch.equal(model.sample_codes(3), model.sample_codes(3, labels=[0, 2, 0]))
 
