@@ -99,7 +99,7 @@ def tell_untrained(dataset: AnyDataset) -> None:
         missing = [name for name in names if name not in {names[row] for row in np.unique(rows)}]
         if missing:
             say(
-                f"warning: {len(missing)} of {len(names)} {kind} have no training item ({show(missing)}): generate "
+                f"warning: {kind} without a training item, {len(missing)} of {len(names)}: {show(missing)}; generate "
                 "refuses them and leaves them out where all take turns"
             )
 
@@ -109,7 +109,7 @@ def warn_of_untrained_labels(dataset: AnyDataset, split: str) -> None:
     strange = set(dataset.split(split).labels.tolist()) - set(dataset.train.labels.tolist())
     if dataset.classes and strange:
         say(
-            f"warning: {len(strange)} labels of the {split} items have no training item "
+            f"warning: the {split} items have labels without a training item "
             f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is told the label scores worse "
             "on them than on labels it has met"
         )

@@ -380,6 +380,34 @@ def test_a_voice_that_no_training_recording_has_is_refused(
     assert all(f"-{first}." in path.name for path in (tmp_path / "out").iterdir())
 
 
+def test_a_label_that_no_training_recording_has_is_refused_and_left_out_in_turn(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same run, told that two of five labels and two of three speakers were trained on."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    vowels = load_synthetic_vowels()
+    for stage in ("stage1", "decoder", "prior"):
+        best = load_checkpoint(copy / "models" / "vq-vae" / stage / "best")
+        assert best.state["record"]["trained_labels"] == list(vowels.classes)
+        kept = {"trained_labels": list(vowels.classes[2:4]), "trained_speakers": list(vowels.speakers[1:])}
+        save_checkpoint(best.path, tensors=best.tensors, state={**best.state, "record": best.state["record"] | kept})
+    met = ", ".join(vowels.classes[2:4])
+    for label in (vowels.classes[0], 0):
+        assert twostage("generate", copy, "--count", "1", "--label", label) == 2
+        assert f"--label must be one with training items, {met}, but {vowels.classes[0]} has" in capsys.readouterr().err
+    assert twostage("generate", copy, "--count", "5", "--seconds", "0.05", "--out", tmp_path / "out") == 0
+    pairs = [(label, speaker) for speaker in vowels.speakers[1:] for label in vowels.classes[2:4]]
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.wav")) == [
+        f"sound-{item:04d}-{label}-{speaker}" for item, (label, speaker) in enumerate([*pairs, pairs[0]])
+    ]
+    assert twostage("report", copy) == 0
+    page = (copy / "report.html").read_text()
+    samples = page[page.index("<h3>Samples</h3>") : page.index("<h2>vae</h2>")]
+    said = re.findall(r'aria-label="([^"]*)"', samples)
+    assert {each.split(" / ")[0] for each in said} == set(vowels.classes[2:4])
+
+
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     dataset = load_synthetic_vowels()
     warn_of_unheard(dataset, "test")
