@@ -79,10 +79,11 @@ class Generate:
     count: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 64 images, 16 sounds)")] = None
     """Images or sounds to make."""
     label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
-    """Class of every sample, by name or number. Unless given, the classes take turns; completions go without a label
-    if the prior can."""
+    """Class of every sample, by name; by its number from 0 on, which the report lists, where no class has a number as
+    its name. Unless given, the classes with training items take turns; completions go without a label if the prior
+    can."""
     speaker: Speaker = None
-    """Runs on recordings: speaker of every sound, by name. Unless given, the speakers take turns."""
+    """Runs on recordings: speaker of every sound, by name. Unless given, those with training recordings take turns."""
     seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Runs on recordings: length of every sound, rounded up to whole codes. Unless given, the prior says when it
     ends."""
@@ -143,7 +144,7 @@ class Reconstruct:
     """Runs on recordings of several speakers: who speaks in the files. Unless given, their names must say it as those
     of the data set do."""
     label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
-    """Class of the images, by name or number; needed by the conditional VAE (cvae) alone."""
+    """Class of the images, by name, or by number as for generate; needed by the conditional VAE (cvae) alone."""
     decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: OutFolder = None

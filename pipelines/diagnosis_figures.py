@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 
 from .code_diagnosis import PriorDiagnosis
 from .figures import figure_png
+from .plain_text import legend, plain_text
 from .posterior import PosteriorDiagnosis
 
 MOST_COLOURS = 20
@@ -58,6 +59,7 @@ def in_two_dimensions(
     return LatentCloud(title, points_N2, labels_N, axes=(first, second), has_prior=has_prior)
 
 
+@plain_text()
 def latent_scatter(clouds: Sequence[LatentCloud], *, classes: Sequence[str]) -> bytes:
     """Latents of every model side by side, coloured by label, with the circle that holds 95 % of the prior N(0, I).
 
@@ -66,12 +68,15 @@ def latent_scatter(clouds: Sequence[LatentCloud], *, classes: Sequence[str]) -> 
     figure, axes = plt.subplots(1, len(clouds), figsize=(4.2 * len(clouds), 4.2), squeeze=False)
     reach = max([_PRIOR_RADIUS, *(abs(cloud.points_N2).max() for cloud in clouds if cloud.has_prior)])
     coloured = 1 < len(classes) <= MOST_COLOURS
+    named = []
     for axis, cloud in zip(axes[0], clouds, strict=True):
         for index, name in enumerate(classes if coloured else ("",)):
             points_N2 = cloud.points_N2[cloud.labels_N == index] if coloured else cloud.points_N2
             colour = plt.get_cmap("tab20" if len(classes) > 10 else "tab10")(index)
             size = float(np.clip(4000 / len(cloud.points_N2), 3, 14))
-            axis.scatter(*points_N2.T, s=size, linewidths=0, alpha=0.6, color=colour, label=name)
+            drawn = axis.scatter(*points_N2.T, s=size, linewidths=0, alpha=0.6, color=colour)
+            if coloured and axis is axes[0, 0]:
+                named.append((drawn, name))
         if cloud.has_prior:
             axis.add_patch(plt.Circle((0, 0), _PRIOR_RADIUS, fill=False, color="0.4", linewidth=0.8, linestyle="--"))
             axis.set(xlim=(-1.05 * reach, 1.05 * reach), ylim=(-1.05 * reach, 1.05 * reach))
@@ -79,18 +84,12 @@ def latent_scatter(clouds: Sequence[LatentCloud], *, classes: Sequence[str]) -> 
         # A box keeps the limits: without a prior it would be a thin strip where one latent is much wider.
         axis.set_aspect("equal", adjustable="box" if cloud.has_prior else "datalim")
         axis.grid(alpha=0.3)
-    if coloured:
-        figure.legend(
-            *axes[0, 0].get_legend_handles_labels(),
-            fontsize=8,
-            markerscale=2,
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-        )
+    legend(figure, named, fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     return figure_png(figure)
 
 
+@plain_text()
 def training_parts(runs: Mapping[str, list[dict[str, Any]]]) -> bytes:
     """Total, reconstruction and KL of every Gaussian training, against steps; thin: batches, dots: validation.
 
@@ -103,8 +102,9 @@ def training_parts(runs: Mapping[str, list[dict[str, Any]]]) -> bytes:
     squared = any("half_squared_error" in row for rows in runs.values() for row in rows)
     reconstruction, scale = ("half_squared_error", np.log(2)) if squared else ("distortion_bits_per_dim", 1.0)
     figure, axes = plt.subplots(1, 3, figsize=(12.0, 3.6))
+    named = []
     for colour, (name, rows) in enumerate(runs.items()):
-        for prefix, style in (("", {"alpha": 0.35}), ("validation_", {"marker": "o", "markersize": 3, "label": name})):
+        for prefix, style in (("", {"alpha": 0.35}), ("validation_", {"marker": "o", "markersize": 3})):
             found = [
                 (row["step"], row[prefix + reconstruction], scale * row.get(f"{prefix}rate_bits_per_dim", 0.0))
                 for row in rows
@@ -114,14 +114,15 @@ def training_parts(runs: Mapping[str, list[dict[str, Any]]]) -> bytes:
                 continue
             step, left, rate = np.array(found, np.float64).T
             for axis, values in zip(axes, (left + rate, left, rate), strict=True):
-                axis.plot(step, values, color=f"C{colour}", linewidth=1, **style)
+                (line,) = axis.plot(step, values, color=f"C{colour}", linewidth=1, **style)
+                if prefix and axis is axes[0]:
+                    named.append((line, name))
     titles = ("total at beta = 1", "squared error / 2" if squared else "reconstruction (distortion)", "KL (rate)")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="optimiser steps", ylabel="nats/dim" if squared else "bits/dim")
         axis.grid(alpha=0.3)
         _show_later_part(axis)
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(fontsize=8)
+    legend(axes[0], named, fontsize=8)
     figure.tight_layout()
     return figure_png(figure)
 
@@ -134,6 +135,7 @@ def _show_later_part(axis: Any) -> None:
         axis.set_ylim(min(values) - margin, max(values) + margin)
 
 
+@plain_text()
 def latent_rates(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
     """KL of every latent in bits, highest first; latents that are not active are pale."""
     order_Z = np.argsort(diagnosis.kl_nats_Z)[::-1]
@@ -150,6 +152,7 @@ def latent_rates(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
     return figure_png(figure)
 
 
+@plain_text()
 def correlations(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
     """Correlations of the posterior means, latents in their own order."""
     figure, axis = plt.subplots(figsize=(4.6, 4.0))
@@ -160,6 +163,7 @@ def correlations(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
     return figure_png(figure)
 
 
+@plain_text()
 def code_prices(diagnosis: PriorDiagnosis, *, title: str) -> bytes:
     """Left: bits per code under every prior; right: bits of each position of the grid, under the learned prior."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), gridspec_kw={"width_ratios": [1.3, 1]})

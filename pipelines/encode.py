@@ -22,11 +22,11 @@ from twostage.errors import RunError, UsageError
 from twostage.progress import say
 
 from .bits import psnr_db
+from .class_numbers import class_number
 from .commands import Decode, Encode, Reconstruct
 from .device import pick_device, use_threads
 from .drawing import decode_in_batches, reconstruct
 from .extract import encode_images
-from .generate import class_number
 from .models import MAIN_MODEL, LoadedStage1, Stage1
 from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
 from .run import Run, check_folder

@@ -13,6 +13,7 @@ from twostage.errors import RunError
 from twostage.progress import say
 
 from .bits import standard_error
+from .class_numbers import warn_of_untrained_labels
 from .commands import Evaluate
 from .device import pick_device, use_threads
 from .diagnosis import Diagnosing
@@ -121,6 +122,7 @@ def evaluate_run(run: Run, dataset: ImageDataset, *, device: torch.device, split
     Raises:
         RunError: as there.
     """
+    warn_of_untrained_labels(dataset, split)
     scores = score_run(run, dataset, device=device, split=split)
     if scores is None:
         return None

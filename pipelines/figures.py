@@ -14,8 +14,12 @@ import numpy as np
 matplotlib.use("Agg")  # no window, whatever the user's settings say
 
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from .plain_text import legend, plain_text, shortened
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -26,9 +30,11 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+@plain_text()
 def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, unit: str) -> bytes:
     """One line per training: `key` on training batches (thin) and on validation data (dots), against steps."""
     figure, axis = plt.subplots(figsize=(6.0, 3.4))
+    named = []
     for index, (name, rows) in enumerate(runs.items()):
         colour = f"C{index}"
         train = [(row["step"], row[key]) for row in rows if key in row]
@@ -36,7 +42,8 @@ def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, un
         if train:
             axis.plot(*zip(*train, strict=True), color=colour, alpha=0.35, linewidth=1)
         if validation:
-            axis.plot(*zip(*validation, strict=True), "o-", color=colour, markersize=3, linewidth=1, label=name)
+            (dots,) = axis.plot(*zip(*validation, strict=True), "o-", color=colour, markersize=3, linewidth=1)
+            named.append((dots, name))
     # Early steps dwarf the rest: show the range of the later three quarters.
     values = [
         row[name]
@@ -49,12 +56,12 @@ def curves(runs: Mapping[str, list[dict[str, Any]]], *, key: str, title: str, un
         low, high = min(values), max(values)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low) + 1e-9)
     axis.set(title=title, xlabel="optimiser steps", ylabel=unit)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
+    legend(axis, named, fontsize=8)
     axis.grid(alpha=0.3)
     return figure_png(figure)
 
 
+@plain_text()
 def code_histogram(counts_K: np.ndarray, *, title: str) -> bytes:
     """Usage of every code, most used first."""
     share_K = np.sort(counts_K)[::-1] / max(1, counts_K.sum())
@@ -66,14 +73,16 @@ def code_histogram(counts_K: np.ndarray, *, title: str) -> bytes:
     return figure_png(figure)
 
 
+@plain_text()
 def stacked_bits(rows: list[tuple[str, float, float]], *, unit: str) -> bytes:
     """Distortion and rate of every row, stacked; `rows` holds (name, distortion, rate)."""
     figure, axis = plt.subplots(figsize=(6.4, 0.7 + 0.42 * len(rows)))
-    names = [name for name, _, _ in rows][::-1]
     distortion = np.array([d for _, d, _ in rows])[::-1]
     rate = np.array([r for _, _, r in rows])[::-1]
-    axis.barh(names, distortion, color="C0", label="distortion")
-    axis.barh(names, rate, left=distortion, color="C1", label="rate")
+    places = np.arange(len(rows))
+    axis.barh(places, distortion, color="C0", label="distortion")
+    axis.barh(places, rate, left=distortion, color="C1", label="rate")
+    axis.set_yticks(places, [shortened(name) for name, _, _ in rows][::-1])
     for index, total in enumerate(distortion + rate):
         axis.text(total, index, f" {total:.3f}", va="center", fontsize=8)
     axis.set_xlim(0, float((distortion + rate).max()) * 1.15)
@@ -97,6 +106,7 @@ class RatePoint:
     """Of a VAE: those with a beta are joined by a line, in the order of it."""
 
 
+@plain_text()
 def rate_distortion(points: Sequence[RatePoint], *, unit: str, totals: Mapping[str, float], title: str) -> bytes:
     """Rate to the right, distortion upwards, one point per row; nearer to the lower left corner is better.
 
@@ -110,8 +120,9 @@ def rate_distortion(points: Sequence[RatePoint], *, unit: str, totals: Mapping[s
     family = sorted((point for point in points if point.beta is not None), key=lambda point: point.beta or 0.0)
     if len(family) > 1:
         axis.plot([p.rate for p in family], [p.distortion for p in family], color="0.6", linewidth=1, zorder=1)
+    named: list[tuple[Artist | Container, str]] = []
     for index, point in enumerate(points):
-        axis.errorbar(
+        drawn = axis.errorbar(
             point.rate,
             point.distortion,
             xerr=point.rate_deviation or None,
@@ -120,8 +131,8 @@ def rate_distortion(points: Sequence[RatePoint], *, unit: str, totals: Mapping[s
             color=f"C{index % 10}",
             markersize=6,
             capsize=2,
-            label=f"{point.name} ({point.rate + point.distortion:.3f})",
         )
+        named.append((drawn, f"{point.name} ({point.rate + point.distortion:.3f})"))
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     middle = (left + right) / 2
     bottom, top = (
@@ -131,10 +142,12 @@ def rate_distortion(points: Sequence[RatePoint], *, unit: str, totals: Mapping[s
     for total in MaxNLocator(10).tick_values(left + bottom, right + top):
         axis.plot([left, right], [total - left, total - right], color="0.88", linewidth=0.8, zorder=0)
     for index, (name, total) in enumerate(totals.items()):
-        style: dict[str, Any] = {"linestyle": "--", "color": f"{0.2 + 0.2 * index:.1f}", "label": f"{name} ({total:g})"}
-        axis.plot([left, right], [total - left, total - right], **style)
+        style: dict[str, Any] = {"linestyle": "--", "color": f"{0.2 + 0.2 * index:.1f}"}
+        (line,) = axis.plot([left, right], [total - left, total - right], **style)
+        named.append((line, f"{name} ({total:g})"))
     axis.set(xlim=(left, right), ylim=(bottom, top), xlabel=f"rate, {unit}", ylabel=f"distortion, {unit}")
     axis.set_title(f"{title}; light lines: equal total", fontsize=10)
     # Beside the points: inside it would hide one of them.
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), title="total in brackets", title_fontsize=8)
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    legend(axis, named, fontsize=8, title="total in brackets", title_fontsize=8, **beside)
     return figure_png(figure)

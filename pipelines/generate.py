@@ -8,8 +8,10 @@ Shapes: N items, C x H x W image, G codebooks per position, h x w grid of codes,
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,11 @@ from torch import Tensor
 from stage1_vqvae import VAE
 from stage1_vqvae.autoencoder import Autoencoder
 from stage1_vqvae.vimco import VIMCO
-from twostage.config.model_names import near_matches
-from twostage.data.listing import show
+from twostage.class_names import as_file_name
 from twostage.errors import UsageError
 from twostage.progress import Progress, say
 
+from .class_numbers import labels_of
 from .commands import Generate
 from .device import pick_device, use_threads
 from .drawing import sample_vae, sample_vimco
@@ -31,35 +33,6 @@ from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_p
 from .run import Run, TwoStageModel, check_folder, load_run
 
 DEFAULT_COUNT = 64
-
-
-def class_number(name: str, classes: tuple[str, ...], *, flag: str) -> int:
-    """Number of the class of that name, or that number.
-
-    Raises:
-        UsageError: there is no such class.
-    """
-    if name in classes:
-        return classes.index(name)
-    if name.isdecimal() and name.isascii() and len(name) < 10 and int(name) < len(classes):
-        return int(name)
-    if not classes:
-        raise UsageError(f"{flag} {name} is out of range: this model's labels are none, its data have no labels")
-    raise UsageError(
-        f"{flag} must be one of {show(list(classes))}, or its number from 0 to {len(classes) - 1}, but is {name!r}."
-        f"{near_matches(name, classes)}"
-    )
-
-
-def labels_of(count: int, *, label: str | None, classes: tuple[str, ...]) -> list[int]:
-    """Label of every image: the one asked for, or the classes in turn.
-
-    Raises:
-        UsageError: the data set has no such label.
-    """
-    if label is None:
-        return [index % len(classes) for index in range(count)] if classes else []
-    return [class_number(label, classes, flag="--label")] * count
 
 
 def count_of(command: Generate) -> int:
@@ -81,12 +54,12 @@ class Generated:
 
 
 def generate_from_vae(
-    model: VAE, command: Generate, device: torch.device, *, classes: tuple[str, ...]
+    model: VAE, command: Generate, device: torch.device, *, record: Mapping[str, Any]
 ) -> Generated | None:
     """Decoded draws from the Gaussian prior, of a conditional VAE with labels; None on a dry run.
 
     Raises:
-        UsageError: a flag was given that only a prior over codes understands, or a label that the data do not have.
+        UsageError: a flag was given that only a prior over codes understands, or a label that the model has not met.
     """
     if command.top_k or command.top_p < 1:
         raise UsageError("--top-k and --top-p choose among codes, but a VAE draws continuous latents: leave them out")
@@ -99,7 +72,7 @@ def generate_from_vae(
     if not model.classes and (command.label is not None or command.unlabelled):
         raise UsageError("--label and --unlabelled are for models with labels, but this VAE knows none: see cvae")
     count = count_of(command)
-    labels = labels_of(count, label=command.label, classes=classes) if model.classes else []
+    labels = labels_of(count, label=command.label, record=record) if model.classes else []
     if command.dry_run:
         return None
     images = sample_vae(
@@ -159,7 +132,7 @@ def _labels(model: TwoStageModel, command: Generate) -> list[int]:
             "--unlabelled needs a prior trained with label dropout, which this one was not: remove "
             f"{model.prior.checkpoint.path.parent}, run train-prior with --prior.label-dropout 0.1, and generate again"
         )
-    return labels_of(count_of(command), label=command.label, classes=model.classes if prior.classes else ())
+    return labels_of(count_of(command), label=command.label, record=model.prior.record, told=bool(prior.classes))
 
 
 @dataclass(frozen=True)
@@ -240,7 +213,7 @@ def run_generate(command: Generate) -> None:
             "or see in the report what a Gaussian fitted to its latents gives"
         )
     if isinstance(stage1.model, VAE):
-        made = generate_from_vae(stage1.model, command, device, classes=tuple(stage1.record["classes"]))
+        made = generate_from_vae(stage1.model, command, device, record=stage1.record)
     elif isinstance(stage1.model, VIMCO):
         made = generate_from_vimco(stage1.model, command, device)
     else:
@@ -250,33 +223,37 @@ def run_generate(command: Generate) -> None:
     if made is None:
         say(f"would write {what} into {command.folder}, with an overview of them; nothing was done")
         return
-    prefix = "" if file is None else f"{file.stem}-completed-"
+    prefix, classes = "" if file is None else f"{file.stem}-completed-", tuple(stage1.record["classes"])
     if command.out is None:  # the run's own folder: images of an earlier call would look like this one's
-        _remove_images(command.folder, prefix)
+        _remove_images(command.folder, prefix, classes)
     overview = "grid.png" if file is None else f"{file.stem}-completions.png"
-    _write_images(made, command.folder, prefix=prefix, overview=overview, by_class=command.label is None)
+    by_class = command.label is None
+    _write_images(made, command.folder, classes, prefix=prefix, overview=overview, by_class=by_class)
     said = f"{what} and {overview} in {command.folder}"
     say(said if made.original is None else f"{said}; its first picture is the original")
 
 
-def _write_images(made: Generated, folder: Path, *, prefix: str, overview: str, by_class: bool) -> None:
-    """One PNG per image and all of them in one picture, one class a column if they are asked for `by_class`."""
+def _write_images(
+    made: Generated, folder: Path, classes: Sequence[str], *, prefix: str, overview: str, by_class: bool
+) -> None:
+    """One PNG per image, named after its class, and all in one picture, one class a column if asked for `by_class`."""
     pixels_NCHW = to_bytes(made.images, made.levels)
     digits = max(4, len(str(len(pixels_NCHW) - 1)))
     for index, picture_CHW in enumerate(pixels_NCHW):
-        suffix = f"-label{made.labels[index]}" if made.labels else ""
+        suffix = f"-{as_file_name(classes[made.labels[index]])}" if made.labels else ""
         write_png(folder / f"{prefix}{index:0{digits}d}{suffix}.png", picture_CHW)
     if made.original is not None:
         pixels_NCHW = np.concatenate([to_bytes(made.original[None], made.levels), pixels_NCHW])
     columns = math.ceil(math.sqrt(len(pixels_NCHW)))
     if by_class and made.labels and made.original is None:
-        columns = max(made.labels) + 1
+        columns = len(set(made.labels))
     write_png(folder / overview, grid(pixels_NCHW, columns=columns), scale=display_scale(pixels_NCHW.shape[-1]))
 
 
-def _remove_images(folder: Path, prefix: str) -> None:
+def _remove_images(folder: Path, prefix: str, classes: Sequence[str]) -> None:
     """Remove the images of an earlier call, and nothing else."""
-    own_name = re.compile(re.escape(prefix) + r"\d{4,}(-label\d+)?\.png")
+    named = "|".join(["label[0-9]+", *(re.escape(as_file_name(name)) for name in classes)])  # label: earlier versions
+    own_name = re.compile(re.escape(prefix) + rf"[0-9]{{4,}}(-({named}))?\.png")
     for path in folder.glob("*.png"):
         if own_name.fullmatch(path.name):
             path.unlink()

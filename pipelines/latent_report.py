@@ -11,6 +11,7 @@ from stage1_vqvae.autoencoder import Autoencoder
 from twostage.data import ImageDataset
 from twostage.metrics import read_metrics
 
+from .class_numbers import trained_numbers
 from .diagnosis import posteriors_of
 from .diagnosis_figures import (
     MOST_COLOURS,
@@ -139,12 +140,15 @@ def model_pictures(
     """Traversals, interpolations and, of two latents, the manifold; the label of a conditional model is held."""
     model, means_NZ, name = continuous.model, continuous.means_NZ, continuous.name
     labels_N, conditional = dataset.test.labels, isinstance(model, VAE) and model.classes > 0
-    label = int(labels_N[0]) if conditional else None
+    # The first item, if the model has met its label: what it makes of another is what it began as.
+    met_N = np.isin(labels_N, trained_numbers(continuous.stage1.record, "labels"))
+    item = int(met_N.argmax()) if conditional else 0
+    label = int(labels_N[item]) if conditional else None
     if label is not None:
         name += f", given the label {dataset.classes[label]}"
     decode = decoder_of(model, device=device, label=label, seed=seed)
     chosen = continuous.order_Z[:TRAVERSED].tolist()
-    yield traversals(name, decode, means_NZ[0], chosen, spread=continuous.spread, levels=model.levels)
+    yield traversals(name, decode, means_NZ[item], chosen, spread=continuous.spread, levels=model.levels)
     alike = np.flatnonzero(labels_N == label) if conditional else np.arange(len(means_NZ))
     ends = alike[evenly(len(alike), 2 * PAIRS)]
     if len(ends) > 1:
@@ -163,7 +167,7 @@ def scatter(models: Sequence[Continuous], dataset: ImageDataset) -> Picture:
         )
         for found in models[:MOST_SIDE_BY_SIDE]
     ]
-    colours = ", coloured by class" if 1 < len(dataset.classes) <= MOST_COLOURS else ""
+    colours = ", coloured by class in the order of their numbers" if 1 < len(dataset.classes) <= MOST_COLOURS else ""
     prior = "; dashed: where 95 % of the prior lies" if any(cloud.has_prior for cloud in clouds) else ""
     left_out = ", ".join(found.name for found in models[MOST_SIDE_BY_SIDE:])
     more = f" Not shown: {left_out}." if left_out else ""

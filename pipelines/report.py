@@ -16,6 +16,7 @@ from twostage.metrics import read_metrics
 from twostage.progress import say
 
 from . import figures
+from .class_section import class_section
 from .code_diagnosis import PriorDiagnosis
 from .commands import Report
 from .device import pick_device, use_threads
@@ -244,6 +245,7 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
         results_section(evaluation, sampled=sampled),
         samples_section(evaluation),
         diagnosis_section(run, evaluation, dataset),
+        class_section(dataset),
     ]
     reference = reference_images(run, dataset)
     for name in names:

@@ -26,6 +26,7 @@ from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.training_state import recorded_state
 
+from .class_numbers import check_trained, trained_numbers
 from .datasets import AnyDataset
 from .drawing import decode_in_batches
 from .models import MAIN_MODEL, Loaded, LoadedPrior, LoadedStage1, load_prior, load_stage1
@@ -169,7 +170,8 @@ def training_cost(folder: Path) -> TrainingCost:
 
 
 Labels = int | Sequence[int] | Tensor | Literal["in turn"] | None
-"""One label, one for each item, the classes in turn, or None: no label, for a prior trained with label dropout."""
+"""One label, one for each item, those with training items in turn, or None: no label, for a prior trained with label
+dropout."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +210,12 @@ class TwoStageModel:
         """Prior sample -> decoder: images `[count, C, H, W]` in levels, fp32, as `decode` makes them.
 
         Args:
-            labels: one label, or `count` of them; "in turn" for the classes one after another; None for no label,
-                which a prior with classes takes only after label dropout.
+            labels: one label, or `count` of them; "in turn" for those with training items one after another; None for
+                no label, which a prior with classes takes only after label dropout.
             temperature, top_k, top_p, seed: see `stage2_prior.sample`.
+
+        Raises:
+            UsageError: the labels do not fit the count or the prior, or one has no training item.
         """
         codes = self.sample_codes(count, labels=labels, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         return self.decode(codes, seed=seed)
@@ -223,7 +228,7 @@ class TwoStageModel:
         """`[count, 1]`, or None for no label.
 
         Raises:
-            UsageError: the labels do not fit the count or the prior.
+            UsageError: the labels do not fit the count or the prior, or one has no training item.
         """
         if not self.pixelcnn.classes:
             if labels is None or isinstance(labels, str):
@@ -239,13 +244,16 @@ class TwoStageModel:
         classes = self.pixelcnn.classes[0]
         if isinstance(labels, str) and labels != "in turn":
             raise UsageError(f"expected labels as numbers, None or 'in turn', got {labels!r}")
-        wanted = torch.arange(count) % classes if isinstance(labels, str) else torch.as_tensor(labels)
+        trained = trained_numbers(self.prior.record, "labels")
+        in_turn = [trained[item % len(trained)] for item in range(count)] if isinstance(labels, str) else labels
+        wanted = torch.as_tensor(in_turn)
         if wanted.ndim == 0:
             wanted = wanted.expand(count)
         if wanted.shape != (count,) or wanted.is_floating_point():
             raise UsageError(f"expected one label or {count} of them, got shape {tuple(wanted.shape)}, {wanted.dtype}")
         if not 0 <= int(wanted.min()) <= int(wanted.max()) < classes:
             raise UsageError(f"expected labels 0 to {classes - 1}, got {int(wanted.min())} to {int(wanted.max())}")
+        check_trained(wanted.tolist(), self.classes, trained, what="labels")
         return wanted.long().to(self.device)[:, None]
 
     def sample_codes(

@@ -11,7 +11,9 @@ import torch
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.autoencoder import Autoencoder
 from twostage.data import ImageDataset
+from twostage.data.listing import show
 
+from .class_numbers import trained_numbers
 from .drawing import reconstruct, sample_autoencoder, sample_vae, sample_vimco
 from .models import LoadedStage1
 from .neighbours import Neighbours, WithMirrored, memorisation, nearest_images
@@ -95,18 +97,20 @@ def _samples(
         return images.cpu().numpy(), 10, f"{name}: decoded draws from its factorised prior{how}, temperature 1."
     two_stage = load_run(run.path, model=name, device=device) if isinstance(model, VQVAE) else None
     conditional = two_stage.pixelcnn.classes if two_stage is not None else isinstance(model, VAE) and model.classes
-    classes = len(stage1.record["classes"]) if conditional else 0
-    columns = min(classes, MOST_CLASSES) or 10
-    labels = torch.arange(columns * ROWS) % columns if classes else None
+    record = stage1.record if two_stage is None else two_stage.prior.record
+    trained = trained_numbers(record, "labels") if conditional else []
+    columns = min(len(trained), MOST_CLASSES) or 10
+    labels = torch.tensor(trained[:columns]).repeat(ROWS) if trained else None
     if two_stage is not None:
         images, source = two_stage.generate(columns * ROWS, labels=labels, seed=seed), "prior sample -> decoder"
     else:
         assert isinstance(model, VAE)
         images = sample_vae(model, columns * ROWS, labels_N=labels, seed=seed, device=device)
         source = "decoded draws from the Gaussian prior"
-    by_class = "" if not classes else ", one class a column"
-    if classes > columns:
-        by_class += f" (the first {columns} of {classes})"
+    named = show([record["classes"][number] for number in trained[:columns]], most=MOST_CLASSES)
+    by_class = f", one class a column, from the left {named}" if trained else ""
+    if len(trained) > columns:
+        by_class += f" (the first {columns} of {len(trained)})"
     return images.cpu().numpy(), columns, f"{name}: {source}{how}{by_class}, temperature 1."
 
 

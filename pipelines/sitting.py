@@ -21,6 +21,7 @@ from twostage.precision import check_bf16
 from twostage.progress import say
 from twostage.training import CHECKPOINTS_KEPT, Fit, Task, exclusive, seed_step
 
+from .class_numbers import tell_untrained
 from .datasets import AnyDataset
 from .device import pick_device, use_threads
 from .extension import extend_training, extensions
@@ -80,6 +81,7 @@ def prepare(
             check_bf16(job.training.precision, where, what=job.label)
     goes_on = {each.job.folder for each in longer}
     plan = [_plan(job, len(dataset.train), size_of, goes_on=job.folder in goes_on) for job in jobs]
+    tell_untrained(dataset)
     if dry_run:
         counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
         say(f"{dataset.name}: {counts} {describe()}; device {where}")

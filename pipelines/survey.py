@@ -24,6 +24,7 @@ from twostage.audio.listing import SUFFIXES as SOUND_SUFFIXES
 from twostage.audio.listing import Foreign
 from twostage.audio.pattern import NamePattern
 from twostage.audio.remarks import LOSSES, Remarks
+from twostage.class_names import composed
 from twostage.data.decode import Unreadable as UnreadableImage
 from twostage.data.decode import inspect_image, quiet_pillow
 from twostage.data.listing import SPLITS
@@ -203,7 +204,7 @@ def _label(survey: Survey, name: str, pattern: NamePattern | None) -> str | None
     survey.inside = True
     if not label.isprintable():
         survey.misnamed.add("lie in sub-folders whose names cannot be printed as labels")
-    return label
+    return composed(label)
 
 
 def _whither(root: Path, real_root: str, found: Found, survey: Survey) -> str:

@@ -21,6 +21,7 @@ from twostage.errors import UsageError
 from twostage.progress import say
 from twostage.training import Task
 
+from .class_numbers import trained_names
 from .commands import Train, TrainBaseline, TrainCodebook, TrainPrior
 from .evaluate import evaluate_run
 from .extract import MIRRORED, extract_codes
@@ -107,6 +108,7 @@ def train_stage1(sitting: ImageSitting, name: str) -> None:
         "dataset": dataset.name,
         "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
+        **trained_names(dataset),
         "architecture": architecture,
     }
     fit(
@@ -163,6 +165,7 @@ def train_prior(sitting: ImageSitting, name: str) -> None:
         "kind": "pixelcnn",
         "dataset": dataset.name,
         "classes": list(dataset.classes),
+        **trained_names(dataset),
         "stage1_sha256": stage1.sha256,
         "architecture": architecture,
     }

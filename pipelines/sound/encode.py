@@ -20,16 +20,17 @@ from twostage.atomic import write_atomic
 from twostage.audio import AudioSplit, length_batches, whole_batch
 from twostage.audio.pattern import name_pattern
 from twostage.audio.spectral import log_mel_distance, log_mel_settings, waveform
+from twostage.class_names import as_file_name, number_of
 from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, load_codes, save_codes
 from twostage.config.check import check_model
 from twostage.errors import RunError, UsageError
 from twostage.printable import printable
 from twostage.progress import say
 
+from ..class_numbers import class_number
 from ..commands import Convert, Decode, Encode, Reconstruct
 from ..device import pick_device, use_threads
 from ..encode import check_free, check_replaceable
-from ..generate import class_number
 from ..models import MAIN_MODEL, Loaded
 from ..run import Run, check_folder
 from .bits import Device, OnDevice, sound_distortion
@@ -84,12 +85,13 @@ def speakers_in(paths: Sequence[Path], run: Run, speakers: Sequence[str], wanted
     for path in paths:
         depth = pattern.count("/") + 1 if pattern else 1
         fields = compiled.match("/".join(path.absolute().parts[-depth:])) if compiled is not None else None
-        if fields is None or fields.speaker not in speakers:
+        number = None if fields is None or fields.speaker is None else number_of(fields.speaker, speakers)
+        if number is None:
             raise UsageError(
                 f"nothing says who speaks in {path}: give --speaker, one of {', '.join(speakers[:10])}"
                 + (f", or name files {pattern}" if pattern else "")
             )
-        found.append(speakers.index(fields.speaker))
+        found.append(number)
     return found
 
 
@@ -210,7 +212,7 @@ def run_convert(command: Convert) -> None:
         seed=command.seed,
     )
     for path, own, sound in zip(command.files, split.recordings(), sounds, strict=True):
-        target = command.folder / f"{path.stem}-as-{spoken_by}.wav"
+        target = command.folder / f"{path.stem}-as-{as_file_name(spoken_by)}.wav"
         titles = (path.name, f"as {spoken_by} ({voice.name})")
         _write_pair(target, own, sound, rate, titles=titles, picture=path in command.files[:MOST_PICTURES])
         say(printable(f"{path} -> {target}"))

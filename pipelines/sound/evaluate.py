@@ -12,6 +12,7 @@ from twostage.errors import RunError
 from twostage.progress import say
 from twostage.sound_likelihood import SAMPLE_LEVELS
 
+from ..class_numbers import warn_of_untrained_labels
 from ..commands import Evaluate
 from ..device import pick_device, use_threads
 from ..models import Loaded
@@ -126,6 +127,7 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
         raise RunError(f"{run.path} holds no finished model; run train-codebook or train first")
     for name in sorted(set(run.begun_models()) - set(names)):
         say(f"{name} is not finished and is left out")
+    warn_of_untrained_labels(dataset, split)
     warn_of_unheard(dataset, split)
     scoring = SoundScoring(run=run, dataset=dataset, split=split, device=device)
     scored: list[ScoredSound] = []

@@ -10,12 +10,13 @@ from stage1_vqvae import SoundVAE, SoundVQVAE
 from stage2_prior import sample_sequences
 from twostage.atomic import write_atomic
 from twostage.audio.spectral import log_mel_settings
+from twostage.class_names import as_file_name
 from twostage.errors import UsageError
 from twostage.progress import Progress, say
 
+from ..class_numbers import labels_of, trained_numbers
 from ..commands import Generate
 from ..device import pick_device, use_threads
-from ..generate import labels_of
 from ..models import MAIN_MODEL, Loaded
 from ..run import Run, check_folder
 from .files import write_wav
@@ -48,13 +49,12 @@ def _conditions(command: Generate, prior: LoadedWaveNet, count: int) -> tuple[li
             f"--label {command.label} was asked for, but this prior was trained with wavenet_prior.conditional false "
             "and is told no label: leave it out"
         )
-    if command.unlabelled or not model.classes:
-        classes = ()
-    labels = labels_of(count, label=command.label, classes=classes)
-    if command.label is None and command.speaker is None and classes and speakers:
+    told = not command.unlabelled and bool(model.classes)
+    labels = labels_of(count, label=command.label, record=record, told=told)
+    if command.label is None and command.speaker is None and labels and speakers:
         # Every label in every voice before any pair comes again.
-        heard = trained_voices(record)
-        return labels, [heard[(item // len(classes)) % len(heard)] for item in range(count)]
+        heard, met = trained_voices(record), len(trained_numbers(record, "labels"))
+        return labels, [heard[(item // met) % len(heard)] for item in range(count)]
     if command.speaker is not None:
         return labels, [voice_number(command.speaker, record)] * count
     return labels, voices_in_turn(count, record)
@@ -128,7 +128,7 @@ def _write(
     for item, sound_S in enumerate(sounds):
         said = [record["classes"][labels[item]]] if labels else []
         said += [record["speakers"][speakers[item]]] if speakers else []
-        stem = "-".join([f"{prefix}sound-{item:04d}", *map(_plain, said)])
+        stem = "-".join([f"{prefix}sound-{item:04d}", *map(as_file_name, said)])
         write_wav(folder / f"{stem}.wav", sound_S, rate)
         if item < MOST_PICTURES:
             title = f"{' / '.join(said) or 'sample'}, {len(sound_S) / rate:.2f} s"
@@ -136,11 +136,6 @@ def _write(
     seconds = sum(map(len, sounds)) / rate
     pictured = "each" if len(sounds) <= MOST_PICTURES else f"the first {MOST_PICTURES}"
     say(f"{len(sounds)} sounds, {seconds:.1f} s, {pictured} with a picture, in {folder}")
-
-
-def _plain(name: str) -> str:
-    """A class name as part of a file name."""
-    return re.sub(r"[^\w.+-]", "_", name)[:80]
 
 
 def own_samples(folder: Path) -> list[Path]:

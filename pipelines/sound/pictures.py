@@ -9,7 +9,6 @@ Shapes: S samples, M mels, T frames.
 
 import io
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,12 +20,16 @@ from matplotlib.ticker import MaxNLocator
 
 from twostage.audio.spectral import LogMelSettings, log_mel, waveform
 
+from ..plain_text import plain_text, shortened
+
 DEPTH_DB = 70.0
 _COLOURS = "magma"
 _POINTS = 2000
 """Parts of a waveform that are drawn; of longer ones the extremes within each part."""
 _FEW = 50
 """Fewer samples than these are marked one by one: a line through one of them would be invisible."""
+_TITLE, _SHEET_TITLE = 80, 48
+"""Characters that fit above a picture, and above one of a sheet."""
 _MARKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000)
 
 
@@ -52,9 +55,7 @@ class _Paper:
         bar.set_label("dB below the loudest", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         buffer = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font does not have
-            self.figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        self.figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         return buffer.getvalue()
 
 
@@ -74,6 +75,7 @@ def picture_of_pair(
     return _stacked([first_S, second_S], settings, titles)
 
 
+@plain_text()
 def sheet(rows: Sequence[Sequence[np.ndarray]], *, settings: LogMelSettings, titles: Sequence[Sequence[str]]) -> bytes:
     """Spectrograms in rows and columns; a row has one scale of time, and may have fewer columns than others.
 
@@ -92,7 +94,7 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], *, settings: LogMelSettings, tit
         for column, (picture_dB, title) in enumerate(zip(pictures, titles[row], strict=True)):
             axis = paper.axes(_LEFT + column * (width + gap), _TOP + row * (height + above), width, height)
             image = _spectrogram(axis, picture_dB - top_dB, settings, seconds)
-            axis.set_title(title, fontsize=8, pad=3, parse_math=False)
+            axis.set_title(shortened(title, _SHEET_TITLE), fontsize=8, pad=3)
             axis.tick_params(labelsize=7, labelleft=column == 0)
             if column == 0:
                 axis.set_ylabel("Hz", fontsize=7)
@@ -101,6 +103,7 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], *, settings: LogMelSettings, tit
     return paper.png(image)
 
 
+@plain_text()
 def _stacked(recordings: Sequence[np.ndarray], settings: LogMelSettings, titles: Sequence[str]) -> bytes:
     """Waveform and spectrogram of each, from top to bottom."""
     width, wave_height, height, gap, above = 6.2, 1.2, 1.8, 0.1, 0.45
@@ -119,7 +122,7 @@ def _stacked(recordings: Sequence[np.ndarray], settings: LogMelSettings, titles:
         wave.set_ylim(-1.05 * max(peak, 1e-3), 1.05 * max(peak, 1e-3))
         wave.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         wave.set_ylabel("amplitude", fontsize=8)
-        wave.set_title(title, fontsize=10, pad=4, parse_math=False)
+        wave.set_title(shortened(title, _TITLE), fontsize=10, pad=4)
         wave.grid(alpha=0.3)
         wave.tick_params(labelsize=8, labelbottom=False)
         spectrum = paper.axes(_LEFT, start + wave_height + gap, width, height)

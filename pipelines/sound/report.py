@@ -18,6 +18,8 @@ from twostage.metrics import read_metrics
 from twostage.progress import say
 
 from .. import figures
+from ..class_numbers import labels_of
+from ..class_section import class_section
 from ..commands import Report
 from ..device import pick_device, use_threads
 from ..models import Loaded
@@ -125,7 +127,7 @@ def _samples(
 ) -> str:
     """New sounds of a model with a finished prior."""
     prior, model, rate = sound_prior(run, name, stage1, device), stage1.model, dataset.sample_rate_hz
-    labels = [item % len(dataset.classes) for item in range(SAMPLED)] if dataset.classes and prior.model.classes else []
+    labels = labels_of(SAMPLED, label=None, record=prior.record, told=bool(prior.model.classes))
     speakers = voices_in_turn(SAMPLED, stage1.record)
     columns = [column for column in (labels, speakers) if column]
     condition = torch.tensor(columns).T.to(device) if prior.model.classes else None
@@ -176,7 +178,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
         RunError: the run has not been evaluated since its models were trained.
     """
     evaluation, names = SoundEvaluation.read(run.path / "evaluation.json"), run.trained_models()
-    sections = [_results(evaluation)]
+    sections = [_results(evaluation), class_section(dataset)]
     for name in names:
         stage1 = sound_stage1(run, name, device)
         run.check_data(stage1, dataset)

@@ -13,6 +13,7 @@ from twostage.data.listing import show
 from twostage.errors import UsageError
 from twostage.progress import Progress
 
+from ..class_numbers import class_number, trained_numbers
 from ..models import Loaded
 from ..run import Run
 from .files import to_int16
@@ -94,12 +95,8 @@ def voice_of(run: Run, name: str, stage1: Loaded[SoundVQVAE], choice: str, devic
 
 
 def trained_voices(record: Mapping[str, Any]) -> list[int]:
-    """Numbers of the speakers that a model has heard in training: of others its embedding is what it began as.
-
-    Records from before these were noted say nothing of it; then all are taken for heard.
-    """
-    speakers = list(record["speakers"])
-    return [speakers.index(name) for name in record.get("trained_speakers", speakers)]
+    """Numbers of the speakers that a model has heard in training (`class_numbers`)."""
+    return trained_numbers(record, "speakers")
 
 
 def voice_number(wanted: str, record: Mapping[str, Any]) -> int:
@@ -108,8 +105,6 @@ def voice_number(wanted: str, record: Mapping[str, Any]) -> int:
     Raises:
         UsageError: there is no such speaker, or no training recording of one.
     """
-    from ..generate import class_number
-
     speakers = tuple(record["speakers"])
     if not speakers:
         raise UsageError(f"--speaker {wanted} was asked for, but the recordings of this run have no speakers")

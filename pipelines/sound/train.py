@@ -16,6 +16,7 @@ from twostage.errors import UsageError
 from twostage.progress import say
 from twostage.training import Task
 
+from ..class_numbers import trained_names
 from ..commands import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..jobs import Job, Resume, make_job
 from ..models import MAIN_MODEL, model_spec
@@ -109,9 +110,7 @@ def _record(kind: str, dataset: AudioDataset, architecture: dict[str, Any], **mo
         "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
         "speakers": list(dataset.speakers),
-        "trained_speakers": [dataset.speakers[row] for row in np.unique(dataset.train.speakers)]
-        if dataset.speakers
-        else [],
+        **trained_names(dataset),
         "sample_rate_hz": dataset.sample_rate_hz,
         "split_rule": dataset.split_rule,
         "architecture": architecture,

@@ -42,13 +42,22 @@ def _stage1(recipe: Recipe, seed: int) -> tuple[torch.nn.Module, dict[str, Any]]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run folder: `vq-vae` with its prior over 4x4 positions of 2 codes, K = 16, and `vae`.
+    """Writes a run folder: `vq-vae` with its prior over 4x4 positions of 2 codes, K = 16; `vae`; with classes `cvae`.
 
-    Keyword arguments: `name` of the folder, `seed` of the weights, `classes` of the data, and settings of
-    `Stage1Config` and `PriorConfig`.
+    Keyword arguments: `name` of the folder, `seed` of the weights, `classes` of the data or their `names`, which of
+    these have training items, and settings of `Stage1Config` and `PriorConfig`.
     """
 
-    def write(*, name: str = "run", seed: int = 0, classes: int = 3, **settings: Any) -> Path:
+    def write(
+        *,
+        name: str = "run",
+        seed: int = 0,
+        classes: int = 3,
+        names: tuple[str, ...] | None = None,
+        trained: tuple[str, ...] | None = None,
+        **settings: Any,
+    ) -> Path:
+        names = tuple(f"class {index}" for index in range(classes)) if names is None else names
         own = {key: settings.pop(key) for key in list(settings) if key in PriorConfig.__dataclass_fields__}
         small = {"downsampling": 2, "channels": 8, "residual_blocks": 1, "residual_channels": 4, "head_channels": 8}
         recipe = replace(
@@ -59,11 +68,12 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         run = tmp_path / name
         run.mkdir()
         (run / "config.toml").write_text(dump_recipe(recipe))
-        facts = {"dataset": "digits", "classes": [f"class {index}" for index in range(classes)]}
+        facts = {"dataset": "digits", "classes": list(names)}
+        facts |= {} if trained is None else {"trained_labels": list(trained)}
         model, architecture = _stage1(recipe, seed)
         _save(run / "models/vq-vae/stage1", model, {"kind": "vq-vae", "architecture": architecture, **facts})
         sha256 = load_checkpoint(run / "models/vq-vae/stage1/best").sha256["model.safetensors"]
-        prior_settings = prior_architecture(recipe, model, classes)
+        prior_settings = prior_architecture(recipe, model, len(names))
         prior = PixelCNN(**prior_settings)
         torch.nn.init.normal_(prior.head.output_weight_GSK, std=1.0)
         record = {"architecture": prior_settings, "stage1_sha256": sha256, **facts}
@@ -72,6 +82,10 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         for key in ("codebook_size", "codebooks", "embedding_dim"):
             vae_settings.pop(key)
         vae = build_stage1("vae", vae_settings)
+        if names:
+            cvae_settings = {**vae_settings, "classes": len(names)}
+            cvae = build_stage1("cvae", cvae_settings)
+            _save(run / "models/cvae/stage1", cvae, {"kind": "cvae", "architecture": cvae_settings, **facts})
         _save(run / "models/vae/stage1", vae, {"kind": "vae", "architecture": vae_settings, **facts})
         return run
 

@@ -42,7 +42,7 @@ def test_a_prior_with_label_dropout_generates_without_labels(write_run: WriteRun
     assert np.array_equal(_pixels(tmp_path / "hidden/0003.png"), images[3, 0])
     assert all(not torch.equal(codes, model.sample_codes(4, labels=label)) for label in range(3))
     assert _twostage("generate", run, "--count", 4, "--out", tmp_path / "shown") == 0
-    assert {f"000{index}-label{index % 3}.png" for index in range(4)} < set(_contents(tmp_path / "shown"))
+    assert {f"000{index}-class_{index % 3}.png" for index in range(4)} < set(_contents(tmp_path / "shown"))
 
 
 def test_a_prior_that_knows_labels_only_says_how_to_do_without(
@@ -79,6 +79,87 @@ def test_a_prior_without_classes_takes_no_labels(
 def test_labels_in_words_are_refused(write_run: WriteRun) -> None:
     with pytest.raises(UsageError, match="'in turn', got 'none'"):
         load_run(write_run()).generate(2, labels="none")  # type: ignore[arg-type]
+
+
+NUMBERED = tuple(str(number) for number in range(1, 13))
+
+
+@pytest.mark.parametrize("model", ["vq-vae", "cvae"])
+def test_a_label_is_a_name_before_it_is_a_number(
+    write_run: WriteRun, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate = ["generate", write_run(names=NUMBERED), "--model", model, "--count", 1, "--label"]
+    assert _twostage(*generate, 10, "--out", tmp_path / "ten") == 0
+    assert set(_contents(tmp_path / "ten")) == {"0000-10.png", "grid.png"}
+    assert _twostage(*generate, 0) == 2
+    said = capsys.readouterr().err
+    assert "--label must be one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more, but is '0'" in said
+    named = ["generate", write_run(name="named", names=("cat", "dog")), "--model", model, "--count", 1, "--label"]
+    assert _twostage(*named, 1, "--out", tmp_path / "one") == 0
+    assert set(_contents(tmp_path / "one")) == {"0000-dog.png", "grid.png"}
+    assert _twostage(*named, 2) == 2
+    assert "one of cat, dog, or its number from 0 to 1, but is '2'" in capsys.readouterr().err
+
+
+def test_the_file_of_a_label_holds_that_label(write_run: WriteRun, tmp_path: Path) -> None:
+    run = write_run(names=NUMBERED)
+    assert _twostage("generate", run, "--count", 2, "--label", 10, "--out", tmp_path / "out") == 0
+    expected = to_bytes(load_run(run).generate(2, labels=NUMBERED.index("10")).numpy(), 17)
+    assert np.array_equal(_pixels(tmp_path / "out/0001-10.png"), expected[1, 0])
+
+
+@pytest.mark.parametrize("model", ["vq-vae", "cvae"])
+def test_a_label_is_found_in_either_form_of_its_characters(
+    write_run: WriteRun, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in a record that an earlier version wrote, of a folder that macOS named."""
+    one, two = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+    for own in (one, two):
+        run = write_run(name=f"run {len(own)}", names=("a", own))
+        for asked in (one, two):
+            out = tmp_path / f"out {len(own)} {len(asked)}"
+            assert _twostage("generate", run, "--model", model, "--count", 1, "--label", asked, "--out", out) == 0
+            assert set(_contents(out)) == {f"0000-{one}.png", "grid.png"}
+        assert _twostage("generate", run, "--model", model, "--label", "Cafe") == 2
+        assert f"Did you mean {own}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["vq-vae", "cvae"])
+def test_a_label_without_training_items_is_refused_and_left_out_in_turn(
+    write_run: WriteRun, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(names=("a", "b", "c", "d"), trained=("a", "c"))
+    generate = ["generate", run, "--model", model]
+    said = "--label must be one with training items, a, c, but {} has none and the model has never met it"
+    for asked, meant in (("b", "b"), (3, "d")):
+        for dry in ([], ["--dry-run"]):
+            assert _twostage(*generate, "--label", asked, *dry) == 2
+            assert said.format(meant) in capsys.readouterr().err
+    assert _twostage(*generate, "--count", 5, "--out", tmp_path / "out") == 0
+    assert set(_contents(tmp_path / "out")) == {*(f"000{i}-{'ac'[i % 2]}.png" for i in range(5)), "grid.png"}
+    # One class a column, three rows; each behind a border of one.
+    overview = _pixels(tmp_path / "out/grid.png")
+    scale = overview.shape[1] // 19
+    assert overview.shape == (28 * scale, 19 * scale)
+
+
+def test_the_library_refuses_labels_without_training_items_and_leaves_them_out_in_turn(write_run: WriteRun) -> None:
+    model = load_run(write_run(names=("a", "b", "c", "d"), trained=("a", "c")))
+    for labels in (1, [0, 1, 2], torch.tensor([3, 1, 0])):
+        with pytest.raises(UsageError, match=r"labels must be one with training items, a, c, but (b|b, d) has none"):
+            model.generate(3, labels=labels)
+    assert torch.equal(model.sample_codes(3), model.sample_codes(3, labels=[0, 2, 0]))
+
+
+def test_only_its_own_images_of_an_earlier_call_are_replaced(write_run: WriteRun) -> None:
+    run = write_run(names=("$1 to $5", "a/b", "T-shirt"))
+    assert _twostage("generate", run, "--count", 3) == 0
+    assert set(_contents(run / "samples")) == {"0000-_1_to__5.png", "0001-a_b.png", "0002-T-shirt.png", "grid.png"}
+    kept = {"0000-mine.png", "2021-completed-0000.png", "0002-T-shirt-reconstructed.png", "00000.txt"}
+    for name in (*kept, "0007-label3.png", "0003.png"):  # the last two as earlier versions, or other calls, name theirs
+        (run / "samples" / name).write_bytes(b"")
+    assert _twostage("generate", run, "--count", 1, "--label", "a/b") == 0
+    assert set(_contents(run / "samples")) == {"0000-a_b.png", "grid.png", *kept}
 
 
 # --- Completion ---
@@ -121,11 +202,11 @@ def test_completions_take_a_label_where_the_prior_needs_one(
     complete = ["--complete", pictures[1], "--keep-rows", 1, "--count", 2]
     run, free = write_run(), write_run(name="free", label_dropout=0.1)
     for where, flags, suffixes in (
-        (run, [], ("-label0", "-label1")),
-        (run, ["--label", 2], ("-label2", "-label2")),
+        (run, [], ("-class_0", "-class_1")),
+        (run, ["--label", 2], ("-class_2", "-class_2")),
         (free, [], ("", "")),
         (free, ["--unlabelled"], ("", "")),
-        (free, ["--label", 2], ("-label2", "-label2")),
+        (free, ["--label", 2], ("-class_2", "-class_2")),
     ):
         out = tmp_path / f"out-{where.name}-{len(flags)}"
         assert _twostage("generate", where, *complete, *flags, "--out", out) == 0

@@ -124,6 +124,9 @@ def test_the_prior_saw_the_codes_of_both_sides_and_stopped_early(trained: Path) 
     mirrored = np.ascontiguousarray(dataset.train.images[..., ::-1])
     assert np.array_equal(codes["train-mirrored"].codes, model.encode(torch.from_numpy(mirrored)).numpy())
     assert np.array_equal(codes["train-mirrored"].labels, dataset.train.labels)
+    for stage in ("stage1", "prior"):
+        record = load_checkpoint(trained / "models/vq-vae" / stage / "best").state["record"]
+        assert record["trained_labels"] == record["classes"] == ["left", "right"]
     steps = [
         json.loads(line)["step"] for line in (trained / "models/vq-vae/prior/metrics.jsonl").read_text().splitlines()
     ]

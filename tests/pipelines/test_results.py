@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from twostage_pipelines.report import results_section, samples_section
-from twostage_pipelines.result_tables import difference_lines, model_table, print_evaluation, sample_table, score_table
+from twostage_pipelines.result_tables import (
+    difference_lines,
+    model_table,
+    print_evaluation,
+    print_table,
+    sample_table,
+    score_table,
+)
 from twostage_pipelines.results import Evaluation, PairedDifference, Row, SampleScore
 
 
@@ -208,6 +215,14 @@ def test_no_number_is_cut_however_long_the_names(
     out = capsys.readouterr().out
     assert "…" not in out
     assert "1000 items, searched   1,000  2.2000  0.0100      1.5000  0.7500" in out
+
+
+def test_tables_print_every_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    strange = "[bold]x[/bold] [/] :smile: [link=a]b"
+    print_table([strange], [[strange]])
+    assert capsys.readouterr().out.split("\n")[:2] == [f" {strange} "] * 2
+    print_evaluation(_evaluation(LEARNED, dataset=strange))
+    assert capsys.readouterr().out.startswith(f"{strange}, test set")
 
 
 @pytest.mark.parametrize("sampled", [True, False])

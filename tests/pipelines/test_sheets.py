@@ -31,6 +31,14 @@ def digits() -> ImageDataset:
     return load_dataset(DataConfig(name="digits"))
 
 
+def test_only_labels_with_training_items_have_a_column(digits: ImageDataset, write_run: WriteRun) -> None:
+    run = write_run(names=tuple("abcdefghij"), trained=("a", "c", "d"))
+    for model in ("vq-vae", "cvae"):
+        sheet = _sheets(run, digits, model)["samples"]
+        assert "one class a column, from the left a, c, d, temperature" in sheet.caption
+        assert sheet.picture_CHW.shape == (1, 91, 28)  # ten rows and three columns of 8 pixels behind borders of 1
+
+
 def _plain(*colours: tuple[int, int, int]) -> np.ndarray:
     """One 2x2 picture of 5 levels per colour."""
     return np.array(colours, np.uint8)[:, :, None, None] * np.ones((1, 1, 2, 2), np.uint8)

@@ -5,7 +5,8 @@ Files are found by suffix (`SUFFIXES`, either case) at any depth, but for those 
 nobody takes a part of a folder for the whole.
 
 With a pattern (`twostage.audio.pattern`) every file must match it. Without one the first sub-folder names the label, as
-for images. Fewer than two labels, or speakers, are none: there is nothing to tell apart.
+for images. Fewer than two labels, or speakers, are none: there is nothing to tell apart. Spelling and order of names
+are those of `twostage.class_names`.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from twostage.audio.pattern import Fields, name_pattern
+from twostage.class_names import composed, in_order
 from twostage.data.listing import show, unlisted
 from twostage.data.walk import walk
 from twostage.errors import DataError
@@ -117,8 +119,8 @@ def list_recordings(path: str, *, pattern: str | None, ignore: tuple[str, ...]) 
 
 
 def _at_least_two(values: set[str | None]) -> tuple[str, ...]:
-    found = sorted(value for value in values if value is not None)
-    return tuple(found) if len(found) > 1 else ()
+    found = in_order(value for value in values if value is not None)
+    return found if len(found) > 1 else ()
 
 
 def _by_folder(root: Path, names: list[str]) -> dict[str, Fields]:
@@ -135,7 +137,7 @@ def _by_folder(root: Path, names: list[str]) -> dict[str, Fields]:
     for label in sorted(set(labels.values())):
         if not label.isprintable():
             raise DataError(f"expected printable names of sub-folders, but {label!r} in {root} is not one")
-    return {name: Fields(label=labels.get(name)) for name in names}
+    return {name: Fields(label=composed(labels[name]) if name in labels else None) for name in names}
 
 
 def _find(root: Path, ignore: tuple[str, ...]) -> tuple[list[str], dict[str, str], frozenset[str], Foreign]:

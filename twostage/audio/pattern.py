@@ -3,7 +3,8 @@
 A pattern describes a name below the data set's folder, with forward slashes and without its suffix. Fields are
 `{label}`, `{speaker}` and `{index}` (digits); `*` is anything but a slash, `**` anything at all, the rest is literal.
 A label or a speaker goes up to the first occurrence of the character that follows it, so that there is one way only to
-read a name, and no long search for it. A field that stands twice must be the same twice.
+read a name, and no long search for it. A field that stands twice must be the same twice. Pattern, name and what it
+says are in composed form (`twostage.class_names`).
 
     {label}_{speaker}_{index}                                  7_theo_31.flac
     {label}/{speaker}_nohash_{index}                           right/a69b9b3e_nohash_0.wav
@@ -14,6 +15,7 @@ read a name, and no long search for it. A field that stands twice must be the sa
 import re
 from dataclasses import dataclass
 
+from twostage.class_names import composed
 from twostage.errors import UsageError
 
 FIELDS = ("label", "speaker", "index")
@@ -38,7 +40,7 @@ class NamePattern:
 
     def match(self, name: str) -> Fields | None:
         """What the name (with its suffix) says; None where it does not fit or a field could not be printed."""
-        found = self.expression.fullmatch(name.rpartition(".")[0])
+        found = self.expression.fullmatch(composed(name.rpartition(".")[0]))
         if found is None:
             return None
         groups = found.groupdict()
@@ -54,7 +56,7 @@ def name_pattern(text: str) -> NamePattern:
     Raises:
         UsageError: an unknown field or a stray brace, no field at all, or nothing between a field and what follows.
     """
-    tokens = list(_TOKEN.finditer(text))
+    tokens = list(_TOKEN.finditer(composed(text)))
     pieces: list[str] = []
     seen: set[str] = set()
     for place, token in enumerate(tokens):

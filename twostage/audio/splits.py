@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twostage.audio.listing import Listing, Recording
+from twostage.class_names import composed, number_of
+from twostage.config.model_names import near_matches
 from twostage.data.listing import HELD_OUT_SHARE, SPLITS, show
 from twostage.errors import DataError, UsageError
 from twostage.regular import open_regular
@@ -142,14 +144,15 @@ def _by_speakers(root: Path, listing: Listing, key: str, wanted: Iterable[str]) 
             f"expected at least 2 speakers to split by them, but {root} has fewer: name {{speaker}} in "
             f"recordings.pattern, or leave {key} out"
         )
-    unknown = sorted(set(wanted) - set(listing.speakers))
+    rows = {speaker: number_of(speaker, listing.speakers) for speaker in wanted}
+    unknown = sorted(speaker for speaker, row in rows.items() if row is None)
     if unknown:
+        near = "".join(near_matches(speaker, listing.speakers) for speaker in unknown)
         raise UsageError(
             f"expected speakers of {root} as {key} ({show(list(listing.speakers))}), but "
-            f"{', '.join(map(repr, unknown))} came: correct the names"
+            f"{', '.join(map(repr, unknown))} came: correct the names{'.' if near else ''}{near}"
         )
-    rows = {listing.speakers.index(speaker) for speaker in wanted}
-    return {item.name for item in listing.recordings if item.speaker in rows}
+    return {item.name for item in listing.recordings if item.speaker in rows.values()}
 
 
 def _by_list(root: Path, listing: Listing, key: str, setting: str) -> set[str]:
@@ -164,15 +167,16 @@ def _by_list(root: Path, listing: Listing, key: str, setting: str) -> set[str]:
         raise DataError(f"expected a list of names at {path}, but it could not be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"expected a list of names at {path}, but it is no UTF-8 text: correct {key}") from error
-    named = {line.strip().removeprefix("./") for line in lines} - {""}
+    named = {composed(line.strip().removeprefix("./")) for line in lines} - {""}
+    there = [item.name for item in listing.recordings if composed(item.name) in named]
     # What is ignored or unreadable may be named: the list was made for all.
-    missing = sorted(named - {item.name for item in listing.recordings} - listing.ignored - set(listing.unusable))
+    missing = sorted(named - {composed(name) for name in (*there, *listing.ignored, *listing.unusable)})
     if missing:
         raise DataError(
             f"expected the recordings that {path} names in {root}, but {len(missing)} of {len(named)} are not there: "
             f"{show([repr(name) for name in missing])}; fetch the missing ones or correct {key}"
         )
-    return named - listing.ignored - set(listing.unusable)
+    return set(there)
 
 
 def _rank(name: str) -> bytes:

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from ..class_names import composed
 from ..errors import UsageError
 from ..printable import shown
 
@@ -45,5 +46,6 @@ def baseline_beta(name: str) -> float:
 
 def near_matches(name: str, names: Iterable[str]) -> str:
     """` Did you mean ...?` with a leading space, or nothing when nothing is near."""
-    near = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    spelled = {composed(each).casefold(): each for each in names}
+    near = difflib.get_close_matches(composed(name).casefold(), list(spelled), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(spelled[key] for key in near)}?" if near else ""

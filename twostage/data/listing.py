@@ -3,9 +3,9 @@
 Files are found by suffix (`twostage.data.formats`, either case) at any depth (`twostage.data.walk`); all others are
 counted.
 
-Labels: the first folder below the (train or test) folder names the class. Where all images lie in one sub-folder, or
-in none, there is nothing to tell apart: no classes, every label 0. Images beside sub-folders with images are refused,
-because no label would be right for them.
+Labels: the first folder below the (train or test) folder names the class, in the spelling and the order of
+`twostage.class_names`. Where all images lie in one sub-folder, or in none, there is nothing to tell apart: no classes,
+every label 0. Images beside sub-folders with images are refused, because no label would be right for them.
 
 Splits follow the order of the SHA-256 of a seed and each file's name (relative, with forward slashes):
 - with a train and a test folder, test is all of the latter, a tenth of the former is validation, the rest training;
@@ -19,6 +19,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from twostage.class_names import composed, in_order
 from twostage.data.formats import FORMATS_IN_WORDS, SUFFIXES
 from twostage.data.passed_over import PassedOver
 from twostage.data.walk import Found, walk
@@ -84,7 +85,7 @@ class _Part:
         for name in sorted(found):
             if not name.isprintable():
                 raise DataError(f"expected printable names of sub-folders, but {name!r} in {self.folder} is not one")
-        return found
+        return {composed(name) for name in found}
 
 
 def show(names: list[str], *, most: int = 10) -> str:
@@ -117,13 +118,14 @@ def list_images(path: str, *, train_folder: str | None, test_folder: str | None)
             f"expected sub-folders as labels in both {parts[0].folder} and {parts[1].folder} or in neither, but only "
             f"{parts[0 if found[0] else 1].folder} has them: sort the other one's images, or flatten both"
         )
-    union = sorted(set().union(*found))
-    classes = tuple(union) if len(union) > 1 else ()
+    union = in_order(set().union(*found))
+    classes = union if len(union) > 1 else ()
+    label_of = {name: label for label, name in enumerate(classes)}
     files = []
     for part, divided in zip(parts, members, strict=True):
         for split, names in divided.items():
             for name in names:
-                label = classes.index(PurePosixPath(name).parts[0]) if classes else 0
+                label = label_of[composed(PurePosixPath(name).parts[0])] if classes else 0
                 files.append(ImageFile(part.folder / name, part.prefix + name, split, label))
     unusable = {part.prefix + name: fault for part in parts for name, fault in part.unusable.items()}
     passed_over = PassedOver()

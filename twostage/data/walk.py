@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from twostage.class_names import composed
+
 LINK = "is a symbolic link"
 NO_FILE = "is no regular file"
 
@@ -53,7 +55,7 @@ def walk(root: Path, suffixes: tuple[str, ...], ignore: tuple[str, ...] = ()) ->
 
 def _judge(entry: os.DirEntry[str], name: str, suffixes: tuple[str, ...], ignore: tuple[str, ...]) -> Found:
     wanted = entry.name.lower().endswith(suffixes)
-    if any(fnmatchcase(name, shell) for shell in ignore):
+    if any(fnmatchcase(composed(name), composed(shell)) for shell in ignore):
         return Found(name, "ignored" if wanted else "other")
     if entry.is_symlink():
         # os.path.isdir and not the entry's own, which raises an error on a link to itself.

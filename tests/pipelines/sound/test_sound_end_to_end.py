@@ -15,7 +15,11 @@ from stage1_vqvae import SoundVQVAE
 from twostage.audio import load_synthetic_vowels
 from twostage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.codes import load_codes
+from twostage.config.schema import Recipe
+from twostage.config.sound_schema import RecordingsConfig
 from twostage_pipelines.cli import main
+from twostage_pipelines.run import Run
+from twostage_pipelines.sound.encode import speakers_in
 from twostage_pipelines.sound.evaluate import warn_of_unheard
 from twostage_pipelines.sound.files import write_wav
 from twostage_pipelines.sound.lossless import flac_sizes
@@ -431,6 +435,45 @@ def test_a_voice_that_no_training_recording_has_is_refused(
     assert said in capsys.readouterr().err
     assert twostage("generate", copy, "--count", "3", "--seconds", "0.05", "--out", tmp_path / "out") == 0
     assert all(f"-{first}." in path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_a_label_that_no_training_recording_has_is_refused_and_left_out_in_turn(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run, told that two of five labels and two of three speakers were trained on."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    vowels = load_synthetic_vowels()
+    for stage in ("stage1", "decoder", "prior"):
+        best = load_checkpoint(copy / "models" / "vq-vae" / stage / "best")
+        assert best.state["record"]["trained_labels"] == list(vowels.classes)
+        kept = {"trained_labels": list(vowels.classes[2:4]), "trained_speakers": list(vowels.speakers[1:])}
+        save_checkpoint(best.path, tensors=best.tensors, state={**best.state, "record": best.state["record"] | kept})
+    met = ", ".join(vowels.classes[2:4])
+    for label in (vowels.classes[0], 0):
+        assert twostage("generate", copy, "--count", "1", "--label", label) == 2
+        assert f"--label must be one with training items, {met}, but {vowels.classes[0]} has" in capsys.readouterr().err
+    assert twostage("generate", copy, "--count", "5", "--seconds", "0.05", "--out", tmp_path / "out") == 0
+    pairs = [(label, speaker) for speaker in vowels.speakers[1:] for label in vowels.classes[2:4]]
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.wav")) == [
+        f"sound-{item:04d}-{label}-{speaker}" for item, (label, speaker) in enumerate([*pairs, pairs[0]])
+    ]
+    monkeypatch.setattr("twostage_pipelines.sound.report.SAMPLED", 3)
+    monkeypatch.setattr("twostage_pipelines.sound.report.SHOWN", 1)
+    assert twostage("report", copy) == 0
+    page = (copy / "report.html").read_text()
+    samples = page[page.index("<h3>Samples</h3>") : page.index("<h2>vae</h2>")]
+    said = re.findall(r'aria-label="([^"]*)"', samples)
+    assert {each.split(" / ")[0] for each in said} == set(vowels.classes[2:4])
+
+
+def test_who_speaks_is_read_from_names_in_either_form_of_their_characters(tmp_path: Path) -> None:
+    one, two = "jos\N{LATIN SMALL LETTER E WITH ACUTE}", "jose\N{COMBINING ACUTE ACCENT}"
+    recipe = replace(Recipe(), recordings=RecordingsConfig(pattern="{speaker}_{index}"))
+    files = [tmp_path / f"{name}_0.wav" for name in (one, two, "ann")]
+    for speakers in (["ann", one], ["ann", two]):
+        assert speakers_in(files, Run(tmp_path, recipe), speakers, None) == [1, 1, 0]
+        assert speakers_in(files[:1], Run(tmp_path, recipe), speakers, two) == [1]
 
 
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:
