@@ -38,12 +38,12 @@ def encode_split(
 def extract_sound_codes(
     run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device
 ) -> dict[str, CodeFile]:
-    """Codes, lengths, labels and speakers of every split; files of this very codebook are read back."""
+    """Codes, lengths, samples, labels and speakers of every split; files of this very codebook are read back."""
     model, files = stage1.model, dict[str, CodeFile]()
     for split in SPLITS:
         path, source = run.codes_file(name, split), dataset.split(split)
         stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(source))
-        if stored is not None:
+        if stored is not None and stored.samples is not None:  # early versions did not note the samples
             files[split] = stored
             continue
         codes_NGT, lengths_N = encode_split(
@@ -70,6 +70,7 @@ def extract_sound_codes(
             header=header,
             lengths=lengths_N,
             speakers=source.speakers if dataset.speakers else None,
+            samples=source.lengths,
         )
         keep_codes(path, files[split])
     return files
