@@ -159,8 +159,7 @@ def _refuse(sound: Any, sample_rate_hz: int) -> None:
         raise Unreadable(f"states more than {LONGEST_SECONDS} seconds of sound")
     if sound.frames * sound.channels > LARGEST_SAMPLES:
         raise Unreadable(f"states {sound.frames} samples in {sound.channels} channels, {LARGEST_SAMPLES:,} are read")
-    divisor = math.gcd(rate_hz, sample_rate_hz)
-    if (rate_hz // divisor) * (sample_rate_hz // divisor) > _LARGEST_RESAMPLER:
+    if not can_resample(rate_hz, sample_rate_hz):
         raise Unreadable(f"has a rate of {rate_hz} Hz, which has no simple ratio to {sample_rate_hz} Hz")
 
 
@@ -172,7 +171,7 @@ def _convert(wave_SC: np.ndarray, rate_hz: int, subtype: str, sample_rate_hz: in
     silent = wave_S.min() == wave_S.max()  # before resampling, which makes ripples at the ends of a constant
     if rate_hz != sample_rate_hz:
         remarks.append(RESAMPLED)
-        wave_S = _resampled(wave_S, rate_hz, sample_rate_hz)
+        wave_S = resampled(wave_S, rate_hz, sample_rate_hz)
     samples_S = _rounded(wave_S)
     clipped = int(np.count_nonzero(np.rint(wave_S * 32768.0) != samples_S))
     if len(samples_S) < minimum_samples:
@@ -191,13 +190,23 @@ def _rounded(wave_S: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(wave_S * 32768.0), -32768, 32767).astype(np.int16)
 
 
-def _resampled(wave_S: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
-    """float64 `[ceil(S * new / old)]`."""
+def can_resample(rate_hz: int, sample_rate_hz: int) -> bool:
+    """Whether two rates have so simple a ratio that the table of filters between them is small."""
+    divisor = math.gcd(rate_hz, sample_rate_hz)
+    return (rate_hz // divisor) * (sample_rate_hz // divisor) <= _LARGEST_RESAMPLER
+
+
+def resampled(wave_S: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """float64 `[ceil(S * new / old)]` of a float64 waveform, as files of another rate are resampled.
+
+    Raises:
+        RunError: torchaudio cannot be loaded.
+    """
     import torch
 
     with torch.inference_mode():
-        resampled: np.ndarray = _resampler(rate_hz, sample_rate_hz)(torch.from_numpy(wave_S)).numpy()
-    return resampled
+        wave: np.ndarray = _resampler(rate_hz, sample_rate_hz)(torch.from_numpy(wave_S)).numpy()
+    return wave
 
 
 @lru_cache(maxsize=8)
