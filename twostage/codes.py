@@ -64,7 +64,7 @@ class CodeFile:
     """Integer [N], samples of every recording at its model's rate; int64 when loaded. None for what is not sound."""
 
 
-def save_codes(path: Path, file: CodeFile) -> None:
+def save_codes(path: Path | str, file: CodeFile) -> None:
     """Write a code file, whole or not at all.
 
     Raises:
@@ -109,10 +109,10 @@ def save_codes(path: Path, file: CodeFile) -> None:
             "came: write several files"
         ) from None
     start = _digest_position(data, _BLANK)
-    write_atomic(path, b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
+    write_atomic(Path(path), b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
 
 
-def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: str = _EXTRACT) -> CodeFile:
+def load_codes(path: Path | str, *, expect_stage1_sha256: str | None = None, remedy: str = _EXTRACT) -> CodeFile:
     """Read and validate a code file.
 
     Args:
@@ -124,7 +124,7 @@ def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: s
         RunError: the file is missing, damaged, inconsistent, of another format version or of another codebook.
     """
     try:
-        with open_regular(path) as opened:
+        with open_regular(Path(path)) as opened:
             data = opened.read()
         file = _parse(data)
     except OSError as error:
