@@ -59,7 +59,7 @@ class _Paper:
 
 
 MOST_PICTURES = 32
-"""Files of one command that get a picture: a hundred take half a minute, and nobody looks at them."""
+"""Files of one command that get a picture: a hundred pairs take a core 16 s, and nobody looks at them."""
 
 
 def which_have_pictures(count: int) -> str:
