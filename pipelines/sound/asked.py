@@ -75,7 +75,7 @@ def asked_for(
     told = bool(prior.model.classes) and labels is not None
     if not _is_in_turn(speakers):
         wanted = one_each(speakers, count, flag=flags[1])
-        return Asked(numbers, [number_of_voice(each, record, flag=flags[1]) for each in wanted], told)
+        return Asked(numbers, [asked_voice(each, record, flag=flags[1]) for each in wanted], told)
     heard = trained_voices(record)
     if _is_in_turn(labels) and numbers and heard:
         return Asked(numbers, [heard[(item // len(set(numbers))) % len(heard)] for item in range(count)], told)
@@ -99,7 +99,7 @@ def _labels(count: int, prior: LoadedWaveNet, labels: Labels, *, flag: str) -> l
             f"expected no {flag}, because this prior was trained with wavenet_prior.conditional false and is told no "
             "label: leave it out"
         )
-    return [number_of(each, classes, flag=flag) for each in one_each(labels, count, flag=flag)]
+    return [asked_number(each, classes, flag=flag) for each in one_each(labels, count, flag=flag)]
 
 
 def _is_in_turn(wanted: Labels | Speakers) -> bool:
@@ -119,7 +119,7 @@ def one_each(wanted: Any, count: int, *, flag: str) -> list[Any]:
     return list(wanted)
 
 
-def number_of(wanted: str | int, names: tuple[str, ...], *, flag: str) -> int:
+def asked_number(wanted: str | int, names: tuple[str, ...], *, flag: str) -> int:
     """Number of a class or speaker: of that name (a text of digits that is no name is a number), or that number.
 
     Raises:
@@ -137,7 +137,7 @@ def number_of(wanted: str | int, names: tuple[str, ...], *, flag: str) -> int:
     return number
 
 
-def number_of_voice(wanted: str | int, record: dict[str, Any], *, flag: str) -> int:
+def asked_voice(wanted: str | int, record: dict[str, Any], *, flag: str) -> int:
     """Number of a speaker, given by name or number, whose voice a decoder is to have.
 
     Raises:
@@ -146,7 +146,7 @@ def number_of_voice(wanted: str | int, record: dict[str, Any], *, flag: str) -> 
     speakers = tuple(record["speakers"])
     if isinstance(wanted, str):
         return voice_number(wanted, record, flag=flag)
-    return voice_number(speakers[number_of(wanted, speakers, flag=flag)], record, flag=flag)
+    return voice_number(speakers[asked_number(wanted, speakers, flag=flag)], record, flag=flag)
 
 
 def stated_speakers(
@@ -162,7 +162,7 @@ def stated_speakers(
             raise UsageError("speakers were given, but the recordings of this run have none: leave them out")
         return None
     wanted = one_each(speakers, count, flag="speakers")
-    return np.array([-1 if each is None else number_of(each, known, flag="speakers") for each in wanted], np.int64)
+    return np.array([-1 if each is None else asked_number(each, known, flag="speakers") for each in wanted], np.int64)
 
 
 def voices_for(
@@ -179,7 +179,7 @@ def voices_for(
     """
     if speakers is None:
         return own_voices(codes.speakers, record, codes.header.names, flag=flag)
-    return [number_of_voice(each, record, flag=flag) for each in one_each(speakers, len(codes.codes), flag=flag)]
+    return [asked_voice(each, record, flag=flag) for each in one_each(speakers, len(codes.codes), flag=flag)]
 
 
 def codes_in(seconds: float, prior: LoadedWaveNet, stride: int, *, flag: str = "seconds") -> int:
