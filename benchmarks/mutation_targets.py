@@ -172,10 +172,9 @@ def _code_targets(folder: Path, sealed: bool) -> list[Target]:
     images = CodeFile(random.integers(0, 32, (40, 2, 3, 4)), random.integers(0, 10, 40), header)
     names = tuple(f"file {number}" for number in range(12))
     spoken = replace(header, split="files", codebook_size=512, codebooks=1, grid=(30,), speakers=3, names=names)
-    sounds = CodeFile(
-        random.integers(0, 512, (12, 1, 30)), random.integers(0, 10, 12), spoken, random.integers(1, 31, 12),
-        random.integers(0, 3, 12),
-    )  # fmt: skip
+    codes, labels = random.integers(0, 512, (12, 1, 30)), random.integers(0, 10, 12)
+    lengths = random.integers(1, 31, 12)
+    sounds = CodeFile(codes, labels, spoken, lengths, random.integers(0, 3, 12), samples=64 * lengths)
     found = []
     for name, file in (("images", images), ("sounds", sounds)):
         path = folder / f"{name}.safetensors"
@@ -190,7 +189,7 @@ def _code_reader(path: Path) -> Callable[[], str]:
         file = load_codes(path)
         arrays = [
             None if array is None else array.tolist()
-            for array in (file.codes, file.labels, file.lengths, file.speakers)
+            for array in (file.codes, file.labels, file.lengths, file.speakers, file.samples)
         ]
         return [*arrays, asdict(file.header)]
 

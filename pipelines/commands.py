@@ -169,7 +169,8 @@ class Reconstruct:
 class Encode:
     """Turn image or sound files into a file of codes; `twostage decode` turns it back into them, with loss.
 
-    The file holds the codes, the names of the files and the digest of the codebook, without which it is worth nothing.
+    The file holds the codes, the names of the files and the digest of the codebook, without which it is worth nothing;
+    of recordings also who speaks and their exact lengths.
     """
 
     run: RunArgument
@@ -177,6 +178,9 @@ class Encode:
     """Image files of the size that the model was trained on, or recordings; no two of one name."""
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in .safetensors)")]
     """File of codes to write; an existing one is replaced."""
+    speaker: Speaker = None
+    """Runs on recordings of several speakers: who speaks in the files. Unless given, what their names say as those of
+    the data set do; where they do not, decode asks for a voice."""
     model: RunModel = ""
     device: Device = "auto"
     dry_run: DryRun = False
@@ -200,8 +204,7 @@ class Decode:
     codes: Annotated[Positional[Path], arg(metavar="CODES")]
     """File that `twostage encode` or `train-prior` wrote, of a codebook of this run."""
     speaker: Speaker = None
-    """Runs on recordings of several speakers: whose voice. Unless given, that of every item in the file, if it knows
-    it."""
+    """Runs on recordings of several speakers: whose voice. Unless given, every item has its own."""
     decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: Annotated[

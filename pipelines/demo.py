@@ -13,9 +13,10 @@ from twostage.progress import say
 
 from .commands import Demo
 from .evaluate import evaluate_run
+from .models import MAIN_MODEL
 from .pictures import display_scale, grid, to_bytes, write_png
 from .report import write_report
-from .run import Run, load_run
+from .run import Run, load_image_run
 from .train import all_jobs, sit_down, train_all
 
 SAMPLES_PER_CLASS = 20
@@ -43,7 +44,7 @@ def readable_share(images: np.ndarray, labels: np.ndarray, dataset: ImageDataset
 
 def write_samples(run: Run, dataset: ImageDataset, *, device: torch.device, seed: int) -> Path:
     """Write the class-conditional grid of the main model and say how many samples a classifier reads as asked."""
-    model = load_run(run.path, device=device)
+    model = load_image_run(run, MAIN_MODEL, device)
     classes = len(dataset.classes)
     labels = torch.arange(classes * SAMPLES_PER_CLASS) % classes
     images = model.generate(len(labels), labels=labels, temperature=TEMPERATURE, seed=seed).cpu().numpy()

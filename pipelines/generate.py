@@ -30,7 +30,7 @@ from .device import pick_device, use_threads
 from .drawing import sample_vae, sample_vimco
 from .models import MAIN_MODEL
 from .pictures import display_scale, fit_of, grid, read_image, to_bytes, write_png
-from .run import Run, TwoStageModel, check_folder, load_run
+from .run import Run, TwoStageModel, check_folder, load_image_run
 
 DEFAULT_COUNT = 64
 
@@ -217,7 +217,7 @@ def run_generate(command: Generate) -> None:
     elif isinstance(stage1.model, VIMCO):
         made = generate_from_vimco(stage1.model, command, device)
     else:
-        made = generate_from_prior(load_run(run.path, model=name, device=device), command)
+        made = generate_from_prior(load_image_run(run, name, device), command)
     file = command.complete
     what = f"{count_of(command)} images" if file is None else f"{count_of(command)} completions of {file}"
     if made is None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from .class_numbers import check_trained, trained_numbers
 from .datasets import AnyDataset
 from .drawing import decode_in_batches
 from .models import MAIN_MODEL, Loaded, LoadedPrior, LoadedStage1, load_prior, load_stage1
+
+if TYPE_CHECKING:
+    from .sound.two_stage import TwoStageSound
 
 
 @dataclass(frozen=True)
@@ -285,7 +288,9 @@ class TwoStageModel:
         )
 
 
-def load_run(path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu") -> TwoStageModel:
+def load_run(
+    path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu"
+) -> "TwoStageModel | TwoStageSound":
     """Load a trained codebook and its prior from a run folder.
 
     Args:
@@ -293,12 +298,25 @@ def load_run(path: str | Path, *, model: str | None = None, device: str | torch.
         model: name of a discrete model of the run; the main one by default.
         device: where the networks live.
 
+    Returns:
+        A `TwoStageModel` of a run on images; of a run on recordings a `TwoStageSound`, which looks for its prior and
+        its WaveNet decoder when it needs them.
+
     Raises:
         UsageError: the model is continuous.
         RunError: something is missing, unfinished, damaged or does not belong together.
     """
     run, where, name = Run.open(Path(path)), torch.device(device), model or MAIN_MODEL
-    stage1 = run.stage1(name, where)
+    if not run.recipe.is_sound:
+        return load_image_run(run, name, where)
+    from .sound.two_stage import load_sound_run
+
+    return load_sound_run(run, name, where)
+
+
+def load_image_run(run: Run, name: str, device: torch.device) -> TwoStageModel:
+    """`load_run` of an open run on images."""
+    stage1 = run.stage1(name, device)
     if not isinstance(stage1.model, VQVAE):
         raise UsageError(f"model {name} has no codes and no learned prior; choose a vq-vae")
-    return TwoStageModel(run=run, stage1=stage1, prior=run.prior(name, stage1, where), device=where)
+    return TwoStageModel(run=run, stage1=stage1, prior=run.prior(name, stage1, device), device=device)

@@ -26,7 +26,7 @@ from .drawing import sample_vae, sample_vimco
 from .frechet import FeatureGaussian, fit_gaussian, frechet_distance
 from .models import LoadedStage1
 from .results import SampleScore
-from .run import Run, is_finished, load_run
+from .run import Run, is_finished, load_image_run
 
 
 def evenly(count: int, wanted: int) -> np.ndarray:
@@ -117,7 +117,7 @@ def draw_for_scoring(
     model, seed, labels = stage1.model, run.recipe.seed, None
     by_class = np.sort(dataset.train.labels)[evenly(len(dataset.train), count)]
     if isinstance(model, VQVAE):
-        two_stage = load_run(run.path, model=name, device=device)
+        two_stage = load_image_run(run, name, device)
         labels = by_class if two_stage.pixelcnn.classes else None
         images = two_stage.generate(count, labels=None if labels is None else torch.from_numpy(labels), seed=seed)
     elif isinstance(model, VIMCO):

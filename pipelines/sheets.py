@@ -18,7 +18,7 @@ from .drawing import reconstruct, sample_autoencoder, sample_vae, sample_vimco
 from .models import LoadedStage1
 from .neighbours import Neighbours, WithMirrored, memorisation, nearest_images
 from .pictures import grid, to_bytes
-from .run import Run, load_run
+from .run import Run, load_image_run
 from .sample_quality import evenly, to_levels
 
 ROWS = 10
@@ -95,7 +95,7 @@ def _samples(
     if not isinstance(model, VAE | VQVAE):
         images = sample_vimco(model, count, seed=seed, device=device)
         return images.cpu().numpy(), 10, f"{name}: decoded draws from its factorised prior{how}, temperature 1."
-    two_stage = load_run(run.path, model=name, device=device) if isinstance(model, VQVAE) else None
+    two_stage = load_image_run(run, name, device) if isinstance(model, VQVAE) else None
     conditional = two_stage.pixelcnn.classes if two_stage is not None else isinstance(model, VAE) and model.classes
     record = stage1.record if two_stage is None else two_stage.prior.record
     trained = trained_numbers(record, "labels") if conditional else []

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+FILES = "files"
+"""The split of codes of single files, which are no part of a data set."""
 _LARGEST_NUMBER = 1 << 31
 _LONGEST_NAME_BYTES = 255  # what file systems take
 

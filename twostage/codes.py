@@ -1,12 +1,12 @@
 """Codes on disk: what stage one hands to stage two, and the only thing both know.
 
 A code file is one safetensors file with the tensors `codes` [N, G, *grid] (the smallest of uint8, uint16 and int32 that
-holds the codebook) and `labels` int32 [N]; for sequences of unequal length also `lengths` int32 [N], and for known
-speakers `speakers` int32 [N]. Its header (safetensors' string metadata) carries the alphabet K, the number of codebooks
-G, the grid, the classes, the speakers and the SHA-256 of the stage-one weights that made the codes, so that a prior can
-refuse codes of another codebook; codes of single files also carry their names. The header also carries the SHA-256 of
-the file itself, taken with these 64 characters replaced by zeros: safetensors has no checksum, and a flipped bit in a
-code is another valid code.
+holds the codebook) and `labels` int32 [N]; for sequences of unequal length also `lengths` int32 [N], for recordings
+`samples` int32 [N], and for known speakers `speakers` int32 [N]. Its header (safetensors' string metadata) carries the
+alphabet K, the number of codebooks G, the grid, the classes, the speakers and the SHA-256 of the stage-one weights that
+made the codes, so that a prior can refuse codes of another codebook; codes of single files also carry their names. The
+header also carries the SHA-256 of the file itself, taken with these 64 characters replaced by zeros: safetensors has no
+checksum, and a flipped bit in a code is another valid code.
 
 No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks.
 """
@@ -23,6 +23,7 @@ import safetensors.numpy
 from twostage.atomic import write_atomic
 from twostage.code_header import (
     DIGEST,
+    FILES,
     CodeHeader,
     Refused,
     check_header,
@@ -34,7 +35,7 @@ from twostage.code_header import (
 from twostage.errors import RunError
 from twostage.regular import open_regular
 
-__all__ = ["CodeFile", "CodeHeader", "check_codebook", "is_plain_name", "load_codes", "save_codes"]
+__all__ = ["FILES", "CodeFile", "CodeHeader", "check_codebook", "is_plain_name", "load_codes", "save_codes"]
 
 FORMAT = "twostage-codes"
 VERSION = "1"
@@ -42,6 +43,7 @@ _BLANK = "0" * 64
 _EXTRACT = "run train-prior again, which extracts them anew"
 # Room for some ten thousand names. Python's objects of a hostile header are many times its size.
 _LARGEST_HEADER_BYTES = 1 << 22
+_MOST_SAMPLES = (1 << 31) - 1
 _MOST_STRUCTURE = 2000  # of a header without its strings: a few tensors and some twelve fields
 
 
@@ -57,10 +59,12 @@ class CodeFile:
     lengths: np.ndarray | None = None
     """Integer [N], positions of every item, 1..T of the grid (T,); int64 when loaded. None: all fill the grid."""
     speakers: np.ndarray | None = None
-    """Integer [N]; int64 when loaded. None where no speakers are known."""
+    """Integer [N]; int64 when loaded. None where the data have no speakers; -1 in codes of single files: not known."""
+    samples: np.ndarray | None = None
+    """Integer [N], samples of every recording at its model's rate; int64 when loaded. None for what is not sound."""
 
 
-def save_codes(path: Path, file: CodeFile) -> None:
+def save_codes(path: Path | str, file: CodeFile) -> None:
     """Write a code file, whole or not at all.
 
     Raises:
@@ -94,7 +98,7 @@ def save_codes(path: Path, file: CodeFile) -> None:
         "codes": np.ascontiguousarray(file.codes, dtype=_disk_dtype(header.codebook_size)),
         "labels": np.ascontiguousarray(file.labels, dtype=np.int32),
     }
-    for name, array in (("lengths", file.lengths), ("speakers", file.speakers)):
+    for name, array in (("lengths", file.lengths), ("speakers", file.speakers), ("samples", file.samples)):
         if array is not None:
             tensors[name] = np.ascontiguousarray(array, dtype=np.int32)
     try:
@@ -105,10 +109,10 @@ def save_codes(path: Path, file: CodeFile) -> None:
             "came: write several files"
         ) from None
     start = _digest_position(data, _BLANK)
-    write_atomic(path, b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
+    write_atomic(Path(path), b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
 
 
-def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: str = _EXTRACT) -> CodeFile:
+def load_codes(path: Path | str, *, expect_stage1_sha256: str | None = None, remedy: str = _EXTRACT) -> CodeFile:
     """Read and validate a code file.
 
     Args:
@@ -120,7 +124,7 @@ def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: s
         RunError: the file is missing, damaged, inconsistent, of another format version or of another codebook.
     """
     try:
-        with open_regular(path) as opened:
+        with open_regular(Path(path)) as opened:
             data = opened.read()
         file = _parse(data)
     except OSError as error:
@@ -132,7 +136,7 @@ def load_codes(path: Path, *, expect_stage1_sha256: str | None = None, remedy: s
     return file
 
 
-def check_codebook(header: CodeHeader, *, path: Path, stage1_sha256: str, remedy: str) -> None:
+def check_codebook(header: CodeHeader, *, path: Path | str, stage1_sha256: str, remedy: str) -> None:
     """Raise RunError unless the codes that were read from `path` come from the stage-one weights of that digest."""
     if header.stage1_sha256 != stage1_sha256:
         raise RunError(
@@ -171,6 +175,7 @@ def _parse(data: bytes) -> CodeFile:
             header=header,
             lengths=tensors.get("lengths"),
             speakers=tensors.get("speakers"),
+            samples=tensors.get("samples"),
         )
     except Refused:
         raise
@@ -183,6 +188,7 @@ def _parse(data: bytes) -> CodeFile:
         header=header,
         lengths=None if file.lengths is None else file.lengths.astype(np.int64),
         speakers=None if file.speakers is None else file.speakers.astype(np.int64),
+        samples=None if file.samples is None else file.samples.astype(np.int64),
     )
 
 
@@ -204,14 +210,16 @@ def _check(file: CodeFile) -> None:
 
 
 def _check_sequences(file: CodeFile) -> None:
-    """Lengths and speakers."""
+    """Lengths, speakers and samples."""
     header = file.header
     longest = header.grid[0] if len(header.grid) == 1 else 0
     if header.speakers < 0 or (file.speakers is None) != (header.speakers == 0):
         raise Refused("it must hold speakers exactly where its header counts some")
+    nobody = -1 if header.split == FILES else 0
     for name, array, low, high in (
         ("lengths", file.lengths, 1, longest),
-        ("speakers", file.speakers, 0, header.speakers - 1),
+        ("speakers", file.speakers, nobody, header.speakers - 1),
+        ("samples", file.samples, 1, _MOST_SAMPLES),
     ):
         if array is None:
             continue
@@ -219,6 +227,9 @@ def _check_sequences(file: CodeFile) -> None:
             raise Refused(f"its {name} are no integers, one per item")
         if array.size and (array.min() < low or array.max() > high):
             raise Refused(f"its {name} reach from {array.min()} to {array.max()} where {low} to {high} are allowed")
+    # How many samples a code stands for is the model's business, which compares them with the lengths.
+    if file.samples is not None and file.lengths is None:
+        raise Refused("it holds numbers of samples without lengths")
 
 
 def _disk_dtype(codebook_size: int) -> type[np.integer]:

@@ -8,12 +8,12 @@ Shapes: N files, B files of a batch, S samples, G codebooks, T positions.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stage1_vqvae import SoundVAE, SoundVQVAE
 from twostage.atomic import write_atomic
@@ -21,10 +21,10 @@ from twostage.audio import AudioSplit, length_batches, whole_batch
 from twostage.audio.pattern import name_pattern
 from twostage.audio.spectral import log_mel_distance, log_mel_settings, waveform
 from twostage.class_names import as_file_name, number_of
-from twostage.codes import CodeFile, CodeHeader, check_codebook, is_plain_name, load_codes, save_codes
+from twostage.codes import load_codes, save_codes
 from twostage.config.check import check_model
-from twostage.errors import RunError, UsageError
-from twostage.printable import printable
+from twostage.data.listing import show
+from twostage.errors import UsageError
 from twostage.progress import say
 
 from ..class_numbers import class_number
@@ -33,20 +33,23 @@ from ..device import pick_device, use_threads
 from ..encode import check_free, check_replaceable
 from ..models import MAIN_MODEL, Loaded
 from ..run import Run, check_folder
+from .arrays import split_of
+from .asked import stated_speakers, voices_for
 from .bits import Device, OnDevice, sound_distortion
-from .extract import encode_split, lengths_of
+from .extract import check_plain_names, check_sound_codes, lengths_of
 from .files import read_recording, to_int16, write_wav
 from .gaussian_bits import gaussian_sound_bits
-from .models import codebook_stage1, sound_stage1
-from .pictures import MOST_PICTURES, picture_of_pair
-from .speaking import Voice, voice_number, voice_of
+from .models import sound_stage1
+from .pictures import MOST_PICTURES, picture_of_pair, which_have_pictures
+from .speaking import own_voices, voice_number
+from .two_stage import DecoderName, TwoStageSound, load_sound_run
 
 _BOUND_SAMPLES = 16
 """Posterior samples behind the negative ELBO that is printed of a file."""
 
 
-def read_files(paths: Sequence[Path], *, rate: int) -> AudioSplit:
-    """Read recordings of any rate and number of channels; all speakers are 0.
+def read_files(paths: Sequence[Path], *, rate: int) -> list[np.ndarray]:
+    """Read recordings of any rate and number of channels, as int16 `[S]` of one rate.
 
     Raises:
         UsageError: two files have the same name without suffix, which is what their outputs are named after.
@@ -56,47 +59,43 @@ def read_files(paths: Sequence[Path], *, rate: int) -> AudioSplit:
     doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
     if doubled:
         raise UsageError(f"several files are named {', '.join(doubled)}: their outputs would overwrite one another")
-    recordings = [read_recording(path, rate) for path in paths]
-    nobody_N = np.zeros(len(paths), np.int64)
-    return AudioSplit(
-        samples=np.concatenate(recordings),
-        offsets=np.cumsum([0, *map(len, recordings)], dtype=np.int64),
-        labels=nobody_N,
-        speakers=nobody_N,
-        names=tuple(stems),
-    )
+    return [read_recording(path, rate) for path in paths]
 
 
-def speakers_in(paths: Sequence[Path], run: Run, speakers: Sequence[str], wanted: str | None) -> list[int]:
-    """Speaker of every file: the one stated, or what the data set's pattern finds in its name; empty without speakers.
+def speakers_in(
+    paths: Sequence[Path], run: Run, speakers: tuple[str, ...], wanted: str | None
+) -> list[int | None] | None:
+    """Speaker of every file: the one stated, or what the data set's pattern finds in its name; None for nobody of the
+    data set, and instead of the list for a run without speakers.
 
     Raises:
-        UsageError: nothing says who speaks.
+        UsageError: the one stated is not among the speakers.
     """
     if not speakers:
         if wanted is not None:
             raise UsageError(f"--speaker {wanted} was given, but the recordings of this run have no speakers")
-        return []
+        return None
     if wanted is not None:
-        return [class_number(wanted, tuple(speakers), flag="--speaker")] * len(paths)
+        return [class_number(wanted, speakers, flag="--speaker")] * len(paths)
     pattern = run.recipe.recordings.pattern
-    compiled = None if pattern is None else name_pattern(pattern)
-    found = []
-    for path in paths:
-        depth = pattern.count("/") + 1 if pattern else 1
-        fields = compiled.match("/".join(path.absolute().parts[-depth:])) if compiled is not None else None
-        number = None if fields is None or fields.speaker is None else number_of(fields.speaker, speakers)
-        if number is None:
-            raise UsageError(
-                f"nothing says who speaks in {path}: give --speaker, one of {', '.join(speakers[:10])}"
-                + (f", or name files {pattern}" if pattern else "")
-            )
-        found.append(number)
-    return found
+    if pattern is None:
+        return [None] * len(paths)
+    compiled, depth = name_pattern(pattern), pattern.count("/") + 1
+    fields = [compiled.match("/".join(path.absolute().parts[-depth:])) for path in paths]
+    return [None if found is None or found.speaker is None else number_of(found.speaker, speakers) for found in fields]
 
 
-def _tensor(speakers: list[int], device: torch.device) -> Tensor | None:
-    return torch.tensor(speakers, device=device) if speakers else None
+def _known_speakers(paths: Sequence[Path], run: Run, record: dict[str, Any], wanted: str | None) -> list[int]:
+    """Voices in which files are reconstructed; empty for a run without speakers.
+
+    Raises:
+        UsageError: nothing says who speaks in a file, or the model has never heard that voice.
+    """
+    known = tuple(record["speakers"])
+    stated = stated_speakers(speakers_in(paths, run, known, wanted), known, len(paths))
+    pattern = run.recipe.recordings.pattern
+    otherwise = f", or name files {pattern}" if pattern else ""
+    return own_voices(stated, record, [str(path) for path in paths], otherwise=otherwise)
 
 
 @torch.no_grad()
@@ -108,46 +107,50 @@ def run_reconstruct(command: Reconstruct) -> None:
     device, name = pick_device(command.device), command.model or MAIN_MODEL
     stage1 = sound_stage1(run, name, device)
     model, rate = stage1.model, stage1.record["sample_rate_hz"]
-    speakers = speakers_in(command.files, run, stage1.record["speakers"], command.speaker)
-    split = read_files(command.files, rate=rate)
+    speakers = _known_speakers(command.files, run, stage1.record, command.speaker)
+    recordings = read_files(command.files, rate=rate)
     if isinstance(model, SoundVAE) and command.decoder == "wavenet":
         raise UsageError(f"model {name} is a VAE, which has a convolutional decoder only")
     if command.dry_run:
-        say(f"would reconstruct {len(split)} files with {name} into {command.folder}; nothing was done")
+        say(f"would reconstruct {len(recordings)} files with {name} into {command.folder}; nothing was done")
         return
-    if speakers:
-        split = replace(split, speakers=np.array(speakers, np.int64))
+    split = split_of(recordings, speakers)
     where = Device(device=device, batch_samples=run.recipe.evaluation.batch_samples)
     if isinstance(model, SoundVQVAE):
-        voice = voice_of(run, name, Loaded(model=model, checkpoint=stage1.checkpoint), command.decoder, device)
-        sounds, bits_N = _through_codes(voice, split, where, seed=command.seed)
-        how, measure = voice.name, "distortion, bits/sample given the codes"
+        codebook = Loaded(model=model, checkpoint=stage1.checkpoint)
+        two_stage = TwoStageSound(run=run, name=name, stage1=codebook, device=device)
+        sounds, bits_N = _through_codes(two_stage, split, where, decoder=command.decoder, seed=command.seed)
+        how, measure = two_stage.voice(command.decoder).name, "distortion, bits/sample given the codes"
     else:
         sounds = _through_latents(model, split, where)
         bounds = gaussian_sound_bits(model, split, samples=_BOUND_SAMPLES, seed=command.seed, where=where)
         bits_N = bounds.distortion + bounds.rate
         how, measure = "convolutional decoder", "negative ELBO in bits/sample, length and speaker apart"
-    per_sample = (bits_N / split.lengths).tolist()
-    for path, own, sound, value in zip(command.files, split.recordings(), sounds, per_sample, strict=True):
-        target = command.folder / f"{path.stem}-reconstructed.wav"
-        titles = (path.name, f"reconstructed ({how})")
-        _write_pair(target, own, sound, rate, titles=titles, picture=path in command.files[:MOST_PICTURES])
-        say(printable(f"{path} -> {target} ({measure}: {value:.3f}; {_distance(own, sound, rate)})"))
+    pairs = [
+        Pair(
+            path,
+            command.folder / f"{path.stem}-reconstructed.wav",
+            own,
+            sound,
+            f" ({measure}: {value:.3f}; {_distance(own, sound, rate)})",
+        )
+        for path, own, sound, value in zip(
+            command.files, recordings, sounds, (bits_N / split.lengths).tolist(), strict=True
+        )
+    ]
+    _write_pairs(pairs, rate, how=f"reconstructed ({how})")
 
 
-def _through_codes(voice: Voice, split: AudioSplit, where: Device, *, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
+def _through_codes(
+    model: TwoStageSound, split: AudioSplit, where: Device, *, decoder: DecoderName, seed: int
+) -> tuple[list[np.ndarray], np.ndarray]:
     """What the decoder makes of the codes, and the bits of the recordings given them, `[N]`."""
-    codes_NGT, _ = encode_split(
-        voice.model, split, label="codes", batch_samples=where.batch_samples, device=where.device
-    )
-    speakers = split.speakers.tolist() if voice.model.speakers else []
-    sounds = voice.speak(
-        torch.from_numpy(codes_NGT).to(where.device),
-        torch.from_numpy(split.lengths).to(where.device),
-        _tensor(speakers, where.device),
-        seed=seed,
-    )
-    return sounds, sound_distortion(voice.model, voice.decoder, split, codes_NGT, where=where, label="distortion")
+    recordings, speakers = list(split.recordings()), split.speakers.tolist() if model.speakers else None
+    codes = model.encode(recordings, speakers=speakers)
+    sounds = model.decode(codes, decoder=decoder, seed=seed)
+    heard = model.voice(decoder).decoder
+    bits_N = sound_distortion(model.vqvae, heard, split, codes.codes, where=where, label="distortion")
+    return [sound.samples for sound in sounds], bits_N
 
 
 @torch.no_grad()
@@ -164,15 +167,29 @@ def _through_latents(model: SoundVAE, split: AudioSplit, where: Device) -> list[
     return [sounds[item] for item in range(len(split))]
 
 
-def _write_pair(
-    target: Path, own: np.ndarray, other: np.ndarray, rate: int, *, titles: tuple[str, str], picture: bool
-) -> None:
-    """The second sound as a WAV file, and a picture of both."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(target, other, rate)
-    if picture:
-        drawn = picture_of_pair(own, other, settings=log_mel_settings(rate), titles=titles)
-        write_atomic(target.with_suffix(".png"), drawn)
+@dataclass(frozen=True)
+class Pair:
+    """A recording and what was made of it."""
+
+    source: Path
+    target: Path
+    own: np.ndarray
+    """int16 [S]."""
+    made: np.ndarray
+    """int16 [S]."""
+    remark: str = ""
+
+
+def _write_pairs(pairs: Sequence[Pair], rate: int, *, how: str) -> None:
+    """The second sound of each as a WAV file, and of the first pairs a picture of both; `how` is its title."""
+    for item, pair in enumerate(pairs):
+        write_wav(pair.target, pair.made, rate)
+        if item < MOST_PICTURES:
+            titles = (pair.source.name, how)
+            drawn = picture_of_pair(pair.own, pair.made, settings=log_mel_settings(rate), titles=titles)
+            write_atomic(pair.target.with_suffix(".png"), drawn)
+        say(f"{pair.source} -> {pair.target}{pair.remark}")
+    say(f"{len(pairs)} sounds, {which_have_pictures(len(pairs))}, in {pairs[0].target.parent}")
 
 
 def _distance(own: np.ndarray, other: np.ndarray, rate: int) -> str:
@@ -181,44 +198,31 @@ def _distance(own: np.ndarray, other: np.ndarray, rate: int) -> str:
     return f"log-mel L1 {float(log_mel_distance(first, second, mask, log_mel_settings(rate))):.3f}"
 
 
-@torch.no_grad()
 def run_convert(command: Convert) -> None:
     """`twostage convert`."""
     run = Run.open(command.run)
     check_folder(command.folder)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    stage1 = codebook_stage1(run, name, device)
-    model, rate, speakers = stage1.model, stage1.record["sample_rate_hz"], tuple(stage1.record["speakers"])
-    if not speakers:
+    model = load_sound_run(run, name, device)
+    if not model.speakers:
         raise UsageError(
             f"{run.path} was trained on recordings without speakers: there is no other voice to convert to"
         )
-    target_speaker = voice_number(command.speaker, stage1.record)
-    split = read_files(command.files, rate=rate)
-    voice = voice_of(run, name, stage1, command.decoder, device)
-    spoken_by = speakers[target_speaker]
+    target_speaker = voice_number(command.speaker, model.stage1.record)
+    recordings = read_files(command.files, rate=model.sample_rate_hz)
+    voice, spoken_by = model.voice(command.decoder), model.speakers[target_speaker]
     if command.dry_run:
-        say(f"would convert {len(command.files)} files to {spoken_by} into {command.folder}; nothing was done")
+        say(f"would convert {len(recordings)} files to {spoken_by} into {command.folder}; nothing was done")
         return
-    split = replace(split, speakers=np.full(len(split), target_speaker, np.int64))
-    codes_NGT, _ = encode_split(
-        model, split, label="codes", batch_samples=run.recipe.evaluation.batch_samples, device=device
-    )
-    sounds = voice.speak(
-        torch.from_numpy(codes_NGT).to(device),
-        torch.from_numpy(split.lengths).to(device),
-        torch.from_numpy(split.speakers).to(device),
-        seed=command.seed,
-    )
-    for path, own, sound in zip(command.files, split.recordings(), sounds, strict=True):
-        target = command.folder / f"{path.stem}-as-{as_file_name(spoken_by)}.wav"
-        titles = (path.name, f"as {spoken_by} ({voice.name})")
-        _write_pair(target, own, sound, rate, titles=titles, picture=path in command.files[:MOST_PICTURES])
-        say(printable(f"{path} -> {target}"))
+    sounds = model.convert(recordings, target_speaker, decoder=command.decoder, seed=command.seed)
+    pairs = [
+        Pair(path, command.folder / f"{path.stem}-as-{as_file_name(spoken_by)}.wav", own, sound.samples)
+        for path, own, sound in zip(command.files, recordings, sounds, strict=True)
+    ]
+    _write_pairs(pairs, model.sample_rate_hz, how=f"as {spoken_by} ({voice.name})")
 
 
-@torch.no_grad()
 def run_encode(command: Encode) -> None:
     """`twostage encode`."""
     run = Run.open(command.run)
@@ -226,44 +230,33 @@ def run_encode(command: Encode) -> None:
     check_replaceable(command.out, run)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    stage1 = codebook_stage1(run, name, device)
-    model, rate = stage1.model, stage1.record["sample_rate_hz"]
-    split = read_files(command.files, rate=rate)
-    names = split.names
-    strange = [each for each in names if not is_plain_name(each)]
-    if strange:
-        raise UsageError(f"a file of codes cannot hold the name {strange[0]!r}; rename the recording")
+    model = load_sound_run(run, name, device)
+    speakers = speakers_in(command.files, run, model.speakers, command.speaker)
+    recordings = read_files(command.files, rate=model.sample_rate_hz)
+    names = tuple(path.stem for path in command.files)
+    check_plain_names(names)
+    unknown = [path for path, speaker in zip(command.files, speakers or (), strict=False) if speaker is None]
+    if unknown:
+        pattern = run.recipe.recordings.pattern
+        say(
+            f"nothing says who speaks in {len(unknown)} of {len(names)} files (first: {unknown[0]}), so that decode "
+            f"will ask for a voice: give --speaker, one of {show(list(model.speakers))}"
+            + (f", or name files {pattern}" if pattern else "")
+        )
     if command.dry_run:
         say(f"would encode {len(names)} files with {name} into {command.out}; nothing was done")
         return
-    codes_NGT, lengths_N = encode_split(
-        model, split, label="codes", batch_samples=run.recipe.evaluation.batch_samples, device=device
-    )
-    header = CodeHeader(
-        dataset=stage1.record["dataset"],
-        split="files",
-        model=name,
-        codebook_size=model.codebook_size,
-        codebooks=model.codebooks,
-        grid=(codes_NGT.shape[2],),
-        classes=0,
-        stage1_sha256=stage1.sha256,
-        names=names,
-    )
+    file = model.encode(recordings, speakers=speakers, names=names)
     command.out.parent.mkdir(parents=True, exist_ok=True)
-    save_codes(
-        command.out,
-        CodeFile(codes=codes_NGT, labels=np.zeros(len(names), np.int64), header=header, lengths=lengths_N),
-    )
-    codes = int(lengths_N.sum()) * model.codebooks
-    bits, samples = codes * math.log2(model.codebook_size), len(split.samples)
+    save_codes(command.out, file)
+    codes, size = int(lengths_of(file).sum()) * model.vqvae.codebooks, model.vqvae.codebook_size
+    bits, samples = codes * math.log2(size), sum(map(len, recordings))
     say(
-        f"{len(names)} files in {command.out}: {samples / rate:.2f} s as {codes} codes, {bits:.0f} bits at log2 "
-        f"{model.codebook_size} each ({bits / samples:.3f} bits/sample, before the decoder's distortion)"
+        f"{len(names)} files in {command.out}: {samples / model.sample_rate_hz:.2f} s as {codes} codes, {bits:.0f} "
+        f"bits at log2 {size} each ({bits / samples:.3f} bits/sample, before the decoder's distortion)"
     )
 
 
-@torch.no_grad()
 def run_decode(command: Decode) -> None:
     """`twostage decode`."""
     run = Run.open(command.run)
@@ -274,14 +267,12 @@ def run_decode(command: Decode) -> None:
     file = load_codes(command.codes, remedy=remedy)
     header = file.header
     check_model(header.model, source=str(command.codes))  # it becomes part of a path
-    stage1 = codebook_stage1(run, header.model, device)
-    check_codebook(header, path=command.codes, stage1_sha256=stage1.sha256, remedy=remedy)
-    model, speakers = stage1.model, tuple(stage1.record["speakers"])
-    fits = (header.codebook_size, header.codebooks) == (model.codebook_size, model.codebooks) and len(header.grid) == 1
-    if not fits or file.lengths is None or not len(file.codes):
-        raise RunError(f"expected codes that fit model {header.model}, but {command.codes} holds others: {remedy}")
-    voices = _voices(command, file, speakers)
-    voice = voice_of(run, header.model, stage1, command.decoder, device)
+    model = load_sound_run(run, header.model, device)
+    check_sound_codes(file, header.model, model.stage1, source=str(command.codes), remedy=remedy)
+    voice, speakers = (
+        model.voice(command.decoder),
+        voices_for(file, model.stage1.record, command.speaker, flag="--speaker"),
+    )
     digits = max(4, len(str(len(file.codes) - 1)))
     names = header.names or tuple(f"{index:0{digits}d}" for index in range(len(file.codes)))
     if command.out is not None:  # the encoded recordings may lie there under the same names
@@ -289,27 +280,8 @@ def run_decode(command: Decode) -> None:
     if command.dry_run:
         say(f"would decode {len(names)} sounds with {header.model} into {command.folder}; nothing was done")
         return
-    samples_N = torch.from_numpy(lengths_of(file)).to(device) * model.stride
-    codes_NGT = torch.from_numpy(file.codes).to(device)
-    sounds = voice.speak(codes_NGT, samples_N, _tensor(voices, device), seed=command.seed)
+    sounds = model.decode(file, speakers=speakers or None, decoder=command.decoder, seed=command.seed)
     command.folder.mkdir(parents=True, exist_ok=True)
     for name, sound in zip(names, sounds, strict=True):
-        write_wav(command.folder / f"{name}.wav", sound, stage1.record["sample_rate_hz"])
-    say(f"{len(names)} sounds ({voice.name}, whole codes of {model.stride} samples) in {command.folder}")
-
-
-def _voices(command: Decode, file: CodeFile, speakers: tuple[str, ...]) -> list[int]:
-    """Speaker of every item; empty without speakers.
-
-    Raises:
-        UsageError: nothing says whose voice it shall be.
-    """
-    if not speakers:
-        if command.speaker is not None:
-            raise UsageError(f"--speaker {command.speaker} was given, but the recordings of this run have no speakers")
-        return []
-    if command.speaker is not None:
-        return [class_number(command.speaker, speakers, flag="--speaker")] * len(file.codes)
-    if file.speakers is None:
-        raise UsageError(f"{command.codes} does not say who speaks: give --speaker, one of {', '.join(speakers[:10])}")
-    return [int(speaker) for speaker in file.speakers]
+        write_wav(command.folder / f"{name}.wav", sound.samples, sound.sample_rate_hz)
+    say(f"{len(names)} sounds, {sum(sound.seconds for sound in sounds):.1f} s ({voice.name}), in {command.folder}")

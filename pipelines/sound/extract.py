@@ -1,12 +1,16 @@
 """Codes of recordings, written to disk: the only thing stage two sees of stage one."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from stage1_vqvae import SoundVQVAE
 from twostage.audio import AudioDataset, AudioSplit, length_batches, whole_batch
-from twostage.codes import CodeFile, CodeHeader
+from twostage.codes import FILES, CodeFile, CodeHeader, check_codebook, is_plain_name
 from twostage.distributed import own_share, sum_over_ranks, world_size
+from twostage.errors import RunError, UsageError
+from twostage.printable import shown
 from twostage.progress import Progress
 
 from ..extract import SPLITS, keep_codes, stored_codes
@@ -38,12 +42,12 @@ def encode_split(
 def extract_sound_codes(
     run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device
 ) -> dict[str, CodeFile]:
-    """Codes, lengths, labels and speakers of every split; files of this very codebook are read back."""
+    """Codes, lengths, samples, labels and speakers of every split; files of this very codebook are read back."""
     model, files = stage1.model, dict[str, CodeFile]()
     for split in SPLITS:
         path, source = run.codes_file(name, split), dataset.split(split)
         stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(source))
-        if stored is not None:
+        if stored is not None and stored.samples is not None:  # early versions did not note the samples
             files[split] = stored
             continue
         codes_NGT, lengths_N = encode_split(
@@ -70,9 +74,104 @@ def extract_sound_codes(
             header=header,
             lengths=lengths_N,
             speakers=source.speakers if dataset.speakers else None,
+            samples=source.lengths,
         )
         keep_codes(path, files[split])
     return files
+
+
+def check_plain_names(names: Sequence[str]) -> None:
+    """Raise UsageError where a file of codes cannot hold one of the names."""
+    strange = [each for each in names if not is_plain_name(each)]
+    if strange:
+        raise UsageError(f"a file of codes cannot hold the name {shown(strange[0])}; rename the recording")
+
+
+def encode_recordings(
+    stage1: Loaded[SoundVQVAE],
+    name: str,
+    split: AudioSplit,
+    *,
+    speakers_N: np.ndarray | None,
+    names: tuple[str, ...],
+    batch_samples: int,
+    device: torch.device,
+) -> CodeFile:
+    """Codes of recordings that are no part of a data set, with their exact lengths.
+
+    Args:
+        stage1: the codebook.
+        name: of the model.
+        split: the recordings; its labels, speakers and names are not looked at.
+        speakers_N: who speaks, -1 where that is not known; None exactly where the data have no speakers.
+        names: plain names without suffix, all different, one for each; or none.
+        batch_samples: most samples that are encoded side by side.
+        device: where to compute.
+
+    Raises:
+        UsageError: the names cannot be kept in a file of codes.
+    """
+    check_plain_names(names)
+    if names and (len(names) != len(split) or len(set(names)) < len(names)):
+        raise UsageError(f"expected {len(split)} different names, one for each recording, got {shown(names)}")
+    model = stage1.model
+    codes_NGT, lengths_N = encode_split(model, split, label="codes", batch_samples=batch_samples, device=device)
+    header = CodeHeader(
+        dataset=stage1.record["dataset"],
+        split=FILES,
+        model=name,
+        codebook_size=model.codebook_size,
+        codebooks=model.codebooks,
+        grid=(codes_NGT.shape[2],),
+        classes=0,
+        stage1_sha256=stage1.sha256,
+        speakers=len(stage1.record["speakers"]),
+        names=names,
+    )
+    return CodeFile(
+        codes=codes_NGT,
+        labels=np.zeros(len(split), np.int64),
+        header=header,
+        lengths=lengths_N,
+        speakers=speakers_N,
+        samples=split.lengths,
+    )
+
+
+def check_sound_codes(
+    codes: CodeFile,
+    name: str,
+    stage1: Loaded[SoundVQVAE],
+    *,
+    source: str = "what came",
+    remedy: str = "encode the recordings again",
+) -> None:
+    """Whether `stage1` can decode codes, and whether they say whose they are and how long.
+
+    Args:
+        codes: what is to be decoded.
+        name: of the model.
+        stage1: its codebook.
+        source: name of the codes in errors.
+        remedy: what the user can do; the end of the sentence.
+
+    Raises:
+        RunError: they are codes of another codebook, or do not say.
+    """
+    header, model = codes.header, stage1.model
+    check_codebook(header, path=source, stage1_sha256=stage1.sha256, remedy=remedy)
+    shape, own = (header.codebook_size, header.codebooks), (model.codebook_size, model.codebooks)
+    if shape != own or len(header.grid) != 1 or codes.lengths is None or not len(codes.codes):
+        raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
+    if codes.samples is None or header.speakers != len(stage1.record["speakers"]):
+        raise RunError(
+            f"expected codes with their speakers and numbers of samples, but {source} comes from an earlier version of "
+            f"twostage, which did not note them: {remedy}"
+        )
+    if (-(-codes.samples // model.stride) != codes.lengths).any():
+        raise RunError(
+            f"expected a code for every {model.stride} samples, but {source} states other numbers of them: {remedy}"
+        )
 
 
 def lengths_of(file: CodeFile) -> np.ndarray:

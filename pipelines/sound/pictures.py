@@ -60,7 +60,14 @@ class _Paper:
 
 
 MOST_PICTURES = 32
-"""Files of one command that get a picture: a hundred take half a minute, and nobody looks at them."""
+"""Files of one command that get a picture: a hundred pairs take a core 16 s, and nobody looks at them."""
+
+
+def which_have_pictures(count: int) -> str:
+    """What a command says of the pictures of its `count` sounds."""
+    if count <= MOST_PICTURES:
+        return "each with a picture"
+    return f"pictures for the first {MOST_PICTURES}, since drawing many takes long (take fewer at a time to see more)"
 
 
 def picture_of(samples_S: np.ndarray, *, settings: LogMelSettings, title: str) -> bytes:

@@ -1,6 +1,6 @@
 """From codes or latents to sound: which decoder speaks, in whose voice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from stage1_vqvae import SoundVQVAE, WaveNetDecoder
 from twostage.data.listing import show
 from twostage.errors import UsageError
+from twostage.printable import printable
 from twostage.progress import Progress
 
 from ..class_numbers import class_number, trained_numbers
@@ -99,22 +100,58 @@ def trained_voices(record: Mapping[str, Any]) -> list[int]:
     return trained_numbers(record, "speakers")
 
 
-def voice_number(wanted: str, record: Mapping[str, Any]) -> int:
-    """Number of the speaker named, whose voice a decoder is to have.
+def voice_number(wanted: str, record: Mapping[str, Any], *, flag: str = "--speaker") -> int:
+    """Number of the speaker named, whose voice a decoder is to have; `flag` is what errors call the argument.
 
     Raises:
         UsageError: there is no such speaker, or no training recording of one.
     """
     speakers = tuple(record["speakers"])
     if not speakers:
-        raise UsageError(f"--speaker {wanted} was asked for, but the recordings of this run have no speakers")
-    number, heard = class_number(wanted, speakers, flag="--speaker"), trained_voices(record)
+        raise UsageError(f"{flag} {wanted} was asked for, but the recordings of this run have no speakers")
+    number, heard = class_number(wanted, speakers, flag=flag), trained_voices(record)
     if number not in heard:
         raise UsageError(
-            f"--speaker must be one of the training recordings, {show([speakers[voice] for voice in heard])}, but "
+            f"{flag} must be one of the training recordings, {show([speakers[voice] for voice in heard])}, but "
             f"{speakers[number]} is held out and the model has never heard that voice"
         )
     return number
+
+
+def own_voices(
+    speakers_N: np.ndarray | None,
+    record: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    flag: str = "--speaker",
+    otherwise: str = "",
+) -> list[int]:
+    """The speakers of recordings as voices of a decoder: each must be known, and heard in training.
+
+    Args:
+        speakers_N: their numbers, -1 where that is not known; None where the data have no speakers.
+        record: of the model.
+        names: of the recordings, for errors; empty where they have none.
+        flag: what errors call the argument that would say it.
+        otherwise: what else would help, the end of the sentence.
+
+    Raises:
+        UsageError: nothing says who speaks in one of them, or the model has never heard that voice.
+    """
+    speakers, heard = list(record["speakers"]), trained_voices(record)
+    if speakers_N is None:
+        return []
+    for item, speaker in enumerate(speakers_N.tolist()):
+        if speaker in heard:
+            continue
+        name = printable(names[item]) if names else f"recording {item}"
+        fault = (
+            f"nothing says who speaks in {name}"
+            if speaker < 0
+            else f"{name} is spoken by {speakers[speaker]}, who is held out and whose voice the model has never heard"
+        )
+        raise UsageError(f"{fault}: give {flag}, one of {show([speakers[voice] for voice in heard])}{otherwise}")
+    return [int(speaker) for speaker in speakers_N]
 
 
 def voices_in_turn(count: int, record: Mapping[str, Any]) -> list[int]:

@@ -280,11 +280,16 @@ def test_missing_files_folders_and_pipes_are_refused(tmp_path: Path) -> None:
 
 def sequences(**changes: Any) -> CodeFile:
     header = replace(HEADER, grid=(6,), speakers=3)
-    file = replace(example(header=header), lengths=np.array([1, 6, 3, 2, 5]), speakers=np.array([0, 2, 1, 1, 0]))
+    file = replace(
+        example(header=header),
+        lengths=np.array([1, 6, 3, 2, 5]),
+        speakers=np.array([0, 2, 1, 1, 0]),
+        samples=np.array([64, 321, 129, 128, (1 << 31) - 1]),
+    )
     return replace(file, **changes)
 
 
-def test_lengths_and_speakers_come_back(tmp_path: Path) -> None:
+def test_lengths_speakers_and_samples_come_back(tmp_path: Path) -> None:
     path = tmp_path / "codes.safetensors"
     save_codes(path, sequences())
     loaded = load_codes(path)
@@ -292,9 +297,24 @@ def test_lengths_and_speakers_come_back(tmp_path: Path) -> None:
     assert loaded.speakers is not None
     assert loaded.lengths.tolist() == [1, 6, 3, 2, 5]
     assert loaded.speakers.tolist() == [0, 2, 1, 1, 0]
+    assert loaded.samples is not None
+    assert loaded.samples.tolist() == [64, 321, 129, 128, (1 << 31) - 1]
+    assert loaded.samples.dtype == np.int64
     assert loaded.header.speakers == 3
-    save_codes(path, sequences(lengths=None, speakers=None, header=replace(sequences().header, speakers=0)))
+    without = {"lengths": None, "speakers": None, "samples": None}
+    save_codes(path, sequences(**without, header=replace(sequences().header, speakers=0)))
     assert load_codes(path).lengths is None
+    assert load_codes(path).samples is None
+
+
+def test_single_files_may_have_speakers_that_are_not_known_and_data_sets_may_not(tmp_path: Path) -> None:
+    path, speakers = tmp_path / "codes.safetensors", np.array([0, -1, 1, -1, 2])
+    save_codes(path, sequences(speakers=speakers, header=replace(sequences().header, split="files")))
+    loaded = load_codes(path).speakers
+    assert loaded is not None
+    assert loaded.tolist() == speakers.tolist()
+    with pytest.raises(ValueError, match="speakers reach from -1 to 2 where 0 to 2 are allowed"):
+        save_codes(path, sequences(speakers=speakers))
 
 
 @pytest.mark.parametrize(
@@ -306,6 +326,9 @@ def test_lengths_and_speakers_come_back(tmp_path: Path) -> None:
         ({"lengths": np.array([1.0, 6, 3, 2, 5])}, "no integers, one per item"),
         ({"speakers": np.array([0, 3, 1, 1, 0])}, "speakers reach from 0 to 3"),
         ({"speakers": None}, "speakers exactly where"),
+        ({"samples": np.array([64, 321, 0, 128, 300])}, "samples reach from 0"),
+        ({"samples": np.array([64, 321])}, "no integers, one per item"),
+        ({"lengths": None}, "numbers of samples without lengths"),
     ],
 )
 def test_sequences_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -313,5 +336,5 @@ def test_sequences_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str
     with pytest.raises(ValueError, match="expected codes that fit"):
         save_codes(path, sequences(**changes))
     forge(path, sequences(**changes))
-    if said != "no integers, one per item" or len(changes["lengths"]) != 5:  # written as integers
+    if "lengths" not in changes or changes["lengths"] is None or changes["lengths"].dtype != float:  # else rounded
         assert said in refusal(path)
