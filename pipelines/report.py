@@ -10,6 +10,7 @@ from twostage.atomic import write_atomic
 from twostage.checkpoint import load_checkpoint
 from twostage.codebook_usage import codebook_usage
 from twostage.codes import load_codes
+from twostage.config.load import run_recipe_text
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
 from twostage.metrics import read_metrics
@@ -234,7 +235,7 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
         )
     sections.append(latents_section(run, names, dataset, device=device, seed=seed))
     sections.append(training_section(run, names))
-    config = html.escape((run.path / "config.toml").read_text())
+    config = html.escape(run_recipe_text(run.path))
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")
     path = run.path / "report.html"
     write_atomic(path, page(f"twostage: {run.recipe.name}", sections).encode())
