@@ -113,9 +113,11 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resum
         if job.folder not in own:  # trainings of one run may differ in their seeds
             changes = [line for line in changes if not line.startswith("seed: ")]
         if changes:
+            other = any(line.startswith("data.sha256: ") for line in changes)
+            moved = "name the folder of its data with --data.path, " if other else ""
             raise UsageError(
-                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): use those, or "
-                "choose another run folder"
+                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): {moved}use those, "
+                "or choose another run folder"
             )
 
 

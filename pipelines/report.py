@@ -245,7 +245,7 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
 
 def run_report(command: Report) -> None:
     """`twostage report`."""
-    run = Run.open(command.run)
+    run = Run(path=command.run, recipe=command.recipe)
     dataset = load_dataset(run.recipe.data)
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
@@ -254,3 +254,4 @@ def run_report(command: Report) -> None:
         say(f"would write {run.path / 'report.html'} on {_listed(set(run.trained_models()))}; nothing was done")
         return
     write_report(run, dataset, device=device, seed=command.seed)
+    run.keep_data_place()

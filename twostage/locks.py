@@ -78,6 +78,6 @@ def exclusive(folder: Path) -> Iterator[None]:
 @cache  # once for all trainings of a command
 def _say_not_held() -> None:
     say(
-        "warning: the file system of the run has no locks, so nothing holds two trainings in one folder apart: start no "
-        "second one there while this one lasts"
+        "warning: the file system of the run has no locks, so nothing holds two trainings in one folder apart: start "
+        "no second one there while this one lasts"
     )

@@ -197,7 +197,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
 
 def run_report(command: Report) -> None:
     """`twostage report`."""
-    run = Run.open(command.run)
+    run = Run(path=command.run, recipe=command.recipe)
     dataset = load_sound(run.recipe)
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
@@ -206,3 +206,4 @@ def run_report(command: Report) -> None:
         say(f"would write {run.path / 'report.html'} on {', '.join(run.trained_models())}; nothing was done")
         return
     write_sound_report(run, dataset, device=device, seed=command.seed)
+    run.keep_data_place()

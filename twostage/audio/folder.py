@@ -29,6 +29,7 @@ from twostage.audio.decode import Decoded, decode_recording
 from twostage.audio.libraries import load_soundfile
 from twostage.audio.listing import Listing, Recording, list_recordings
 from twostage.audio.splits import SplitRule, split_recordings
+from twostage.config.load import user_path
 from twostage.data.listing import SPLITS, show
 from twostage.errors import DataError, UsageError
 from twostage.progress import Progress, say
@@ -82,6 +83,7 @@ def load_recordings(
             "the data set recordings needs a folder of WAV, FLAC or OGG files: name it with --data.path FOLDER, or as "
             "path under [data] in the recipe"
         )
+    path = str(user_path(path))
     listing = list_recordings(path, pattern=pattern, ignore=ignore)
     parts, rule_in_words = split_recordings(Path(path), listing, split_rule or SplitRule())
     files = [recording for split in SPLITS for recording in parts[split]]

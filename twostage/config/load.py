@@ -14,6 +14,7 @@ import difflib
 import errno
 import hashlib
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -206,7 +207,7 @@ def _check_seal(text: str, path: Path) -> None:
 
 
 def user_path(text: str) -> Path:
-    """A path as a user writes it, `~` and `~name` expanded.
+    """A path as a user writes it, `~` and `~name` expanded; a file that is called so is none of a user's home.
 
     Raises:
         UsageError: there is no such user.
@@ -216,6 +217,8 @@ def user_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
+        if os.path.lexists(text):  # such as `~$letter.png`, which shells leave alone
+            return Path(text)
         raise UsageError(f"{text} names the home of a user that does not exist: write the path out.") from None
 
 
