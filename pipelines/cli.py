@@ -5,8 +5,8 @@ dataclasses of `commands`) and, only once they are parsed, the module that runs 
 its values are the defaults that the flags show and change.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong use, 129 after SIGHUP, 130 after Ctrl-C (SIGINT), 141 when the reader of
-the output has left (SIGPIPE, as every tool before `| head`), 143 after SIGTERM. What a user can cause is one sentence on
-stderr; anything else is a defect and keeps its traceback.
+the output has left (SIGPIPE, as every tool before `| head`), 143 after SIGTERM. What a user can cause is one sentence
+on stderr; anything else is a defect and keeps its traceback.
 """
 
 import errno
