@@ -48,6 +48,7 @@ class Metrics:
             if found < size:
                 say(f"warning: {path} is shorter than its checkpoint says; the record of earlier steps is incomplete")
             self._file.truncate(min(size, found))
+            self._file.seek(0, os.SEEK_END)  # where `sync` measures from, also before the next line
         except OSError as error:
             self.close()
             raise RunError(f"the record {path} cannot be written ({error.strerror}): {_REMEDY}") from error

@@ -30,19 +30,19 @@ def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
 
 
 def open_own(path: Path) -> BinaryIO:
-    """A regular file that is written in place and grows, open for reading and appending, made if it is not there.
+    """A regular file that is written in place and grows, open for appending, made if it is not there.
 
     Raises:
         OSError: as of `open_regular`; symbolic links are never followed, so that nothing elsewhere is written to.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _NONBLOCK | _CLOEXEC | _BINARY | _NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NONBLOCK | _CLOEXEC | _BINARY | _NOFOLLOW
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a symbolic link, which may lead out of the run", str(path)) from None
         raise
-    return _checked(path, descriptor, "a+b")
+    return _checked(path, descriptor, "ab")
 
 
 def read_regular(path: Path, *, most: int) -> bytes:

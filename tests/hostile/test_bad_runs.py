@@ -102,6 +102,17 @@ def test_a_line_of_a_record_that_is_too_long_costs_itself_only(tmp_path: Path) -
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
 
 
+def test_a_record_that_was_cut_back_knows_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n')
+    metrics = Metrics(path, size=12)
+    assert metrics.sync() == 12
+    metrics.write({"step": 3})
+    assert metrics.sync() == 24
+    metrics.close()
+    assert read_metrics(path) == [{"step": 1}, {"step": 3}]
+
+
 def test_a_record_that_is_a_link_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"precious\n")
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "outside")
