@@ -1,6 +1,6 @@
 """Arguments that several commands share, as types that tyro turns into flags, and their checks. Without torch."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,15 +61,31 @@ SOUND_FLAGS = ("speaker", "seconds", "decoder")
 """Flags of verbs for both kinds of run that mean something for recordings only."""
 IMAGE_FLAGS = ("complete", "keep_rows", "reconstruct.label")
 """The same for images; with the name of a verb, of that verb alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlace:
+    """Where the data of a run are."""
+
+    path: str | None = None
+    """Folder that the run's data were moved to; they must be the same to the last bit. Kept in the run's config.toml.
+    Unless given, they are where that says."""
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe, with its data at this place if one is given."""
+        if self.path is None:
+            return recipe
+        return replace(recipe, data=replace(recipe.data, path=str(user_path(self.path).resolve())))
+
+
+AS_STORED = DataPlace()
 CodebookModel = Literal["vq-vae", "vq-vae-ema", "vq-vae-loss"]
 
 
 def resolved_recipe(recipe: Recipe) -> Recipe:
     """Checked, with an absolute data path: the run folder's config.toml is read from other working directories too."""
     check_recipe(recipe, source=SOURCE)
-    if recipe.data.path is None:
-        return recipe
-    return replace(recipe, data=replace(recipe.data, path=str(user_path(recipe.data.path).resolve())))
+    return DataPlace(path=recipe.data.path).of(recipe)
 
 
 def check_named(model: str, *, kind: Literal["any", "baseline"] = "any") -> None:

@@ -4,9 +4,9 @@ The list of verbs is plain text here, so that `twostage --help` imports nothing;
 dataclasses of `commands`) and, only once they are parsed, the module that runs it. A RECIPE or RUN comes first because
 its values are the defaults that the flags show and change.
 
-Exit codes: 0 done, 1 the run failed, 2 wrong use, 130 after Ctrl-C (SIGINT), 141 when the reader of the output has left
-(SIGPIPE, as every tool before `| head`), 143 after SIGTERM. What a user can cause is one sentence on stderr; anything
-else is a defect and keeps its traceback.
+Exit codes: 0 done, 1 the run failed, 2 wrong use, 129 after SIGHUP, 130 after Ctrl-C (SIGINT), 141 when the reader of
+the output has left (SIGPIPE, as every tool before `| head`), 143 after SIGTERM. What a user can cause is one sentence
+on stderr; anything else is a defect and keeps its traceback.
 """
 
 import errno
@@ -18,13 +18,13 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, get_type_hints
 
 from twostage.errors import TwoStageError, UsageError
 from twostage.printable import printable, shown
 from twostage.signals import StopAtOnce, Stopped
 
+from .encodings import any_encoding
 from .processes import check_shared, one_voice, run_command
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with StopAtOnce(keep=argv is None):
         if sys.stdout is None:  # closed by the caller
             return _run(argv)
-        with redirect_stdout(cast(TextIO, _Output(sys.stdout))):
+        with any_encoding(sys.stdout, sys.stderr), redirect_stdout(cast(TextIO, _Output(sys.stdout))):
             return _run(argv)
 
 
@@ -152,19 +152,22 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     import tyro
 
     from . import commands
+    from .places import with_homes
     from .shortening import shortened
 
     cls = getattr(commands, VERBS[name].command)
     _refuse_empty(cls, arguments)
     default = cls(**_defaults(name, cls, arguments))
-    command: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
-    return shortened(command, arguments).resolved()
+    given: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
+    return shortened(with_homes(given), arguments).resolved()
 
 
 def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:
     """Raise UsageError for an empty path: pathlib would take it for the current folder."""
+    from .places import is_path
+
     hints = get_type_hints(cls)
-    flags = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if Path in (hint, *get_args(hint))}
+    flags = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if is_path(hint)}
     for before, argument in pairwise(["", *arguments]):
         flag, given, value = argument.partition("=")
         where = before if not argument else flag if given and not value else None
@@ -178,7 +181,7 @@ def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict
     """Values that the flags of verb `name` start from, read from the RECIPE or RUN that comes first."""
     import tyro
 
-    from twostage.config.load import load_recipe, load_run_recipe
+    from twostage.config.load import load_recipe, load_run_recipe, user_path
     from twostage.config.schema import Recipe
 
     known = {field.name for field in fields(cls)}
@@ -192,23 +195,27 @@ def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict
     if first is None and not helping:
         raise UsageError(f"{what} comes first: twostage {name} {what} [options]; see `twostage {name} --help`.")
     try:
-        recipe = Recipe() if first is None else load_recipe(first) if what == "RECIPE" else load_run_recipe(Path(first))
+        load = load_recipe if what == "RECIPE" else lambda text: load_run_recipe(user_path(text))
+        recipe = Recipe() if first is None else load(first)
     except TwoStageError:
         if not helping:
             raise
         recipe = Recipe()
     if what == "RECIPE":
         return values | {"recipe": cls.defaults(recipe) if hasattr(cls, "defaults") else recipe}
-    sections = {key: getattr(recipe, key) for key in known & set(Recipe.__dataclass_fields__)}
+    # Of the data a command changes no more than their place, which it knows as none: where it was.
+    sections = {key: getattr(recipe, key) for key in known & set(Recipe.__dataclass_fields__) - {"data"}}
     return values | sections | {"stored": recipe}
 
 
 def _module(name: str, command: "Command") -> str:
-    """The module that runs the command on a run of its kind; refuses flags and verbs of the other kind."""
+    """The module that runs the command on a run of its kind; refuses flags, verbs and places that do not fit it."""
     from twostage.config.load import load_run_recipe
 
     from .arguments import IMAGE_FLAGS, SOUND_FLAGS
+    from .places import check_places
 
+    check_places(name, command)
     verb = VERBS[name]
     if verb.sound is None:
         assert verb.module is not None

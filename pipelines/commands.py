@@ -17,7 +17,9 @@ from twostage.config.schema import EvaluationConfig, Recipe
 from twostage.errors import UsageError
 
 from .arguments import (
+    AS_STORED,
     SOURCE,
+    DataPlace,
     DecoderChoice,
     Device,
     DryRun,
@@ -267,6 +269,7 @@ class Evaluate:
     """Seed of the latents that the VAE's bounds draw."""
     split: Literal["test", "validation"] = "test"
     """Test data give the final number only; choose between settings by validation data."""
+    data: DataPlace = AS_STORED
     device: Device = "auto"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
@@ -274,7 +277,7 @@ class Evaluate:
     @property
     def recipe(self) -> Recipe:
         """The run's recipe with this command's settings."""
-        return replace(self.stored, seed=self.seed, evaluation=self.evaluation)
+        return replace(self.data.of(self.stored), seed=self.seed, evaluation=self.evaluation)
 
     def resolved(self) -> "Evaluate":
         """The command, checked."""
@@ -287,13 +290,22 @@ class Report:
     """Write report.html: results, pictures and diagnosis of a run in one self-contained file."""
 
     run: RunArgument
+    stored: Suppress[Recipe]
+    """The run's own recipe."""
     seed: int = 0
     """Seed of the samples shown."""
+    data: DataPlace = AS_STORED
     device: Device = "auto"
     dry_run: DryRun = False
 
+    @property
+    def recipe(self) -> Recipe:
+        """The run's recipe, with the data where they are."""
+        return self.data.of(self.stored)
+
     def resolved(self) -> "Report":
         """The command, checked."""
+        check_recipe(self.recipe, source=SOURCE)
         check_seed(self.seed)
         return self
 

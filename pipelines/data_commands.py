@@ -1,12 +1,11 @@
 """Commands about data sets rather than runs: their flags (see `commands`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from twostage.config.load import user_path
 from twostage.errors import UsageError
 
 Kind = Literal["images", "recordings"]
@@ -35,4 +34,4 @@ class CheckData:
         """The command, checked."""
         if self.kind == "images" and (self.pattern is not None or self.ignore):
             raise UsageError("--pattern and --ignore are settings of recordings, but --kind is images: leave them out.")
-        return replace(self, path=user_path(str(self.path)))
+        return self

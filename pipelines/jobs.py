@@ -127,8 +127,10 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resum
             changes = [line for line in changes if not _is_longer(line)]
         if changes:
             longer = job.folder in own and all(map(_is_longer, changes))
+            other = any(line.startswith("data.sha256: ") for line in changes)
             raise UsageError(
-                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): use those, "
+                f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): "
+                f"{'name the folder of its data with --data.path, ' if other else ''}use those, "
                 f"{'add --extend to go on to more steps, ' if longer else ''}or choose another run folder"
             )
 

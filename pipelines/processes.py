@@ -30,7 +30,7 @@ def one_voice() -> Iterator[None]:
     if not several_processes() or os.environ.get("LOCAL_RANK", "0") == "0":
         yield
         return
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         try:
             yield
         except (TwoStageError, SystemExit) as error:

@@ -10,6 +10,7 @@ from twostage.atomic import write_atomic
 from twostage.checkpoint import load_checkpoint
 from twostage.codebook_usage import codebook_usage
 from twostage.codes import load_codes
+from twostage.config.load import run_recipe_text
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
 from twostage.metrics import read_metrics
@@ -254,7 +255,7 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
         )
     sections.append(latents_section(run, names, dataset, device=device, seed=seed))
     sections.append(training_section(run, names))
-    config = html.escape((run.path / "config.toml").read_text())
+    config = html.escape(run_recipe_text(run.path))
     sections.append(f"<h2>Recipe</h2><pre>{config}</pre>")
     path = run.path / "report.html"
     write_atomic(path, page(f"twostage: {run.recipe.name}", sections).encode())
@@ -264,7 +265,7 @@ def write_report(run: Run, dataset: ImageDataset, *, device: torch.device, seed:
 
 def run_report(command: Report) -> None:
     """`twostage report`."""
-    run = Run.open(command.run)
+    run = Run(path=command.run, recipe=command.recipe)
     dataset = load_dataset(run.recipe.data)
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
@@ -273,3 +274,4 @@ def run_report(command: Report) -> None:
         say(f"would write {run.path / 'report.html'} on {_listed(set(run.trained_models()))}; nothing was done")
         return
     write_report(run, dataset, device=device, seed=command.seed)
+    run.keep_data_place()

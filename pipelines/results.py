@@ -7,10 +7,29 @@ from typing import Any
 
 from twostage.atomic import write_atomic
 from twostage.errors import RunError
+from twostage.regular import read_regular
 
 from .coding_proof import CodingProof
 
 SCHEMA_VERSION = 1
+LARGEST_BYTES = 1 << 26
+"""Of an evaluation.json; those of a dozen models take some hundred thousand."""
+
+
+def read_evaluation(path: Path) -> bytes:
+    """The content of an evaluation.json, of images or sound.
+
+    Raises:
+        RunError: it is missing, or no file that `evaluate` can have written.
+    """
+    try:
+        return read_regular(path, most=LARGEST_BYTES)
+    except FileNotFoundError:
+        raise RunError(f"there is no {path}; run evaluate {path.parent} first") from None
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be read ({error.strerror}): remove it, and run evaluate {path.parent} again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -185,10 +204,9 @@ class Evaluation:
         Raises:
             RunError: it is missing, damaged or of another version.
         """
-        if not path.is_file():
-            raise RunError(f"there is no {path}; run evaluate {path.parent} first")
+        content = read_evaluation(path)
         try:
-            data: dict[str, Any] = json.loads(path.read_text())
+            data: dict[str, Any] = json.loads(content)
             version, _ = data.pop("schema_version"), data.pop("unit")
             if version != SCHEMA_VERSION or not data["rows"]:
                 raise ValueError(f"schema version {version}")
@@ -200,7 +218,7 @@ class Evaluation:
                 Diagnosis(**{**found, "sentences": tuple(found["sentences"])}) for found in data.get("diagnoses", ())
             )
             return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{path} is damaged or of another version (expected version {SCHEMA_VERSION}); run evaluate again"
             ) from error

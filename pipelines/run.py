@@ -20,7 +20,7 @@ from torch import Tensor
 from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN, sample
 from twostage.atomic import write_atomic
-from twostage.config.load import dump_run_recipe, load_run_recipe
+from twostage.config.load import CONFIG, dump_run_recipe, load_run_recipe, user_path
 from twostage.config.schema import Recipe
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
@@ -58,10 +58,18 @@ class Run:
         The seed stays that of the run's first command: a training begun with another has it in its own record.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        path, recipe = self.path / "config.toml", self.recipe
+        path, recipe = self.path / CONFIG, self.recipe
         if path.is_file():
             recipe = replace(recipe, seed=load_run_recipe(self.path).seed)
         write_atomic(path, dump_run_recipe(recipe).encode())
+
+    def keep_data_place(self) -> None:
+        """Write where the data are into config.toml, if it says another place; they were found to be the same data."""
+        stored, path = load_run_recipe(self.path), self.recipe.data.path
+        if path != stored.data.path:
+            moved = replace(stored, data=replace(stored.data, path=path))
+            write_atomic(self.path / CONFIG, dump_run_recipe(moved).encode())
+            say(f"{self.path / CONFIG}: the data are in {path} from now on")
 
     def stage1_folder(self, model: str) -> Path:
         return self.path / "models" / model / "stage1"
@@ -92,7 +100,8 @@ class Run:
         if trained_on["sha256"] != dataset.sha256:
             raise RunError(
                 f"{self.path} was trained on {trained_on['name']} data with digest {trained_on['sha256'][:12]}, but "
-                f"data.path now holds data with digest {dataset.sha256[:12]}: put the old files back"
+                f"data.path now holds data with digest {dataset.sha256[:12]}: put the old files back, or name the "
+                "folder that they were moved to with --data.path"
             )
 
     def stage1(self, model: str, device: torch.device) -> LoadedStage1:
@@ -306,7 +315,7 @@ def load_run(
         UsageError: the model is continuous.
         RunError: something is missing, unfinished, damaged or does not belong together.
     """
-    run, where, name = Run.open(Path(path)), torch.device(device), model or MAIN_MODEL
+    run, where, name = Run.open(user_path(str(path))), torch.device(device), model or MAIN_MODEL
     if not run.recipe.is_sound:
         return load_image_run(run, name, where)
     from .sound.two_stage import load_sound_run

@@ -21,8 +21,10 @@ from twostage.config.schema import (
 from twostage.errors import UsageError
 
 from .arguments import (
+    AS_STORED,
     SOURCE,
     CodebookModel,
+    DataPlace,
     Device,
     DryRun,
     Extend,
@@ -77,6 +79,7 @@ class TrainPrior:
     """Seed of initialisation, batch order and dropout."""
     model: CodebookModel = "vq-vae"
     """Model of the run whose codes are modelled."""
+    data: DataPlace = AS_STORED
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
@@ -87,7 +90,7 @@ class TrainPrior:
     def recipe(self) -> Recipe:
         """The run's recipe with this command's settings."""
         return replace(
-            self.stored,
+            self.data.of(self.stored),
             seed=self.seed,
             prior=self.prior,
             wavenet_prior=self.wavenet_prior,
@@ -113,6 +116,7 @@ class TrainDecoder:
     """Seed of initialisation, batch order and dropout."""
     model: CodebookModel = "vq-vae"
     """Model of the run whose codes are decoded."""
+    data: DataPlace = AS_STORED
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
@@ -123,7 +127,7 @@ class TrainDecoder:
     def recipe(self) -> Recipe:
         """The run's recipe with this command's settings."""
         return replace(
-            self.stored,
+            self.data.of(self.stored),
             seed=self.seed,
             wavenet_decoder=self.wavenet_decoder,
             decoder_training=self.decoder_training,
@@ -156,6 +160,7 @@ class TrainBaseline:
     beta-VAE is named in the run folder."""
     beta: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Weight of the KL term in training; bits/dim are always measured at 1. 1 unless given or part of the name."""
+    data: DataPlace = AS_STORED
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
@@ -166,7 +171,7 @@ class TrainBaseline:
     def recipe(self) -> Recipe:
         """The run's recipe with this command's settings."""
         return replace(
-            self.stored,
+            self.data.of(self.stored),
             seed=self.seed,
             gaussian=self.gaussian,
             vimco=self.vimco,

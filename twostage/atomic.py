@@ -16,7 +16,6 @@ umask, because a model that a colleague cannot read is a surprise.
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -26,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from twostage.errors import RunError
+from twostage.locks import lock
 
 TEMPORARY_PREFIX = ".tmp-"
 ASIDE_PREFIX = ".old-"
@@ -77,8 +77,8 @@ def _held(path: Path) -> Iterator[int]:
     while True:
         descriptor = os.open(path, _NEW, 0o666)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks, where `_remove_abandoned` gets none
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # without a lock nobody gets one in `_remove_unless_held`, either
+                lock(descriptor, wait=True)
             if os.fstat(descriptor).st_nlink:  # none: another process took it for abandoned before it was locked
                 yield descriptor
                 return
@@ -101,8 +101,8 @@ def _remove_abandoned(folder: Path, suffix: str) -> None:
 def _remove_unless_held(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        if lock(descriptor, wait=False) == "held":
+            path.unlink()
     finally:
         os.close(descriptor)
 

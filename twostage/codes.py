@@ -16,6 +16,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -33,7 +34,7 @@ from twostage.code_header import (
     parse_names,
 )
 from twostage.errors import RunError
-from twostage.regular import open_regular
+from twostage.regular import check_size, open_regular
 
 __all__ = ["FILES", "CodeFile", "CodeHeader", "check_codebook", "is_plain_name", "load_codes", "save_codes"]
 
@@ -44,6 +45,8 @@ _EXTRACT = "run train-prior again, which extracts them anew"
 # Room for some ten thousand names. Python's objects of a hostile header are many times its size.
 _LARGEST_HEADER_BYTES = 1 << 22
 _MOST_SAMPLES = (1 << 31) - 1
+# The codes of some four million images or hours of sound; loaded as int64 they take eight times that.
+_LARGEST_BYTES = 1 << 32
 _MOST_STRUCTURE = 2000  # of a header without its strings: a few tensors and some twelve fields
 
 
@@ -68,7 +71,7 @@ def save_codes(path: Path | str, file: CodeFile) -> None:
     """Write a code file, whole or not at all.
 
     Raises:
-        RunError: the disk refused; a previous file is untouched.
+        RunError: the disk refused, or there are more codes than a file may hold; a previous file is untouched.
         ValueError: codes, labels and header do not fit together.
     """
     try:
@@ -101,6 +104,8 @@ def save_codes(path: Path | str, file: CodeFile) -> None:
     for name, array in (("lengths", file.lengths), ("speakers", file.speakers), ("samples", file.samples)):
         if array is not None:
             tensors[name] = np.ascontiguousarray(array, dtype=np.int32)
+    if sum(array.nbytes for array in tensors.values()) > _LARGEST_BYTES - _LARGEST_HEADER_BYTES:
+        raise RunError(f"{path} would take more than the {_LARGEST_BYTES} bytes of a code file: write several files")
     try:
         data = _sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
     except Refused:
@@ -123,9 +128,10 @@ def load_codes(path: Path | str, *, expect_stage1_sha256: str | None = None, rem
     Raises:
         RunError: the file is missing, damaged, inconsistent, of another format version or of another codebook.
     """
+    path = Path(path)
     try:
-        with open_regular(Path(path)) as opened:
-            data = opened.read()
+        with open_regular(path) as opened:
+            data = opened.read(_checked_length(opened, path))
         file = _parse(data)
     except OSError as error:
         raise RunError(f"expected codes in {path}, but it could not be read ({error.strerror}): {remedy}") from error
@@ -143,6 +149,24 @@ def check_codebook(header: CodeHeader, *, path: Path | str, stage1_sha256: str, 
             f"expected codes of the codebook {stage1_sha256[:12]}, but {path} was made by the codebook "
             f"{header.stage1_sha256[:12]}: {remedy}"
         )
+
+
+def _checked_length(file: BinaryIO, path: Path) -> int:
+    """Bytes of a file that is no longer than its header says, nor than any can be; rewinds it.
+
+    Small files are left to the parser, which costs nothing there and knows better what is wrong.
+    """
+    size, start = check_size(file, path, most=_LARGEST_BYTES), file.read(8)
+    end = _header_end(start, size=size)
+    tensors = _header(start + file.read(end - len(start)))
+    try:
+        stated = end + max(int(entry["data_offsets"][1]) for key, entry in tensors.items() if key != "__metadata__")
+    except (LookupError, TypeError, ValueError) as error:
+        raise Refused("its header does not say where its codes lie") from error
+    if size > max(stated, _LARGEST_HEADER_BYTES):
+        raise Refused(f"it is {size} bytes long where its header states {stated}")
+    file.seek(0)
+    return size
 
 
 def _parse(data: bytes) -> CodeFile:
@@ -248,23 +272,35 @@ def _sorted_header(data: bytes) -> bytes:
     return b"".join((struct.pack("<Q", len(text)), text, data[end:]))
 
 
-def _header_end(data: bytes) -> int:
-    """Where safetensors' JSON header ends: eight bytes hold its length."""
+def _header_end(data: bytes, *, size: int | None = None) -> int:
+    """Where safetensors' JSON header ends: eight bytes hold its length.
+
+    Args:
+        data: the file, or its beginning.
+        size: of the file; by default that of `data`.
+    """
     (length,) = struct.unpack("<Q", data[:8]) if len(data) >= 8 else (0,)
-    if not 0 < length <= min(_LARGEST_HEADER_BYTES, len(data) - 8):
+    if not 0 < length <= min(_LARGEST_HEADER_BYTES, (len(data) if size is None else size) - 8):
         raise Refused("it is no safetensors file with codes, or is cut short")
     return 8 + int(length)
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    end = _header_end(data)
+def _header(data: bytes) -> dict[str, Any]:
+    """The JSON header of a safetensors file."""
     try:
-        text = data[8:end].decode()
+        text = data[8 : _header_end(data)].decode()
         if len(json_structure(text)) > _MOST_STRUCTURE:
             raise Refused("its header holds far more than a code file has, so it is some other safetensors file")
-        metadata = json.loads(text).get("__metadata__")
-    except (ValueError, AttributeError, RecursionError) as error:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise Refused("its header is not valid JSON") from error
+    if not isinstance(header, dict):
+        raise Refused("its header is not valid JSON")
+    return header
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    metadata = _header(data).get("__metadata__")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise Refused("it has no header of this project")
     return metadata

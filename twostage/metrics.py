@@ -7,9 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from twostage.errors import RunError
 from twostage.progress import say
 from twostage.ratios import ratio
+from twostage.regular import open_own, regular_lines
 
+LARGEST_BYTES = 1 << 28
+"""Of a record: some twenty million steps, of which one in 25 leaves a line of some 300 bytes."""
+_LONGEST_LINE = 1 << 16
+_REMEDY = "put it back from a copy, or remove it, which costs the curves of the steps so far and nothing else"
 UNDERTRAINED_FALL = 0.02
 """A validation number that fell by more than this share over the last quarter of the steps had not come to rest; the
 end of a cosine brings about 1 %."""
@@ -28,17 +34,25 @@ class Metrics:
     """`metrics.jsonl`, cut back to the checkpoint when a run is resumed so that no step stands in it twice.
 
     Without a path nothing is kept: of several processes one writes.
+
+    Raises:
+        RunError: it cannot be written, or something else than a file of the run's own has its name.
     """
 
     def __init__(self, path: Path | None, *, size: int) -> None:
         self._file: BinaryIO | None = None
         if path is None:
             return
-        path.touch()
-        if path.stat().st_size < size:
-            say(f"warning: {path} is shorter than its checkpoint says; the record of earlier steps is incomplete")
-        os.truncate(path, min(size, path.stat().st_size))
-        self._file = path.open("ab")
+        try:
+            self._file = open_own(path)
+            found = os.fstat(self._file.fileno()).st_size
+            if found < size:
+                say(f"warning: {path} is shorter than its checkpoint says; the record of earlier steps is incomplete")
+            self._file.truncate(min(size, found))
+            self._file.seek(0, os.SEEK_END)  # where `sync` measures from, also before the next line
+        except OSError as error:
+            self.close()
+            raise RunError(f"the record {path} cannot be written ({error.strerror}): {_REMEDY}") from error
 
     def write(self, row: Mapping[str, float | int]) -> None:
         if self._file is not None:
@@ -58,11 +72,22 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a line that is damaged, or a missing file, costs its rows and no more."""
+    """Rows of a metrics.jsonl; a line that is damaged, or a missing file, costs its rows and no more.
+
+    Raises:
+        RunError: it cannot be read, is no regular file, or longer than a record can be.
+    """
     rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        with suppress(ValueError):
-            rows.append(json.loads(line))
+    try:
+        for line in regular_lines(path, most=LARGEST_BYTES, longest=_LONGEST_LINE):
+            with suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    rows.append(row)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"the record {path} cannot be read ({error.strerror}): {_REMEDY}") from error
     return rows
 
 

@@ -90,10 +90,11 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        else:
+        if self._bar is None:
             self._line()
+        else:
+            with contextlib.suppress(OSError):
+                self._bar.close()
 
     def advance_shared(self, count: int, processes: int) -> None:
         """`count` more units are done by this process, and about as many by each of the others."""
@@ -105,9 +106,10 @@ class Progress:
         if numbers:
             self._numbers |= numbers
         if self._bar is not None:
-            if numbers:
-                self._bar.set_postfix(self._numbers, refresh=False)
-            self._bar.update(count)
+            with contextlib.suppress(OSError):  # a terminal that was closed must not end a training before it is saved
+                if numbers:
+                    self._bar.set_postfix(self._numbers, refresh=False)
+                self._bar.update(count)
         elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._line()
 

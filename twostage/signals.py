@@ -1,15 +1,34 @@
-"""SIGINT and SIGTERM end a training at its next safe point, where a second SIGINT ends it at once, and any other work
-where it stands. Neither leaves anything half-written: files get their names only once they are whole.
+"""SIGINT, SIGTERM and SIGHUP end a training at its next safe point, where a second SIGINT ends it at once, and any
+other work where it stands. None leaves anything half-written: files get their names only once they are whole.
+
+SIGHUP is what a terminal sends that is closed; under `nohup`, which has it ignored, it stays ignored.
 """
 
 import os
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from twostage.errors import TwoStageError
 from twostage.progress import is_mute
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Windows has no SIGHUP."""
+
+
+def _set_handlers(handle: Callable[[int, FrameType | None], None]) -> dict[int, object]:
+    """Let `handle` handle the signals, and return who did before; nobody outside the main thread, which gets none.
+
+    One that the caller of the program has ignored stays so, but for SIGINT: shells start every background job with that
+    ignored, and `kill -INT` on one is meant.
+    """
+    previous: dict[int, object] = {}
+    with suppress(ValueError):  # not the main thread: Python delivers no signals here
+        for number in SIGNALS:
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, handle)
+    return previous
 
 
 class Interrupted(TwoStageError):
@@ -34,14 +53,11 @@ class SafePoint:
         # os.write, because a signal may arrive in the middle of a print.
         again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         if not is_mute():
-            os.write(2, f"\nstopping at the next safe point{again}\n".encode())
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, f"\nstopping at the next safe point{again}\n".encode())
 
     def __enter__(self) -> "SafePoint":
-        try:
-            for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._handle)
-        except ValueError:  # not the main thread: Python delivers no signals here
-            self._previous.clear()
+        self._previous = _set_handlers(self._handle)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -60,7 +76,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopAtOnce:
-    """Context of a command: the first SIGINT or SIGTERM raises `Stopped`, one more ends the process there and then.
+    """Context of a command: the first signal raises `Stopped`, one more ends the process there and then.
 
     `Stopped` removes unfinished files on its way out; whoever does not wait for that loses no more than their removal.
 
@@ -80,11 +96,7 @@ class StopAtOnce:
         raise Stopped(number)
 
     def __enter__(self) -> "StopAtOnce":
-        try:
-            for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._handle)
-        except ValueError:  # not the main thread: Python delivers no signals here
-            self._previous.clear()
+        self._previous = _set_handlers(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,12 +9,11 @@ Several processes (`twostage.distributed`) each hold the whole state and take th
 same summed gradients; each computes its part of every batch, and the first of them writes.
 """
 
-import fcntl
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from twostage.distributed import check_same, copy_module_from_first, is_first, o
 from twostage.errors import RunError
 from twostage.finite import NotFinite, first_not_finite
 from twostage.gradients import batch_gradient, batch_noise, check_parts
+from twostage.locks import exclusive
 from twostage.metrics import Metrics
 from twostage.noise import seed_step
 from twostage.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
@@ -59,21 +59,6 @@ class FitResult:
     """Best validation value of the task's objective; `best/` holds that model."""
     stopped_early: bool
     """Whether patience ended it before the last step of its budget."""
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a training folder against other processes; the lock goes with the process, however it ends.
-
-    Raises:
-        RunError: another process is training there.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another process is training in {folder}; wait for it or stop it") from error
-        yield
 
 
 class Fit:

@@ -180,4 +180,5 @@ def run_evaluate(command: Evaluate) -> None:
         items = len(dataset.split(command.split))
         say(f"would score {', '.join(names) or 'no model'} on {items} {command.split} recordings; nothing was done")
         return
-    evaluate_sound_run(run, dataset, device=device, split=command.split)
+    if evaluate_sound_run(run, dataset, device=device, split=command.split) is not None:
+        run.keep_data_place()

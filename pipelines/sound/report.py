@@ -13,6 +13,7 @@ from stage2_prior import sample_sequences
 from twostage.atomic import write_atomic
 from twostage.audio import AudioDataset, whole_batch
 from twostage.audio.spectral import log_mel_settings
+from twostage.config.load import run_recipe_text
 from twostage.errors import RunError
 from twostage.metrics import read_metrics
 from twostage.progress import say
@@ -162,9 +163,9 @@ def _training(run: Run, names: list[str]) -> str:
     ):
         curves: dict[str, list[dict[str, Any]]] = {}
         for name in names:
-            path = run.path / "models" / name / stage / "metrics.jsonl"
-            if path.is_file():
-                curves[name] = read_metrics(path)
+            rows = read_metrics(run.path / "models" / name / stage / "metrics.jsonl")
+            if rows:
+                curves[name] = rows
         if any(f"validation_{key}" in row for rows in curves.values() for row in rows):
             picture = figures.curves(curves, key=key, title=title, unit=unit)
             parts.append(image(picture, "Thin: training batches; dots: validation set."))
@@ -189,7 +190,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
             body += _samples(run, name, with_codes, dataset, device, seed)
         sections.append(f"<h2>{html.escape(name)}</h2>{body}")
     sections.append(_training(run, names))
-    sections.append(f"<h2>Recipe</h2><pre>{html.escape((run.path / 'config.toml').read_text())}</pre>")
+    sections.append(f"<h2>Recipe</h2><pre>{html.escape(run_recipe_text(run.path))}</pre>")
     path = run.path / "report.html"
     write_atomic(path, page(f"twostage: {run.recipe.name}", sections).encode())
     say(f"written: {path}")
@@ -198,7 +199,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
 
 def run_report(command: Report) -> None:
     """`twostage report`."""
-    run = Run.open(command.run)
+    run = Run(path=command.run, recipe=command.recipe)
     dataset = load_sound(run.recipe)
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
@@ -207,3 +208,4 @@ def run_report(command: Report) -> None:
         say(f"would write {run.path / 'report.html'} on {', '.join(run.trained_models())}; nothing was done")
         return
     write_sound_report(run, dataset, device=device, seed=command.seed)
+    run.keep_data_place()

@@ -15,7 +15,7 @@ from twostage.errors import RunError
 
 from ..console import Output
 from ..result_tables import number, print_table
-from ..results import PairedDifference
+from ..results import PairedDifference, read_evaluation
 from ..sizes import COST, ONE_TRAINING, size_remark
 from .code_meaning import CodeMeaning, meaning_table
 
@@ -146,10 +146,9 @@ class SoundEvaluation:
         Raises:
             RunError: it is missing, damaged or of another version.
         """
-        if not path.is_file():
-            raise RunError(f"there is no {path}; run evaluate {path.parent} first")
+        content = read_evaluation(path)
         try:
-            data: dict[str, Any] = json.loads(path.read_text())
+            data: dict[str, Any] = json.loads(content)
             version, unit = data.pop("schema_version"), data.pop("unit")
             if (version, unit) != (SCHEMA_VERSION, "bits/sample") or not data["rows"]:
                 raise ValueError(f"schema version {version}")
@@ -158,7 +157,7 @@ class SoundEvaluation:
             data["flac"] = Flac(**data["flac"])
             data["meanings"] = {name: CodeMeaning.from_json(meaning) for name, meaning in data["meanings"].items()}
             return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{path} is damaged or of another version (expected version {SCHEMA_VERSION}); run evaluate again"
             ) from error

@@ -150,3 +150,35 @@ class TestSealedConfig:
             )
             with suppress(TwoStageError):
                 assert load_run_recipe(tmp_path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-8-sig", None), ("utf-16", "is UTF-16 text, but TOML files are UTF-8"), ("utf-16-be", "is not UTF-8 text")],
+)
+def test_marks_at_the_beginning(tmp_path: Path, encoding: str, said: str | None) -> None:
+    """Some editors write one, and `>` of some shells writes UTF-16."""
+    path = tmp_path / "mine.toml"
+    path.write_bytes("seed = 7  # für\n".encode(encoding))
+    if said is None:
+        assert load_recipe(path).seed == 7
+        path.write_bytes(dump_run_recipe(Recipe()).encode(encoding))
+        path.rename(tmp_path / "config.toml")
+        assert load_run_recipe(tmp_path) == Recipe()
+    else:
+        with pytest.raises(UsageError, match=said):
+            load_recipe(path)
+
+
+@pytest.mark.parametrize("place", ["pipe", "device", "6 GiB"])
+def test_a_config_that_is_no_file_of_a_run(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "config.toml"
+    if place == "pipe":
+        os.mkfifo(path)
+    elif place == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(b"")
+        os.truncate(path, 6 << 30)
+    with pytest.raises(RunError, match=r"it is no regular file|is larger than the 65536 bytes"):
+        load_run_recipe(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from twostage.signals import SafePoint, StopAtOnce, Stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_behind_the_last_safe_point_is_passed_on(number: int) -> None:
     """It came while the last state was saved: a `train` of several models must not go on with the next."""
     before = signal.getsignal(number)
@@ -47,3 +47,26 @@ def test_one_more_signal_ends_the_process_at_once(keep: bool) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_the_caller_has_ignored_stays_so(number: int) -> None:
+    """`nohup` ignores SIGHUP and starts the command."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopAtOnce(keep=False), SafePoint() as safe_point:
+            os.kill(os.getpid(), number)
+        assert safe_point.received is None
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_background_job_of_a_shell_can_be_interrupted() -> None:
+    """Shells start it with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(Stopped), StopAtOnce(keep=False):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -26,6 +26,7 @@ from twostage.audio.libraries import load_soundfile
 from twostage.audio.listing import Listing, Recording, list_recordings
 from twostage.audio.remarks import Remarks
 from twostage.audio.splits import SplitRule, split_recordings
+from twostage.config.load import user_path
 from twostage.data.listing import SPLITS, show
 from twostage.data.repeated import tell_repeated
 from twostage.data.threads import mapper
@@ -78,6 +79,7 @@ def load_recordings(
             f"the data set recordings needs a folder of {KINDS} files: name it with --data.path FOLDER, or as path "
             "under [data] in the recipe"
         )
+    path = str(user_path(path))
     listing = list_recordings(path, pattern=pattern, ignore=ignore)
     parts, rule_in_words = split_recordings(Path(path), listing, split_rule or SplitRule())
     files = [recording for split in SPLITS for recording in parts[split]]

@@ -9,10 +9,14 @@ and recurses where brackets nest, hence the limits on a file's size and on the d
 settings written out take.
 """
 
+import codecs
 import difflib
+import errno
 import hashlib
 import json
+import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
@@ -25,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from ..errors import RunError, UsageError
 from ..printable import printable, shown
-from ..regular import open_regular
+from ..regular import read_regular
 from .check import check_recipe
 from .model_names import near_matches
 from .schema import Recipe
@@ -33,6 +37,7 @@ from .schema import Recipe
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+CONFIG = "config.toml"
 LARGEST_BYTES = 1 << 16
 MOST_DOTS = 100
 _SEAL = "is the SHA-256 of what follows; a file without this line may be changed by hand"
@@ -155,22 +160,35 @@ def load_run_recipe(run: Path) -> Recipe:
         UsageError: `run` is no run folder.
         RunError: its configuration is damaged or of another version.
     """
-    path = run / "config.toml"
-    if not path.is_file():
+    text, path = run_recipe_text(run), run / CONFIG
+    _check_seal(text, path)
+    try:
+        return parse_recipe(text, source=str(path))
+    except UsageError as error:
+        raise _foreign(error) from None
+
+
+def run_recipe_text(run: Path) -> str:
+    """The config.toml of a run folder as it stands; errors are those of `load_run_recipe`."""
+    path = run / CONFIG
+    try:
+        return _read_text(path)
+    except (FileNotFoundError, NotADirectoryError):
         what = "has no config.toml" if run.is_dir() else "is no folder" if run.exists() else "does not exist"
         raise UsageError(
-            f"{run} is not a run folder ({what}): start one with `twostage train-codebook RECIPE --out {run}`."
-        )
-    try:
-        text = _read_text(path)
-        _check_seal(text, path)
-        return parse_recipe(text, source=str(path))
+            f"{run} is not a run folder ({what}): give the place that it was moved to, or start one with `twostage "
+            f"train-codebook RECIPE --out {shlex.quote(str(run))}`."
+        ) from None
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is damaged: byte {error.start} is not UTF-8 text.") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from None
     except UsageError as error:
-        raise RunError(f"{error} This run's configuration is damaged or was written by another version.") from None
+        raise _foreign(error) from None
+
+
+def _foreign(error: UsageError) -> RunError:
+    return RunError(f"{error} This run's configuration is damaged or was written by another version.")
 
 
 def _check_seal(text: str, path: Path) -> None:
@@ -189,7 +207,7 @@ def _check_seal(text: str, path: Path) -> None:
 
 
 def user_path(text: str) -> Path:
-    """A path as a user writes it, `~` and `~name` expanded.
+    """A path as a user writes it, `~` and `~name` expanded; a file that is called so is none of a user's home.
 
     Raises:
         UsageError: there is no such user.
@@ -199,6 +217,8 @@ def user_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
+        if os.path.lexists(text):  # such as `~$letter.png`, which shells leave alone
+            return Path(text)
         raise UsageError(f"{text} names the home of a user that does not exist: write the path out.") from None
 
 
@@ -229,11 +249,15 @@ def _read_file(path: Path, given: str) -> str:
 
 
 def _read_text(path: Path) -> str:
-    with open_regular(path) as file:
-        data = file.read(LARGEST_BYTES + 1)
-    if len(data) > LARGEST_BYTES:
-        raise UsageError(_too_large(str(path)))
-    return data.decode("utf-8")
+    try:
+        data = read_regular(path, most=LARGEST_BYTES)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise UsageError(_too_large(str(path))) from None
+        raise
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{path} is UTF-16 text, but TOML files are UTF-8: save it as UTF-8 in the editor.")
+    return data.decode("utf-8-sig")  # some editors begin UTF-8 text with a mark
 
 
 def _no_setting(value: Any) -> dict[str, str]:

@@ -8,11 +8,12 @@ Shape suffixes: N items, C channels, H rows, W columns.
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
+from twostage.config.load import user_path
 from twostage.config.schema import DataConfig
 from twostage.errors import UsageError
 
@@ -93,6 +94,8 @@ def load_dataset(config: DataConfig) -> ImageDataset:
             folders with another data set).
         DataError: a file is missing, damaged or not what its name says, or cannot be downloaded.
     """
+    if config.path is not None:
+        config = replace(config, path=str(user_path(config.path)))
     dataset = _read(config)
     if config.binarise == "none":
         return dataset
