@@ -1,10 +1,16 @@
 """k-means for the codebook's first vectors: k-means++ seeding [1], Lloyd iterations, empty clusters repaired.
 
+Fewer than two blocks of vectors are all seen by every iteration. Of more, the seeds are drawn from the first block and
+every iteration sees the next one, the centres being means over all blocks so far [2]: seeding and an iteration cost
+`BLOCK` distances a cluster however many vectors there are, so that the whole is linear in K, and ten blocks serve 8192
+clusters better than ten passes over four blocks together do, in a quarter of the time.
+
 Departures from the textbook: a cluster that loses all its vectors moves onto the vector farthest from its own centre
 (Lloyd's rule leaves it undefined); and when the data holds fewer distinct vectors than clusters, the clusters left over
 become jittered copies of data vectors with a count of zero, so that every codebook row is finite and near the data.
 
 [1] Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
+[2] Sculley, "Web-scale k-means clustering", WWW 2010.
 
 Shape letters: N vectors, K clusters, D channels.
 """
@@ -17,8 +23,17 @@ from torch import Tensor
 from stage1_vqvae.nearest import nearest_codes, sum_by_code
 from twostage.errors import UsageError
 
+BLOCK = 32_768
+"""Vectors that seeding or one iteration sees, where there are twice as many or more; never fewer than clusters."""
+ITERATIONS = 10
+_PER_CLUSTER = 64
 # Relative to the root-mean-square spread of the data: far below any quantisation error, far above rounding.
 _JITTER = 1e-3
+
+
+def vectors_wanted(clusters: int) -> int:
+    """As many vectors as it pays to encode for a start of that many clusters."""
+    return min(_PER_CLUSTER * clusters, max(ITERATIONS * BLOCK, clusters))
 
 
 @dataclass(frozen=True)
@@ -27,15 +42,19 @@ class KMeansResult:
 
     centres_KD: Tensor
     counts_K: Tensor
-    """Vectors nearest to each *final* centre, int64; zero for a leftover cluster."""
+    """Vectors nearest to each *final* centre, int64; zero for a leftover cluster. Of several blocks, the vectors
+    that were nearest to it when its block was seen."""
 
 
 @torch.no_grad()
-def kmeans(vectors_ND: Tensor, *, clusters: int, generator: torch.Generator, iterations: int = 10) -> KMeansResult:
+def kmeans(
+    vectors_ND: Tensor, *, clusters: int, generator: torch.Generator, iterations: int = ITERATIONS
+) -> KMeansResult:
     """Cluster the rows of `vectors_ND` (fp32 or fp64, any device) around `clusters` centres.
 
-    All random choices are drawn on the CPU from `generator`. Cost: `clusters` passes over the data to seed, then one
-    nearest-vector search per iteration. Raises UsageError for fewer vectors than clusters or one that is not finite.
+    All random choices are drawn on the CPU from `generator`. Of several blocks the order counts: shuffle the items that
+    the vectors come from. Cost: `clusters` passes over a block to seed, then one nearest-vector search of a block per
+    iteration. Raises UsageError for fewer vectors than clusters or one that is not finite.
     """
     if vectors_ND.ndim != 2 or len(vectors_ND) < clusters:
         raise UsageError(
@@ -44,17 +63,26 @@ def kmeans(vectors_ND: Tensor, *, clusters: int, generator: torch.Generator, ite
         )
     if not bool(torch.isfinite(vectors_ND).all()):
         raise UsageError("k-means expects finite vectors, got NaN or infinity; check the encoder's input and weights.")
-    centres_KD = _seed(vectors_ND, clusters, generator)
-    for _ in range(iterations):
-        codes_N = nearest_codes(vectors_ND, centres_KD)
-        counts_K = torch.bincount(codes_N, minlength=clusters)
-        means_KD = sum_by_code(vectors_ND, codes_N, clusters) / counts_K.clamp(min=1)[:, None]
+    blocks = vectors_ND.tensor_split(max(1, len(vectors_ND) // max(BLOCK, clusters)))
+    whole = len(blocks) == 1
+    centres_KD = _seed(blocks[0], clusters, generator)
+    sums_KD = torch.zeros_like(centres_KD)
+    counts_K = torch.zeros(clusters, dtype=torch.int64, device=centres_KD.device)
+    for iteration in range(iterations):
+        block_ND = blocks[iteration % len(blocks)]
+        codes_N = nearest_codes(block_ND, centres_KD)
+        block_sums_KD, block_counts_K = sum_by_code(block_ND, codes_N, clusters), codes_N.bincount(minlength=clusters)
+        sums_KD, counts_K = (
+            (block_sums_KD, block_counts_K) if whole else (sums_KD + block_sums_KD, counts_K + block_counts_K)
+        )
+        means_KD = sums_KD / counts_K.clamp(min=1)[:, None]
         moved_KD = torch.where(counts_K[:, None] > 0, means_KD, centres_KD)
-        _repair_empty(moved_KD, counts_K, vectors_ND, codes_N)
-        if torch.equal(moved_KD, centres_KD):
+        _repair_empty(moved_KD, counts_K, block_ND, codes_N)
+        if whole and torch.equal(moved_KD, centres_KD):
             break
         centres_KD = moved_KD
-    counts_K = torch.bincount(nearest_codes(vectors_ND, centres_KD), minlength=clusters)
+    if whole or iterations == 0:
+        counts_K = nearest_codes(blocks[0], centres_KD).bincount(minlength=clusters)
     return KMeansResult(centres_KD, counts_K)
 
 

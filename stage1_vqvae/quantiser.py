@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.kmeans import kmeans
+from stage1_vqvae.kmeans import ITERATIONS, kmeans
 from stage1_vqvae.nearest import nearest_codes, sum_by_code
 from stage1_vqvae.ranks import draw_rows
 from stage1_vqvae.rotation import Rotation
@@ -218,8 +218,10 @@ class VectorQuantiser(nn.Module):
         return CodebookUpdate(revived_GK, torch.special.entr(share_GK).nansum(dim=1).mean().exp())
 
     @torch.no_grad()
-    def initialise_kmeans(self, vectors_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
+    def initialise_kmeans(self, vectors_ND: Tensor, *, seed: int, iterations: int = ITERATIONS) -> None:
         """Place the codebook on encoder outputs `[N, D]` (all codebooks' channels): vectors, sums and usage together.
+
+        Vectors of many items should come shuffled (see `kmeans`).
 
         The counts weigh as much as a long history of batches with the same shares. With fewer distinct vectors than
         codes, the codes left over are jittered copies with usage zero. Under torch.distributed every rank must call it;
@@ -235,7 +237,7 @@ class VectorQuantiser(nn.Module):
         for g in range(self.codebooks):
             clusters = kmeans(z_GND[g], clusters=self.codebook_size, generator=generator, iterations=iterations)
             self.codebook[g] = clusters.centres_KD
-            self.usage[g] = clusters.counts_K / len(vectors_ND)
+            self.usage[g] = clusters.counts_K / clusters.counts_K.sum()
         copy_from_first(self.codebook.detach(), self.usage)
         if self.update_rule == "ema":
             self.sums.copy_(self.codebook * self.usage[..., None])

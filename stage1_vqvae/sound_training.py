@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.kmeans import vectors_wanted
 from stage1_vqvae.quantiser import QuantiserStatistics
 from stage1_vqvae.sound_networks import PartWeights
 from stage1_vqvae.sound_vae import SoundVAE
 from stage1_vqvae.sound_vqvae import SoundVQVAE
-from stage1_vqvae.training import KMEANS_VECTORS_PER_CODE
 from twostage.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.audio.segments import segment_count, segment_lengths, segments_at
 from twostage.audio.spectral import log_mel_distance, log_mel_settings, waveform
@@ -155,14 +155,15 @@ class SoundCodebookTask:
         self.items = self.data.items
 
     def start(self) -> None:
-        """k-means on as many segments as give `KMEANS_VECTORS_PER_CODE` vectors per code, if there are so many."""
+        """k-means on as many segments as give the vectors that it wants, if there are so many."""
         if not self.kmeans:
             return
         positions = self.data.segment_samples // self.model.stride
-        wanted = math.ceil(KMEANS_VECTORS_PER_CODE * self.model.codebook_size / positions)
+        wanted = math.ceil(vectors_wanted(self.model.codebook_size) / positions)
         order = np.random.default_rng(self.seed).permutation(self.items)[:wanted]
         sounds = self.data.segments(order)
-        self.model.initialise_codebook(sounds.samples, sounds.mask, seed=self.seed)
+        batch_size = max(1, self.data.batch_samples // self.data.segment_samples)
+        self.model.initialise_codebook(sounds.samples, sounds.mask, seed=self.seed, batch_size=batch_size)
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Loss on training segments at places `indices` of an epoch."""

@@ -158,9 +158,13 @@ class SoundVQVAE(nn.Module):
         return self.quantiser.update(output.quantised.statistics)
 
     @torch.no_grad()
-    def initialise_codebook(self, samples_BS: Tensor, mask_BS: Tensor, *, seed: int) -> None:
-        """Set the codebook by k-means on the encoded sounds; call once before training."""
-        vectors_BDT = self.encode_vectors(samples_BS, mask_BS)
+    def initialise_codebook(self, samples_BS: Tensor, mask_BS: Tensor, *, seed: int, batch_size: int = 128) -> None:
+        """Set the codebook by k-means on sounds in random order; call once before training.
+
+        Sounds are encoded `batch_size` at a time: of all of them only the vectors are kept.
+        """
+        batches = zip(samples_BS.split(batch_size), mask_BS.split(batch_size), strict=True)
+        vectors_BDT = torch.cat([self.encode_vectors(samples, mask) for samples, mask in batches])
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
         self.quantiser.initialise_kmeans(vectors_BDT.transpose(1, 2)[real_BT], seed=seed)
 

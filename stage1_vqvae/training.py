@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.kmeans import vectors_wanted
 from stage1_vqvae.latents import check_labels
 from stage1_vqvae.quantiser import QuantiserStatistics
 from stage1_vqvae.training_images import TrainingImages
@@ -20,9 +21,6 @@ from twostage.codebook_usage import CollapseWatch, codebook_usage
 from twostage.distributed import own_batches, sum_over_ranks
 from twostage.progress import say
 from twostage.training import StepResult
-
-KMEANS_VECTORS_PER_CODE = 64
-"""Encoded vectors shown to k-means per code; more changes nothing visible and costs time."""
 
 
 def distortion_metrics(nats_per_dim: Tensor | float, *, discrete: bool) -> dict[str, Any]:
@@ -65,13 +63,14 @@ class CodebookTask:
         self.items = len(train)
 
     def start(self) -> None:
-        """k-means on as many training images as give `KMEANS_VECTORS_PER_CODE` vectors per code."""
+        """k-means on as many training images as give the vectors that it wants, if there are so many."""
         if not self.kmeans:
             return
         positions = math.prod(self.model.code_shape[1:])
-        count = min(self.items, math.ceil(KMEANS_VECTORS_PER_CODE * self.model.codebook_size / positions))
+        count = math.ceil(vectors_wanted(self.model.codebook_size) / positions)
         order = np.random.default_rng(self.seed).permutation(self.items)[:count]
-        self.model.initialise_codebook(self.train.images[torch.from_numpy(order)], seed=self.seed)
+        images_BCHW = self.train.images[torch.from_numpy(order)]
+        self.model.initialise_codebook(images_BCHW, seed=self.seed, batch_size=self.evaluation_batch_size)
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Loss of eq. 3 on the training items at `indices`."""

@@ -135,9 +135,12 @@ class VQVAE(nn.Module):
         return self.quantiser.update(output.quantised.statistics)
 
     @torch.no_grad()
-    def initialise_codebook(self, x_BCHW: Tensor, *, seed: int) -> None:
-        """Set the codebook by k-means on the encoded images; call once before training."""
-        vectors_BDHW = self.encode_vectors(x_BCHW)
+    def initialise_codebook(self, x_BCHW: Tensor, *, seed: int, batch_size: int = 128) -> None:
+        """Set the codebook by k-means on images in random order; call once before training.
+
+        Images are encoded `batch_size` at a time: of all of them only the vectors are kept.
+        """
+        vectors_BDHW = torch.cat([self.encode_vectors(batch_BCHW) for batch_BCHW in x_BCHW.split(batch_size)])
         self.quantiser.initialise_kmeans(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
 
     @torch.no_grad()

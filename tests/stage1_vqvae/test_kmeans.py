@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stage1_vqvae.kmeans import _repair_empty, kmeans
+from stage1_vqvae.kmeans import BLOCK, _repair_empty, kmeans, vectors_wanted
 from stage1_vqvae.nearest import nearest_codes
 from twostage.errors import UsageError
 
@@ -107,3 +107,54 @@ def test_refuses_fewer_vectors_than_clusters_and_non_finite_ones() -> None:
         kmeans(torch.zeros(0, 3), clusters=2, generator=generator())
     with pytest.raises(UsageError, match="NaN or infinity"):
         kmeans(torch.tensor([[1.0], [float("nan")]]), clusters=2, generator=generator())
+
+
+def in_blocks(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("stage1_vqvae.kmeans.BLOCK", size)
+
+
+def test_blocks_find_the_clusters_that_the_whole_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """480 vectors in 4 blocks: every iteration sees a quarter, and the centres are means over all of them."""
+    vectors_ND, centres_KD = blobs()
+    vectors_ND = vectors_ND[torch.randperm(len(vectors_ND))]
+    in_blocks(monkeypatch, 120)
+    result = kmeans(vectors_ND, clusters=12, generator=generator(), iterations=4)
+    assert sorted(result.counts_K.tolist()) == [40] * 12
+    for k in range(12):
+        own_ND = vectors_ND[torch.cdist(vectors_ND, centres_KD[k : k + 1])[:, 0] < 1]
+        nearest = torch.cdist(centres_KD[k : k + 1], result.centres_KD).argmin()
+        torch.testing.assert_close(result.centres_KD[nearest], own_ND.mean(dim=0), rtol=0, atol=1e-4)
+
+
+def test_more_blocks_serve_unseen_vectors_better_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    vectors_ND, held_out_ND = torch.randn(8000, 8), torch.randn(2000, 8)
+    in_blocks(monkeypatch, 800)
+
+    def distortion(count: int) -> float:
+        centres_KD = kmeans(vectors_ND[:count], clusters=200, generator=generator()).centres_KD
+        return float(torch.cdist(held_out_ND, centres_KD).min(dim=1).values.square().mean())
+
+    assert distortion(8000) < 0.95 * distortion(800)
+
+
+def test_no_more_vectors_are_looked_at_than_an_iteration_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "stage1_vqvae.kmeans.nearest_codes", lambda z, codebook: seen.append(len(z)) or nearest_codes(z, codebook)
+    )
+    in_blocks(monkeypatch, 100)
+    kmeans(torch.randn(1000, 3), clusters=20, generator=generator(), iterations=10)
+    assert seen == [100] * 10
+
+
+def test_a_block_is_never_smaller_than_the_number_of_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_blocks(monkeypatch, 10)
+    result = kmeans(torch.randn(70, 3), clusters=40, generator=generator())
+    assert int((result.counts_K > 0).sum()) == 40
+
+
+def test_the_vectors_wanted_are_bounded_and_enough() -> None:
+    assert vectors_wanted(16) == 16 * 64
+    assert vectors_wanted(8192) == vectors_wanted(16_384) == 10 * BLOCK
+    assert vectors_wanted(10**6) == 10**6
