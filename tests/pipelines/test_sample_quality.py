@@ -56,7 +56,7 @@ def _score(run: Run, dataset: ImageDataset, split: str = "test") -> dict[str, Sa
 
 def test_models_are_scored_against_what_real_images_reach(run: Run, digits: ImageDataset) -> None:
     scores = _score(run, digits)
-    assert list(scores) == ["vq-vae", "vae"]
+    assert list(scores) == ["vq-vae", "vae", "cvae"]
     for score in scores.values():
         assert score.samples == 100
         assert score.frechet_distance > 5 * score.reference_distance > 0  # random weights make no digits
@@ -109,7 +109,7 @@ def test_a_prior_without_labels_and_one_that_is_not_finished(
     run = _wanting(Run.open(path), 100)
     assert _score(run, digits, "validation")["vq-vae"].label_agreement is None
     shutil.rmtree(path / "models/vq-vae/prior")
-    assert list(_score(run, digits)) == ["vae"]
+    assert list(_score(run, digits)) == ["vae", "cvae"]
 
 
 def test_what_cannot_be_scored_is_left_out_with_a_sentence(
