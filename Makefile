@@ -31,12 +31,12 @@ wheel-check: $(VENV)/.installed-dev ## Build the wheel, install it outside the c
 	$(BIN)/python .ci/wheel_check.py
 
 torture: $(VENV)/.installed-dev ## The long survival tests, about an hour: kills, signals, resumes, full disk, mutated files, the cost of checkpoints
-	$(BIN)/python benchmarks/killed_runs.py
-	$(BIN)/python benchmarks/stopped_runs.py
-	$(BIN)/python benchmarks/resumed_steps.py
-	$(BIN)/python benchmarks/full_disk.py
-	$(BIN)/python benchmarks/mutated_files.py
-	$(BIN)/python benchmarks/checkpoint_cost.py --folder .
+	$(BIN)/python benchmarks/survival/killed_runs.py
+	$(BIN)/python benchmarks/survival/stopped_runs.py
+	$(BIN)/python benchmarks/survival/resumed_steps.py
+	$(BIN)/python benchmarks/survival/full_disk.py
+	$(BIN)/python benchmarks/survival/mutated_files.py
+	$(BIN)/python benchmarks/speed/checkpoint_cost.py --folder .
 
 clean: ## Remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_EXPORTS = {"load_run": "run", "main": "cli"}
+_EXPORTS = {"load_run": "generate.two_stage", "main": "cli.main"}
 
 __all__ = list(_EXPORTS)
 

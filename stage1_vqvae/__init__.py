@@ -4,23 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stage1_vqvae.quantiser import Quantised, VectorQuantiser
-    from stage1_vqvae.sound_vae import SoundVAE
-    from stage1_vqvae.sound_vqvae import SoundVQVAE
-    from stage1_vqvae.vae import VAE
-    from stage1_vqvae.vqvae import VQVAE
-    from stage1_vqvae.wavenet_decoder import WaveNetDecoder
+    from stage1_vqvae.audio.vae import SoundVAE
+    from stage1_vqvae.audio.vqvae import SoundVQVAE
+    from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
+    from stage1_vqvae.images.vae import VAE
+    from stage1_vqvae.images.vqvae import VQVAE
+    from stage1_vqvae.quantiser.quantiser import Quantised, VectorQuantiser
 
 __all__ = ["VAE", "VQVAE", "Quantised", "SoundVAE", "SoundVQVAE", "VectorQuantiser", "WaveNetDecoder"]
 
 _HOME = {
-    "SoundVAE": "stage1_vqvae.sound_vae",
-    "SoundVQVAE": "stage1_vqvae.sound_vqvae",
-    "VAE": "stage1_vqvae.vae",
-    "VQVAE": "stage1_vqvae.vqvae",
-    "Quantised": "stage1_vqvae.quantiser",
-    "VectorQuantiser": "stage1_vqvae.quantiser",
-    "WaveNetDecoder": "stage1_vqvae.wavenet_decoder",
+    "SoundVAE": "stage1_vqvae.audio.vae",
+    "SoundVQVAE": "stage1_vqvae.audio.vqvae",
+    "VAE": "stage1_vqvae.images.vae",
+    "VQVAE": "stage1_vqvae.images.vqvae",
+    "Quantised": "stage1_vqvae.quantiser.quantiser",
+    "VectorQuantiser": "stage1_vqvae.quantiser.quantiser",
+    "WaveNetDecoder": "stage1_vqvae.audio.wavenet_decoder",
 }
 
 

@@ -1,9 +1,9 @@
 """Gated PixelCNN prior over grids of integer codes (van den Oord et al. 2016, arXiv 1606.05328).
 
 p(codes) is the product over raster positions, and inside a position over codebooks in order, of a categorical over K
-codes. The codes are embedded (an index carries no magnitude); a `GatedStack` (`twostage.causal`, which lists how it
-departs from the paper) turns the embeddings of all earlier positions into features, and a `CodeHead` turns those into
-the logits of the position's G codes. `stage2_prior.condition` says how labels enter.
+codes. The codes are embedded (an index carries no magnitude); a `GatedStack` (`twostage.layers.causal`, which lists how
+it departs from the paper) turns the embeddings of all earlier positions into features, and a `CodeHead` turns those
+into the logits of the position's G codes. `stage2_prior.condition` says how labels enter.
 
 Published models have G = 1. For G > 1 the codes of one position are summed after embedding (one table per codebook),
 the trunk runs once per position whatever G is, and the head alone is autoregressive over g.
@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from stage2_prior.condition import ConditionBias
 from stage2_prior.heads import CodeHead
 from stage2_prior.state import CodeState
-from twostage.causal import GatedStack
-from twostage.causal_step import GatedStackState
 from twostage.errors import UsageError
+from twostage.layers.causal import GatedStack
+from twostage.layers.causal_step import GatedStackState
 
 
 class PixelCNN(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stage2_prior.wavenet import WaveNet
-from twostage.training import StepResult
+from twostage.training.task import StepResult
 
 
 class SequencePriorTask:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stage2_prior.pixelcnn import PixelCNN
 from twostage.distributed import own_batches, sum_over_ranks
-from twostage.training import StepResult
+from twostage.training.task import StepResult
 
 
 class PriorTask:

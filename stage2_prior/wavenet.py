@@ -2,9 +2,9 @@
 
 p(codes, T) is a product over positions. Position t begins with the decision whether the sequence ends before it, after
 t positions; if it goes on, its G codes follow in order, each a categorical over K codes. The codes are embedded (an
-index carries no magnitude); a `DilatedStack` (`twostage.dilated`, which lists how it departs from the paper) turns the
-embeddings of all earlier positions into features, a `CodeHead` turns those into the logits of the position's codes, and
-one linear layer into the log-odds of the end. `stage2_prior.condition` says how labels and speakers enter.
+index carries no magnitude); a `DilatedStack` (`twostage.layers.dilated`, which lists how it departs from the paper)
+turns the embeddings of all earlier positions into features, a `CodeHead` turns those into the logits of the position's
+codes, and one linear layer into the log-odds of the end. `stage2_prior.condition` says how labels and speakers enter.
 
 The paper's models have one code per position and no end: they are given a length. Here a sequence has 1 to `max_length`
 positions, no end is possible before the first, and after `max_length` positions it is certain and free, so that the
@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from stage2_prior.condition import ConditionBias
 from stage2_prior.heads import CodeHead
 from stage2_prior.state import CodeState
-from twostage.dilated import DilatedStack
-from twostage.dilated_step import DilatedStackState
 from twostage.errors import UsageError
+from twostage.layers.dilated import DilatedStack
+from twostage.layers.dilated_step import DilatedStackState
 
 
 @dataclass(frozen=True)

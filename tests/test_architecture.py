@@ -103,7 +103,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
         ("stage1_vqvae", "import stage2_prior.sampling", "imports stage2_prior"),
         (
             "stage2_prior",
-            "import importlib\nimportlib.import_module('twostage_pipelines.run')",
+            "import importlib\nimportlib.import_module('twostage_pipelines.runs.run')",
             "imports twostage_pipelines",
         ),
         ("pipelines", "from twostage_pipelines import cli", "imports twostage_pipelines"),

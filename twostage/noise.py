@@ -116,3 +116,12 @@ def _whole(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _own(whole: Tensor) -> Tensor:
     return whole if _in_force is None else whole[_in_force.first : _in_force.first + _in_force.count]
+
+
+def item_noise(seed: int, first_item: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise `[count, *shape]`, fp32 on the CPU; that of item i is a pure function of (seed, i)."""
+    noise = torch.empty(count, *shape)
+    for row in range(count):
+        word = np.random.SeedSequence([seed, first_item + row]).generate_state(1, np.uint64)[0]
+        noise[row].normal_(generator=torch.Generator().manual_seed(int(word >> np.uint64(1))))
+    return noise

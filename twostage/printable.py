@@ -14,3 +14,9 @@ def shown(value: object) -> str:
     """A value as Python spells it, for a message: no longer than a line, and fit for one."""
     text = printable(repr(value))
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
+
+
+def show(names: list[str], *, most: int = 10) -> str:
+    """The first names as Python literals (a line break in a name must not break the sentence), then a count."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,6 +1,7 @@
-"""Benchmarks are scripts: run from their own folder, which tests have to put on the path."""
+"""Benchmarks are scripts: run from their own folders, which tests have to put on the path."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+for folder in ("speed", "studies", "survival"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / folder))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from damaged_sounds import damages, resynthesised, with_noise
 
-from twostage.audio import load_synthetic_vowels
-from twostage.audio.spectral import LogMelSettings, log_mel_distance, waveform
+from twostage.data.audio import load_synthetic_vowels
+from twostage.data.audio.spectral import LogMelSettings, log_mel_distance, waveform
 
 SETTINGS = LogMelSettings()
 VOWELS = load_synthetic_vowels()

@@ -1,4 +1,4 @@
-"""The quick form of `benchmarks/mutated_files.py`: some twenty mutations of every kind, and the quick bombs."""
+"""Quick form of `benchmarks/survival/mutated_files.py`: some twenty mutations of every kind and the quick bombs."""
 
 import tracemalloc
 from pathlib import Path

@@ -13,8 +13,8 @@ import speech_classifiers as speech
 from named_sounds import NOBODY, Sounds, read_sounds, sounds_of
 from trained_classifiers import Classifiers, Reading, features, mel_settings, train_classifiers
 
-from twostage.audio import AudioDataset, AudioSplit, load_recordings, load_synthetic_vowels
-from twostage.audio.splits import SplitRule
+from twostage.data.audio import AudioDataset, AudioSplit, load_recordings, load_synthetic_vowels
+from twostage.data.audio.splits import SplitRule
 from twostage.errors import DataError, UsageError
 
 VOWELS = load_synthetic_vowels()

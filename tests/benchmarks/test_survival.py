@@ -45,9 +45,9 @@ def test_a_plain_save_loses_a_run_that_the_product_keeps(tmp_path: Path) -> None
                 save_plainly()
                 holder, name, call = Path, "write_text", 2  # state.json of the second checkpoint
             else:
-                import twostage.checkpoint
+                import twostage.storage.checkpoint
 
-                holder, name, call = twostage.checkpoint, "render_manifest", 2 + 2  # best/ is saved as well
+                holder, name, call = twostage.storage.checkpoint, "render_manifest", 2 + 2  # best/ is saved as well
             real, seen = getattr(holder, name), [0]
 
             def dying(*arguments: object, **options: object) -> object:

@@ -21,18 +21,19 @@ import numpy as np
 import pytest
 import torch
 
-from twostage.audio.containers import Unreadable as UnreadableSound
-from twostage.audio.decode import decode_recording
-from twostage.checkpoint import load_checkpoint, load_newest, newest_state, save_checkpoint
-from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
 from twostage.config.load import dump_run_recipe, load_recipe, load_run_recipe
-from twostage.data.cifar import load_cifar10
-from twostage.data.decode import Unreadable as UnreadableImage
-from twostage.data.decode import decode_image
-from twostage.data.idx import read_idx
+from twostage.data.audio.decode import decode_recording
+from twostage.data.audio.part import Unreadable as UnreadableSound
+from twostage.data.images.cifar import load_cifar10
+from twostage.data.images.decode import Unreadable as UnreadableImage
+from twostage.data.images.decode import decode_image
+from twostage.data.images.idx import read_idx
 from twostage.errors import TwoStageError
-from twostage.manifest import MANIFEST, Entry, render_manifest
-from twostage_pipelines.run import load_run
+from twostage.storage.checkpoint import load_checkpoint, load_newest, newest_state, save_checkpoint
+from twostage.storage.code_header import CodeHeader
+from twostage.storage.codes import CodeFile, load_codes, save_codes
+from twostage.storage.manifest import MANIFEST, Entry, render_manifest
+from twostage_pipelines.generate.two_stage import load_run
 
 
 class Bait:

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import pytest
 
-from twostage.data.cifar import load_cifar10
-from twostage.data.idx import read_idx
+from twostage.data.images.cifar import load_cifar10
+from twostage.data.images.idx import read_idx
 from twostage.errors import DataError
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
 from twostage.errors import RunError
+from twostage.storage.code_header import CodeHeader
+from twostage.storage.codes import CodeFile, load_codes, save_codes
 
 ITEMS = 3
 METADATA = {

@@ -15,12 +15,12 @@ import pytest
 import soundfile
 from PIL import Image
 
-from twostage.audio import decode as sound_decode
-from twostage.audio.containers import Unreadable as UnreadableSound
-from twostage.audio.decode import decode_recording
-from twostage.data import decode as image_decode
-from twostage.data.decode import Unreadable as UnreadableImage
-from twostage.data.decode import decode_image, inspect_image
+from twostage.data.audio import decode as sound_decode
+from twostage.data.audio.decode import decode_recording
+from twostage.data.audio.part import Unreadable as UnreadableSound
+from twostage.data.images import decode as image_decode
+from twostage.data.images.decode import Unreadable as UnreadableImage
+from twostage.data.images.decode import decode_image, inspect_image
 
 NOISE = np.random.default_rng(0).integers(-9000, 9000, 6000).astype(np.int16)
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3)).astype(np.uint8)

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 from PIL import Image
 
-from twostage.audio.folder import load_recordings
-from twostage.audio.splits import SplitRule
-from twostage.data.folder import load_folder
+from twostage.data.audio.folder import load_recordings
+from twostage.data.audio.splits import SplitRule
+from twostage.data.images.folder import load_folder
 from twostage.errors import DataError, TwoStageError, UsageError
-from twostage_pipelines.check_data import run_check_data
-from twostage_pipelines.data_commands import CheckData
+from twostage_pipelines.cli.check_data import run_check_data
+from twostage_pipelines.commands.tools import CheckData
 
 NOISE = np.random.default_rng(0).integers(-9000, 9000, 500).astype(np.int16)
 KINDS = ("images", "recordings")

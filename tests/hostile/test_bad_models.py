@@ -11,10 +11,12 @@ import torch
 
 from stage1_vqvae import VQVAE, SoundVQVAE, WaveNetDecoder
 from stage2_prior import PixelCNN, WaveNet
-from twostage.checkpoint import save_checkpoint
 from twostage.errors import TwoStageError
-from twostage_pipelines.models import as_arguments, build_stage1, load_model, load_stage1
-from twostage_pipelines.sound.models import build_stage1 as build_sound
+from twostage.storage.checkpoint import save_checkpoint
+from twostage_pipelines.modality.audio import build_stage1 as build_sound
+from twostage_pipelines.modality.images import build_stage1
+from twostage_pipelines.modality.interface import as_arguments
+from twostage_pipelines.runs.loading import load_model, load_stage1
 
 IMAGES: dict[str, dict[str, Any]] = {
     "vq-vae": {"codebook_size": 4, "embedding_dim": 4},

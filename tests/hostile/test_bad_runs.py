@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twostage import locks
-from twostage.codes import CodeFile, CodeHeader, load_codes, save_codes
 from twostage.errors import RunError
-from twostage.locks import exclusive
-from twostage.metrics import Metrics, read_metrics
-from twostage_pipelines.results import Evaluation
-from twostage_pipelines.sound.results import SoundEvaluation
+from twostage.storage import locks
+from twostage.storage.code_header import CodeHeader
+from twostage.storage.codes import CodeFile, load_codes, save_codes
+from twostage.storage.locks import exclusive
+from twostage.training.record import Metrics, read_metrics
+from twostage_pipelines.evaluate.audio_rows import SoundEvaluation
+from twostage_pipelines.evaluate.rows import Evaluation
 
 SIX_GIB = 6 << 30
 MEMORY = 1 << 28
@@ -160,6 +161,6 @@ class TestLocks:
             pass
 
     def test_the_package_loads_where_there_is_no_fcntl(self) -> None:
-        code = "import sys; sys.modules['fcntl'] = None; import twostage.atomic, twostage.locks as l; print(l.fcntl)"
+        code = "import sys; sys.modules['fcntl'] = None; from twostage.storage import atomic, locks; print(locks.fcntl)"
         loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert loaded.stdout == "None\n"

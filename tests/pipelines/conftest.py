@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from stage2_prior import PixelCNN
-from twostage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.config.load import dump_recipe, load_recipe
 from twostage.config.schema import PriorConfig, Recipe, Stage1Config
-from twostage_pipelines.models import build_stage1, prior_architecture
-from twostage_pipelines.pictures import to_bytes
+from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
+from twostage_pipelines.media.png import to_bytes
+from twostage_pipelines.modality.images import build_stage1, prior_architecture
 
 LEVELS = 17
 SHAPE = (1, 8, 8)

@@ -10,7 +10,7 @@ import torch
 from stage2_prior import WaveNet
 from stage2_prior.sequence_training import SequencePriorTask
 from twostage.config.schema import TrainingConfig
-from twostage.training import Fit
+from twostage.training.loop import Fit
 
 ITEMS, LONGEST = 24, 9
 

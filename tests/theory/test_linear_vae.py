@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.vae import VAE
+from stage1_vqvae.images.vae import VAE
 
 SEEDS, BETAS = tuple(range(10)), (0.5, 1.0, 2.0, 4.0)
 SIDE, LATENTS, ITEMS = 6, 6, 1000

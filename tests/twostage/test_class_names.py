@@ -8,13 +8,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from twostage.audio import AudioDataset, load_recordings
-from twostage.audio.pattern import Fields, name_pattern
-from twostage.audio.splits import SplitRule
 from twostage.class_names import MOST_FILE_BYTES, as_file_name, composed, in_order, number_of, place_of
 from twostage.config.model_names import near_matches
 from twostage.config.schema import DataConfig
 from twostage.data import load_dataset
+from twostage.data.audio import AudioDataset, load_recordings
+from twostage.data.audio.pattern import Fields, name_pattern
+from twostage.data.audio.splits import SplitRule
 from twostage.errors import UsageError
 
 CAFE, JOSE = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "jos\N{LATIN SMALL LETTER E WITH ACUTE}"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from twostage import training
 from twostage.config.schema import TrainingConfig
 from twostage.progress import Progress
-from twostage.task import StepResult
 from twostage.time_left import TimeLeft
-from twostage.training import Fit
+from twostage.training import loop as training
+from twostage.training.loop import Fit
+from twostage.training.task import StepResult
 
 
 class _Clock:

@@ -10,24 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from ..errors import UsageError
-from ..printable import shown
-from .model_names import check_model, check_model_kind
-from .schema import (
+from twostage.config.audio_schema import RecordingsConfig, SoundConfig, WaveNetDecoderConfig, WaveNetPriorConfig
+from twostage.config.model_names import check_model, check_model_kind
+from twostage.config.schema import (
     DataConfig,
     EvaluationConfig,
     GaussianConfig,
     PriorConfig,
     QuantiserConfig,
     Recipe,
-    RecordingsConfig,
-    SoundConfig,
     Stage1Config,
     TrainingConfig,
     VimcoConfig,
-    WaveNetDecoderConfig,
-    WaveNetPriorConfig,
 )
+from twostage.errors import UsageError
+from twostage.printable import shown
 
 _RECIPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 

@@ -27,12 +27,12 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from ..errors import RunError, UsageError
-from ..printable import printable, shown
-from ..regular import read_regular
-from .check import check_recipe
-from .model_names import near_matches
-from .schema import Recipe
+from twostage.config.check import check_recipe
+from twostage.config.model_names import near_matches
+from twostage.config.schema import Recipe
+from twostage.errors import RunError, UsageError
+from twostage.printable import printable, shown
+from twostage.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -4,10 +4,13 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-from ..class_names import composed
-from ..errors import UsageError
-from ..printable import shown
+from twostage.class_names import composed
+from twostage.config.schema import Recipe
+from twostage.errors import UsageError
+from twostage.printable import shown
 
 MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "ae", "vae", "cvae", "vimco")
 """Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
@@ -49,3 +52,38 @@ def near_matches(name: str, names: Iterable[str]) -> str:
     spelled = {composed(each).casefold(): each for each in names}
     near = difflib.get_close_matches(composed(name).casefold(), list(spelled), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(spelled[key] for key in near)}?" if near else ""
+
+
+MAIN_MODEL = "vq-vae"
+
+
+Kind = Literal["vq-vae", "ae", "vae", "cvae", "vimco"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model's name stands for."""
+
+    name: str
+    kind: Kind
+    codebook_update: Literal["ema", "loss"] | None = None
+    """None for models without a codebook."""
+    beta: float | None = None
+    """Weight of the KL term in training; None for models without one."""
+
+
+def model_spec(name: str, recipe: Recipe) -> ModelSpec:
+    """The specification behind a name.
+
+    Raises:
+        UsageError: no model has that name.
+    """
+    check_model(name, source="model")
+    if name.startswith("vq-vae"):
+        update = recipe.quantiser.update if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
+        return ModelSpec(name=name, kind="vq-vae", codebook_update=update)
+    if name == "ae":
+        return ModelSpec(name=name, kind="ae")
+    if name == "vimco":
+        return ModelSpec(name=name, kind="vimco")
+    return ModelSpec(name=name, kind="cvae" if name == "cvae" else "vae", beta=baseline_beta(name))

@@ -8,7 +8,13 @@ is its help text. Modules never see these classes: pipelines unpack them into pl
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from .sound_schema import SOUND_DATA, RecordingsConfig, SoundConfig, WaveNetDecoderConfig, WaveNetPriorConfig
+from twostage.config.audio_schema import (
+    SOUND_DATA,
+    RecordingsConfig,
+    SoundConfig,
+    WaveNetDecoderConfig,
+    WaveNetPriorConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,15 @@
-"""Data sets as integer arrays, and the order in which training reads them."""
+"""Data sets as integer arrays, one folder a kind, and what reading files of every kind shares."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twostage.data.batches import batch_indices
-    from twostage.data.dataset import ImageDataset, Split, load_dataset
+    from twostage.data.images.dataset import ImageDataset, Split
+    from twostage.data.images.load import load_dataset
 
-_SUBMODULES = {
-    "ImageDataset": "dataset",
-    "Split": "dataset",
-    "batch_indices": "batches",
-    "load_dataset": "dataset",
-}
+_SUBMODULES = {"ImageDataset": "images.dataset", "Split": "images.dataset", "load_dataset": "images.load"}
 
-__all__ = ["ImageDataset", "Split", "batch_indices", "load_dataset"]
+__all__ = ["ImageDataset", "Split", "load_dataset"]
 
 
 def __getattr__(name: str) -> Any:

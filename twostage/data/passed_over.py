@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import PurePosixPath
 
-from twostage.data.formats import UNREAD_SUFFIXES
+from twostage.data.images.formats import UNREAD_SUFFIXES
 from twostage.printable import shown
 
 _MOST_KINDS = 1000

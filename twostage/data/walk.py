@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from twostage.class_names import composed
+from twostage.errors import DataError
 
 LINK = "is a symbolic link"
 NO_FILE = "is no regular file"
@@ -64,3 +65,16 @@ def _judge(entry: os.DirEntry[str], name: str, suffixes: tuple[str, ...], ignore
     if not wanted:
         return Found(name, "other")
     return Found(name, "file") if entry.is_file(follow_symlinks=False) else Found(name, "unusable", NO_FILE)
+
+
+SPLITS = ("train", "validation", "test")
+
+
+HELD_OUT_SHARE = 10
+
+
+def unlisted(root: Path, found: Found) -> DataError:
+    """The error for a folder below `root` that could not be listed."""
+    return DataError(
+        f"expected to read {root / found.name}, but it {found.fault}: change its permissions or move it away"
+    )

@@ -1,0 +1,243 @@
+"""Bits of recordings, per item: what was measured, before it becomes rows.
+
+A recording of n samples with T codes costs, in this order: its label and speaker (where a prior or decoder is told
+them), the number of codes, the remainder of n given T, the codes, and the samples given all that. Every part is the
+length of a code that could be written.
+
+Shapes: N items, B items of a batch, S samples, T positions, G codebooks.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage2_prior import WaveNet
+from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
+from twostage.data.audio.spectral import LogMelSettings, log_mel_distance, waveform
+from twostage.distributed import own_batches, own_share, sum_over_ranks, world_size
+from twostage.metrics.statistics import swap_partners
+from twostage.progress import Progress
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which portions a split is scored."""
+
+    device: torch.device
+    batch_samples: int
+
+
+@dataclass(frozen=True)
+class SoundDistortion:
+    """Of one decoder, every field `[N]` float64."""
+
+    bits: np.ndarray
+    """-log2 p(x|z, speaker) of all samples of a recording."""
+    shuffled_bits: np.ndarray
+    """The same with the codes of another recording, repeated or cut to the length."""
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """A batch as tensors."""
+
+    samples: Tensor
+    mask: Tensor
+    speaker: Tensor | None
+
+    @classmethod
+    def of(cls, batch: RecordingBatch, *, speakers: int, device: torch.device) -> "OnDevice":
+        return cls(
+            samples=torch.from_numpy(batch.samples).to(device),
+            mask=torch.from_numpy(batch.mask).to(device),
+            speaker=torch.from_numpy(batch.speakers).to(device) if speakers else None,
+        )
+
+
+def repeated(codes_GT: np.ndarray, length: int) -> np.ndarray:
+    """Codes of one item, repeated or cut to `length` positions."""
+    return np.resize(codes_GT.T, (length, len(codes_GT))).T
+
+
+def shuffled_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
+    """Codes `[N, G, T]` of another item for every item, at its own length."""
+    result = np.zeros_like(codes_NGT)
+    for item, partner in enumerate(swap_partners(len(codes_NGT))):
+        theirs = codes_NGT[partner, :, : lengths_N[partner]]
+        result[item, :, : lengths_N[item]] = repeated(theirs, int(lengths_N[item]))
+    return result
+
+
+def of_all(numbers_N: np.ndarray) -> np.ndarray:
+    """Numbers of all items, of which every process has measured its share and left the others at zero."""
+    return sum_over_ranks(torch.from_numpy(numbers_N))[0].numpy()
+
+
+@torch.no_grad()
+def sound_distortion(
+    model: SoundVQVAE,
+    decoder: WaveNetDecoder | None,
+    split: AudioSplit,
+    codes_NGT: np.ndarray,
+    *,
+    where: Device,
+    label: str,
+) -> np.ndarray:
+    """Bits `[N]` of the samples given codes and speaker: of the model's own decoder, or of a WaveNet decoder."""
+    bits_N = np.zeros(len(split))
+    with Progress(label, total=len(split), unit="recording") as progress:
+        for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
+            batch = whole_batch(split, items_B, multiple=model.stride)
+            on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
+            positions = batch.samples.shape[1] // model.stride
+            codes_BGT = torch.from_numpy(codes_NGT[items_B, :, :positions]).to(where.device)
+            if decoder is None:
+                nats_B = -model.log_prob(on.samples, on.mask, codes_BGT, on.speaker)
+            else:
+                nats_B = -decoder.log_prob(on.samples, on.mask, model.condition_vectors(codes_BGT), on.speaker)
+            bits_N[items_B] = nats_B.double().cpu().numpy() / math.log(2)
+            progress.advance_shared(len(items_B), world_size())
+    return of_all(bits_N)
+
+
+@torch.no_grad()
+def convolutional_log_mel(
+    model: SoundVQVAE | SoundVAE,
+    split: AudioSplit,
+    codes_NGT: np.ndarray | None,
+    *,
+    settings: LogMelSettings,
+    where: Device,
+) -> np.ndarray:
+    """Log-mel distance `[N]` of every recording to its reconstruction."""
+    distance_N = np.zeros(len(split))
+    for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
+        batch = whole_batch(split, items_B, multiple=model.stride)
+        on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
+        if isinstance(model, SoundVQVAE):
+            assert codes_NGT is not None
+            positions = batch.samples.shape[1] // model.stride
+            codes_BGT = torch.from_numpy(codes_NGT[items_B, :, :positions]).to(where.device)
+            wave_BS = model.decode(codes_BGT, model.code_lengths(on.mask.sum(1)), on.speaker)
+        else:
+            wave_BS = model.reconstruct(on.samples, on.mask, on.speaker)
+        distance_N[items_B] = log_mel_distance(waveform(on.samples), wave_BS, on.mask, settings).double().cpu().numpy()
+    return of_all(distance_N)
+
+
+@torch.no_grad()
+def sampled_log_mel(
+    model: SoundVQVAE,
+    decoder: WaveNetDecoder,
+    split: AudioSplit,
+    codes_NGT: np.ndarray,
+    items_M: np.ndarray,
+    *,
+    settings: LogMelSettings,
+    where: Device,
+    seed: int,
+) -> np.ndarray:
+    """Log-mel distance `[M]` of the recordings `items_M` to reconstructions that the WaveNet decoder samples."""
+    batch = whole_batch(split, items_M, multiple=model.stride)
+    on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
+    positions = batch.samples.shape[1] // model.stride
+    codes_BGT = torch.from_numpy(codes_NGT[items_M, :, :positions]).to(where.device)
+    with Progress("sampled reconstructions", total=batch.samples.shape[1], unit="sample") as progress:
+        sampled_BS = decoder.sample(
+            model.condition_vectors(codes_BGT),
+            on.mask.sum(1),
+            on.speaker,
+            seed=seed,
+            progress=lambda done, _: progress.advance(done - progress.done),
+        )
+    longest = sampled_BS.shape[1]  # without the padding to whole codes
+    distance_B = log_mel_distance(
+        waveform(on.samples[:, :longest]), waveform(sampled_BS), on.mask[:, :longest], settings
+    )
+    return distance_B.double().cpu().numpy()
+
+
+@torch.no_grad()
+def wrong_log_mel(split: AudioSplit, *, settings: LogMelSettings) -> np.ndarray:
+    """Log-mel distance `[N]` of every recording to another one, repeated or cut to its length."""
+    distance_N = np.zeros(len(split))
+    for item, partner in enumerate(swap_partners(len(split))):
+        own = torch.from_numpy(split.recording(item).copy())[None]
+        other = torch.from_numpy(np.resize(split.recording(int(partner)), own.shape[1]))[None]
+        mask = torch.ones_like(own, dtype=torch.bool)
+        distance_N[item] = float(log_mel_distance(waveform(own), waveform(other), mask, settings))
+    return distance_N
+
+
+@torch.no_grad()
+def prior_bits(
+    prior: WaveNet,
+    codes_NGT: np.ndarray,
+    lengths_N: np.ndarray,
+    condition_NA: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bits `[N]` of the codes and of their number under the prior, given the condition."""
+    codes_bits, end_bits = np.zeros(len(codes_NGT)), np.zeros(len(codes_NGT))
+    order_N = np.argsort(-lengths_N, kind="stable")
+    with Progress("learned rate", total=len(codes_NGT), unit="recording") as progress:
+        for batch in own_batches(len(order_N), batch_size):
+            rows = order_N[batch]
+            lengths_B = torch.from_numpy(lengths_N[rows]).to(device)
+            codes_BGT = torch.from_numpy(codes_NGT[rows, :, : int(lengths_N[rows[0]])]).to(device)
+            condition_BA = torch.from_numpy(condition_NA[rows]).to(device) if prior.classes else None
+            parts = prior.log_prob_parts(codes_BGT, condition_BA, lengths_B)
+            codes_bits[rows] = -parts.codes_B.double().cpu().numpy() / math.log(2)
+            end_bits[rows] = -parts.end_B.double().cpu().numpy() / math.log(2)
+            progress.advance_shared(len(rows), world_size())
+    return of_all(codes_bits), of_all(end_bits)
+
+
+def unigram_bits(
+    codes_NGT: np.ndarray, lengths_N: np.ndarray, train_NGT: np.ndarray, train_lengths_N: np.ndarray, size: int
+) -> np.ndarray:
+    """Bits `[N]` of the codes under add-one-smoothed training frequencies, one table per codebook."""
+    bits_N = np.zeros(len(codes_NGT))
+    inside = np.arange(train_NGT.shape[2]) < train_lengths_N[:, None]
+    own = np.arange(codes_NGT.shape[2]) < lengths_N[:, None]
+    for group in range(codes_NGT.shape[1]):
+        counts_K = np.bincount(train_NGT[:, group][inside], minlength=size) + 1.0
+        bits_K = -np.log2(counts_K / counts_K.sum())
+        bits_N += np.where(own, bits_K[codes_NGT[:, group]], 0.0).sum(1)
+    return bits_N
+
+
+@dataclass(frozen=True)
+class GaussianSoundBits:
+    """Bits of every recording, `[N]` float64."""
+
+    distortion: np.ndarray
+    rate: np.ndarray
+    importance_weighted: np.ndarray
+
+
+@torch.no_grad()
+def gaussian_sound_bits(
+    model: SoundVAE, split: AudioSplit, *, samples: int, seed: int, where: Device
+) -> GaussianSoundBits:
+    """ELBO, in its two parts, and IWAE bound from the same `samples` posterior draws per recording."""
+    distortion, rate, weighted = np.zeros(len(split)), np.zeros(len(split)), np.zeros(len(split))
+    with Progress(f"ELBO and IWAE-{samples}", total=len(split), unit="recording") as progress:
+        for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
+            batch = whole_batch(split, items_B, multiple=model.stride)
+            on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
+            bounds = model.bounds(
+                on.samples, on.mask, on.speaker, samples=samples, seed=seed, items_B=torch.from_numpy(items_B)
+            )
+            distortion[items_B] = -bounds.log_likelihood.double().cpu().numpy() / math.log(2)
+            rate[items_B] = bounds.kl.double().cpu().numpy() / math.log(2)
+            weighted[items_B] = -bounds.importance_weighted.double().cpu().numpy() / math.log(2)
+            progress.advance_shared(len(items_B), world_size())
+    distortion, rate, weighted = map(of_all, (distortion, rate, weighted))
+    return GaussianSoundBits(distortion=distortion, rate=rate, importance_weighted=weighted)

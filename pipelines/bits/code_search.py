@@ -1,0 +1,105 @@
+"""Test-time code search: other codes of the same image that make its two-part code shorter.
+
+The encoder picks the nearest code at every position, which says nothing about what p(x|z) and p(z) charge for it. The
+bound -log2 p(x|z) - log2 p(z) holds for *any* z, so a better z may be searched at evaluation time and the result is
+still a length that could be written. Coordinate descent: position after position (codebook after codebook), the codes
+nearest to the encoder's vector are tried, and the one with the fewest total bits stays.
+
+With a label-conditional prior the search charges p(z | y), y being the label under which the encoder's codes are most
+probable; the final score marginalises as always. An item whose exact score did not fall keeps the encoder's codes.
+
+Shapes: B items, M candidates, C x H x W image, G codebooks, h x w grid, D vector channels.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae import VQVAE
+from stage2_prior import PixelCNN
+from twostage.distributed import own_batches, sum_over_ranks, world_size
+from twostage.progress import Progress
+
+from .images import label_frequencies, learned_log_prob
+
+
+@torch.no_grad()
+def search_codes(
+    model: VQVAE,
+    prior: PixelCNN,
+    images: np.ndarray,
+    *,
+    train_labels: np.ndarray,
+    candidates: int,
+    sweeps: int,
+    device: torch.device,
+    batch_size: int,
+) -> np.ndarray:
+    """Codes `[N, G, h, w]` of images `[N, C, H, W]` with at most as many total bits as the encoder's.
+
+    Args:
+        train_labels: `[N_train]`, whose frequencies weigh the labels of a conditional prior.
+        candidates: codes tried per position, the nearest ones; at most K.
+        sweeps: passes over all positions.
+        batch_size: evaluations per forward pass; changes memory and speed.
+    """
+    frequency = label_frequencies(prior, train_labels)
+    candidates = min(candidates, model.codebook_size)
+    codes_NGHW = torch.zeros(len(images), *model.code_shape, dtype=torch.int64)
+    with Progress("code search", total=len(images), unit="image") as progress:
+        for rows in own_batches(len(images), max(1, batch_size // (candidates - 1))):
+            x_BCHW = torch.from_numpy(images[rows]).to(device)
+            codes = _search_batch(model, prior, x_BCHW, frequency=frequency, candidates=candidates, sweeps=sweeps)
+            codes_NGHW[rows] = codes.cpu()
+            progress.advance_shared(len(x_BCHW), world_size())
+    return sum_over_ranks(codes_NGHW)[0].numpy()
+
+
+def _search_batch(
+    model: VQVAE, prior: PixelCNN, x_BCHW: Tensor, *, frequency: np.ndarray, candidates: int, sweeps: int
+) -> Tensor:
+    before_BGHW = model.encode(x_BCHW)
+    nearest_MBGHW = nearest_codes(model.encode_vectors(x_BCHW), model.quantiser.codebook, count=candidates)
+    exact_before_B, per_label_YB = learned_log_prob(prior, before_BGHW, frequency)
+    exact_before_B = exact_before_B + model.log_prob(x_BCHW, before_BGHW).double()
+    condition_BA = per_label_YB.argmax(0)[:, None] if prior.classes else None
+    # What stands at a position has its score already: only the others are evaluated.
+    others = candidates - 1
+    repeated_XCHW = x_BCHW.repeat(others, 1, 1, 1)
+    repeated_XA = None if condition_BA is None else condition_BA.repeat(others, 1)
+    codes_BGHW = before_BGHW.clone()
+    score_B = model.log_prob(x_BCHW, codes_BGHW) + prior.log_prob(codes_BGHW, condition_BA)
+    _, groups, height, width = codes_BGHW.shape
+    places = [(g, *divmod(place, width)) for place in range(height * width) for g in range(groups)]
+    for place in places * sweeps:
+        at = (..., *place)
+        tried_OB = _alternatives(nearest_MBGHW[at], codes_BGHW[at])
+        tried_OBGHW = codes_BGHW.repeat(others, 1, 1, 1, 1)
+        tried_OBGHW[at] = tried_OB
+        tried_XGHW = tried_OBGHW.flatten(0, 1)
+        score_X = model.log_prob(repeated_XCHW, tried_XGHW) + prior.log_prob(tried_XGHW, repeated_XA)
+        best_B, choice_B = score_X.view(others, -1).max(0)
+        better_B = best_B > score_B
+        codes_BGHW[at] = torch.where(better_B, tried_OB.gather(0, choice_B[None])[0], codes_BGHW[at])
+        score_B = torch.where(better_B, best_B, score_B)
+    exact_after_B = learned_log_prob(prior, codes_BGHW, frequency)[0] + model.log_prob(x_BCHW, codes_BGHW).double()
+    worse_B = exact_after_B < exact_before_B
+    return torch.where(worse_B[:, None, None, None], before_BGHW, codes_BGHW)
+
+
+def _alternatives(nearest_MB: Tensor, current_B: Tensor) -> Tensor:
+    """The nearest codes without the current one, or without the furthest where it is none of them, `[M - 1, B]`."""
+    last_first = (nearest_MB == current_B).long().argsort(dim=0, stable=True)
+    return nearest_MB.gather(0, last_first)[:-1]
+
+
+def nearest_codes(vectors_BDHW: Tensor, codebook_GKD: Tensor, *, count: int) -> Tensor:
+    """The `count` nearest codes of every vector, nearest first, `[M, B, G, h, w]`, int64."""
+    groups, _, width = codebook_GKD.shape
+    vectors_BGHWD = vectors_BDHW.unflatten(1, (groups, width)).movedim(2, -1)
+    per_group = []
+    for group in range(groups):
+        distance_BHWK = torch.cdist(vectors_BGHWD[:, group].flatten(1, 2), codebook_GKD[group])
+        nearest_BPM = distance_BHWK.topk(count, largest=False).indices
+        per_group.append(nearest_BPM.unflatten(1, tuple(vectors_BDHW.shape[2:])).movedim(-1, 0))
+    return torch.stack(per_group, 2)

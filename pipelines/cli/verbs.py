@@ -1,0 +1,109 @@
+"""The list of verbs: plain text, so that `twostage --help` imports nothing."""
+
+from dataclasses import dataclass
+
+from twostage.errors import UsageError
+from twostage.printable import shown
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb lives: class in `commands`, module and function that run it, and its line in the help."""
+
+    command: str
+    module: str | None
+    """Runs it for images, or whatever the run is about; None where it is for sound only."""
+    function: str
+    summary: str
+    sound: str | None = None
+    """Module that runs it for recordings, where that is another one."""
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(
+        "Train", "..train.train", "run_train", "everything below in order, for every model of a recipe", "..train.audio"
+    ),
+    "train-codebook": Verb(
+        "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder", "..train.audio"
+    ),
+    "train-decoder": Verb(
+        "TrainDecoder", None, "run_train_decoder", "sound: a WaveNet decoder on finished codes", "..train.audio"
+    ),
+    "train-prior": Verb(
+        "TrainPrior",
+        "..train.train",
+        "run_train_prior",
+        "stage two: extract codes, fit the prior over them",
+        "..train.audio",
+    ),
+    "train-baseline": Verb(
+        "TrainBaseline",
+        "..train.train",
+        "run_train_baseline",
+        "a baseline beside it: ae, vae, beta-vae, cvae, vimco",
+        "..train.audio",
+    ),
+    "compare": Verb(
+        "Compare", "..train.compare", "run_compare", "images: all models of a recipe, equal budgets, one table"
+    ),
+    "evaluate": Verb(
+        "Evaluate", "..evaluate.evaluate", "run_evaluate", "bits/dim of all models of a run", "..evaluate.audio"
+    ),
+    "report": Verb(
+        "Report", "..report.report", "run_report", "one self-contained report.html of a run", "..report.audio"
+    ),
+    "generate": Verb(
+        "Generate",
+        "..generate.generate",
+        "run_generate",
+        "new images or sounds, or completions of an image",
+        "..generate.audio",
+    ),
+    "reconstruct": Verb(
+        "Reconstruct",
+        "..coding.coding",
+        "run_reconstruct",
+        "image or sound files through encoder and decoder",
+        "..coding.audio",
+    ),
+    "convert": Verb("Convert", None, "run_convert", "sound: recordings in another speaker's voice", "..coding.audio"),
+    "encode": Verb(
+        "Encode", "..coding.coding", "run_encode", "image or sound files to a file of codes", "..coding.audio"
+    ),
+    "decode": Verb("Decode", "..coding.coding", "run_decode", "a file of codes to images or sounds", "..coding.audio"),
+    "disentangle": Verb(
+        "Disentangle",
+        "..evaluate.disentangle",
+        "run_disentangle",
+        "images: whether single latents stand for known factors",
+    ),
+    "check-data": Verb(
+        "CheckData", ".check_data", "run_check_data", "what of a folder of images or recordings is usable"
+    ),
+    "recipes": Verb("Recipes", ".recipes", "run_recipes", "list the shipped recipes, or print one"),
+    "doctor": Verb("Doctor", ".doctor", "run_doctor", "versions, devices, and what does not fit"),
+    "demo": Verb("Demo", "..train.demo", "run_demo", "the whole pipeline on small data, offline"),
+}
+
+
+def _verb(name: str) -> Verb:
+    if name in VERBS:
+        return VERBS[name]
+    from twostage.config.model_names import near_matches
+
+    raise UsageError(f"No verb {shown(name)}: expected one of {', '.join(VERBS)}.{near_matches(name, VERBS)}")
+
+
+def _top_help() -> str:
+    width = max(map(len, VERBS))
+    return "\n".join(
+        [
+            "usage: twostage VERB [options]",
+            "",
+            "Two-stage VQ-VAE: a learned codebook, a learned prior over its codes, and honest bits/dim beside a VAE.",
+            "",
+            *(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()),
+            "",
+            "twostage VERB --help shows every setting, twostage train RECIPE --help that recipe's values.",
+        ]
+    )

@@ -1,0 +1,219 @@
+"""Flags of the verbs that make or pass on images and sounds: generate, reconstruct, convert, encode, decode."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from twostage.errors import UsageError
+
+from .arguments import (
+    DecoderChoice,
+    Device,
+    DryRun,
+    Files,
+    OutFolder,
+    PixelSeed,
+    RunArgument,
+    RunModel,
+    Speaker,
+    check_named,
+    check_seed,
+    require,
+    require_files,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Sample new images or sounds: codes from the prior (or latents of a baseline), then the decoder.
+
+    With --complete FILE --keep-rows N the first N rows of the file's codes are kept and the others sampled. The encoder
+    looks a little ahead, so the kept codes know some of what lies below them. The completions are named after the file;
+    in their grid the first picture is the original.
+
+    Of recordings it writes WAV files, each with a picture of its waveform and spectrogram.
+
+    Samples of an earlier call are removed from RUN/samples; a folder named by --out is only added to.
+    """
+
+    run: RunArgument
+    count: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 64 images, 16 sounds)")] = None
+    """Images or sounds to make."""
+    label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
+    """Class of every sample, by name; by its number from 0 on, which the report lists, where no class has a number as
+    its name. Unless given, the classes with training items take turns; completions go without a label if the prior
+    can."""
+    speaker: Speaker = None
+    """Runs on recordings: speaker of every sound, by name. Unless given, those with training recordings take turns."""
+    seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Runs on recordings: length of every sound, rounded up to whole codes. Unless given, the prior says when it
+    ends."""
+    decoder: DecoderChoice = "convolutional"
+    unlabelled: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Sample without a label; the prior must have been trained with label dropout."),
+    ] = False
+    complete: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Image to complete, read as by reconstruct."""
+    keep_rows: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """Rows of codes to keep of it, from the top; one row of codes is as many image rows as stage one downsamples by."""
+    temperature: float = 1.0
+    """Divides the prior's logits: below 1 safer, above 1 more varied."""
+    top_k: int = 0
+    """Draw each code from the k most likely ones; 0 admits all."""
+    top_p: float = 1.0
+    """Draw each code from the smallest set of codes that holds this probability; 1 admits all."""
+    seed: int = 0
+    """Of codes and, where the decoder is autoregressive, of pixels: same seed, same files."""
+    out: OutFolder = None
+    model: RunModel = ""
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.out or self.run / "samples"
+
+    def resolved(self) -> "Generate":
+        """The command, checked."""
+        require("--count", self.count, self.count is None or self.count >= 1, "at least 1")
+        for flag, value in (("--label", self.label), ("--speaker", self.speaker)):
+            if self.unlabelled and value is not None:
+                raise UsageError(f"--unlabelled and {flag} {value} contradict one another: give one of them.")
+        within = self.seconds is None or 0 < self.seconds < math.inf
+        require("--seconds", self.seconds, within, "more than 0 and finite")
+        if (self.complete is None) != (self.keep_rows is None):
+            raise UsageError("--complete FILE and --keep-rows N go together: give both or neither.")
+        require("--keep-rows", self.keep_rows, self.keep_rows is None or self.keep_rows >= 1, "at least 1")
+        require("--temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0 and finite")
+        require("--top-k", self.top_k, self.top_k >= 0, "at least 0")
+        require("--top-p", self.top_p, 0 < self.top_p <= 1, "more than 0 and at most 1")
+        check_seed(self.seed)
+        check_named(self.model)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Send image or sound files through encoder, codebook and decoder; write originals beside reconstructions."""
+
+    run: RunArgument
+    files: Files
+    """Image files of the size that the model was trained on, or recordings."""
+    speaker: Speaker = None
+    """Runs on recordings of several speakers: who speaks in the files. Unless given, their names must say it as those
+    of the data set do."""
+    label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
+    """Class of the images, by name, or by number as for generate; needed by the conditional VAE (cvae) alone."""
+    decoder: DecoderChoice = "convolutional"
+    seed: PixelSeed = 0
+    out: OutFolder = None
+    model: RunModel = ""
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.out or self.run / "samples"
+
+    def resolved(self) -> "Reconstruct":
+        """The command, checked."""
+        require_files("reconstruct", self.files)
+        check_seed(self.seed)
+        check_named(self.model)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Turn image or sound files into a file of codes; `twostage decode` turns it back into them, with loss.
+
+    The file holds the codes, the names of the files and the digest of the codebook, without which it is worth nothing;
+    of recordings also who speaks and their exact lengths.
+    """
+
+    run: RunArgument
+    files: Files
+    """Image files of the size that the model was trained on, or recordings; no two of one name."""
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in .safetensors)")]
+    """File of codes to write; an existing one is replaced."""
+    speaker: Speaker = None
+    """Runs on recordings of several speakers: who speaks in the files. Unless given, what their names say as those of
+    the data set do; where they do not, decode asks for a voice."""
+    model: RunModel = ""
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    def resolved(self) -> "Encode":
+        """The command, checked."""
+        require_files("encode", self.files)
+        require("--out", self.out, self.out.suffix == ".safetensors", "a file name that ends in .safetensors")
+        check_named(self.model)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Turn a file of codes into images, one PNG per item and grid.png, or into sounds, one WAV file per item.
+
+    They are named after the files that were encoded; codes of a data set are numbered.
+    """
+
+    run: RunArgument
+    codes: Annotated[Positional[Path], arg(metavar="CODES")]
+    """File that `twostage encode` or `train-prior` wrote, of a codebook of this run."""
+    speaker: Speaker = None
+    """Runs on recordings of several speakers: whose voice. Unless given, every item has its own."""
+    decoder: DecoderChoice = "convolutional"
+    seed: PixelSeed = 0
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/decoded)", help_behavior_hint="")
+    ] = None
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go; not RUN/samples, where their names could be those of generated images."""
+        return self.out or self.run / "decoded"
+
+    def resolved(self) -> "Decode":
+        """The command, checked."""
+        check_seed(self.seed)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Say recordings in another voice: their codes, decoded for another speaker."""
+
+    run: RunArgument
+    files: Files
+    """Recordings: WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST."""
+    speaker: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
+    """Whose voice, by name."""
+    decoder: DecoderChoice = "convolutional"
+    seed: PixelSeed = 0
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/converted)", help_behavior_hint="")
+    ] = None
+    model: RunModel = ""
+    device: Device = "auto"
+    dry_run: DryRun = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.out or self.run / "converted"
+
+    def resolved(self) -> "Convert":
+        """The command, checked."""
+        require_files("convert", self.files)
+        check_seed(self.seed)
+        check_named(self.model)
+        return self

@@ -1,0 +1,205 @@
+"""`twostage report` of a run on recordings: results, sounds to play, pictures and training record in one HTML file."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stage1_vqvae import SoundVAE, SoundVQVAE
+from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
+from stage2_prior import sample_sequences
+from twostage.config.load import run_recipe_text
+from twostage.data.audio import AudioDataset, whole_batch
+from twostage.data.audio.spectral import log_mel_settings
+from twostage.errors import RunError
+from twostage.metrics.code_labels import meaning_table
+from twostage.metrics.statistics import evenly
+from twostage.progress import say
+from twostage.storage.atomic import write_atomic
+from twostage.training.record import read_metrics
+
+from ..bits.audio import OnDevice
+from ..commands.results import Report
+from ..evaluate.audio_rows import SoundEvaluation
+from ..evaluate.audio_tables import difference_lines, notes, sound_model_table, sound_score_table
+from ..generate.voices import Voice, voice_of, voices_in_turn
+from ..media import figures
+from ..media.html import audio_element, image, page, table
+from ..media.spectrograms import sheet
+from ..media.wav import to_int16
+from ..modality.audio import load_sound
+from ..runs.audio_models import sound_decoder, sound_prior, sound_stage1
+from ..runs.class_numbers import labels_of
+from ..runs.device import pick_device, use_threads
+from ..runs.loading import Loaded, LoadedSound
+from ..runs.run import Run, is_finished
+from .class_section import class_section
+
+SHOWN = 4
+"""Test recordings whose reconstructions are shown."""
+SAMPLED = 8
+"""New sounds shown per model."""
+COLUMNS = 4
+
+
+def _results(evaluation: SoundEvaluation) -> str:
+    intro = html.escape(
+        f"{evaluation.title}; lower is better. A VQ-VAE row is an exact code length, a VAE row a bound at beta = 1."
+    )
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*notes(evaluation), *difference_lines(evaluation)])
+    tables = table(*sound_score_table(evaluation)) + table(*sound_model_table(evaluation))
+    meanings = "".join(
+        f"<h3>What a code of {html.escape(name)} says, on its own</h3>{table(*meaning_table(meaning))}"
+        for name, meaning in evaluation.meanings.items()
+    )
+    return f"<h2>Results</h2><p>{intro}</p>{tables}<ul>{lines}</ul>{meanings}"
+
+
+def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: SoundEvaluation) -> None:
+    """Raise RunError where the weights of a model are not the ones that were scored."""
+    prior: str | None = None
+    decoder: str | None = None
+    device = torch.device("cpu")
+    if isinstance(stage1.model, SoundVQVAE):
+        if is_finished(run.prior_folder(name)):
+            prior = sound_prior(run, name, stage1, device).sha256
+        if is_finished(run.decoder_folder(name)):
+            decoder = sound_decoder(run, name, stage1, device).sha256
+    now = {(stage1.sha256, p, d) for p in {None, prior} for d in {None, decoder}}
+    rows = [row for row in evaluation.rows if row.model == name]
+    scored = {(row.stage1_sha256, row.prior_sha256, row.decoder_sha256) for row in rows}
+    if scored != now:
+        raise RunError(f"{name} of {run.path} was trained since it was evaluated: run evaluate {run.path} again")
+
+
+@torch.no_grad()
+def _reconstructions(
+    run: Run, name: str, stage1: LoadedSound, dataset: AudioDataset, device: torch.device, seed: int
+) -> str:
+    """Test recordings beside what the decoders make of them."""
+    model, rate = stage1.model, dataset.sample_rate_hz
+    items = evenly(len(dataset.test), SHOWN)
+    batch = whole_batch(dataset.test, items, multiple=model.stride)
+    on = OnDevice.of(batch, speakers=model.speakers, device=device)
+    own = [dataset.test.recording(int(item)) for item in items]
+    columns: list[tuple[str, list[np.ndarray]]] = [("recording", own)]
+    if isinstance(model, SoundVAE):
+        wave_BS = model.reconstruct(on.samples, on.mask, on.speaker).cpu().numpy()
+        columns.append(("reconstruction", [to_int16(wave[: len(x)]) for wave, x in zip(wave_BS, own, strict=True)]))
+    else:
+        codes = model.encode(on.samples, on.mask)
+        decoders: list[WaveNetDecoder | None] = [None]
+        if is_finished(run.decoder_folder(name)):
+            decoders.append(sound_decoder(run, name, stage1, device).model)
+        for decoder in decoders:
+            voice = Voice(model=model, decoder=decoder, device=device)
+            columns.append((voice.name, voice.speak(codes, on.mask.sum(1), on.speaker, seed=seed)))
+    said = [_said(dataset, int(batch.labels[row]), int(batch.speakers[row])) for row in range(len(items))]
+    picture = sheet(
+        [[sounds[row] for _, sounds in columns] for row in range(len(items))],
+        settings=log_mel_settings(rate),
+        titles=[[f"{said[row]}: {what}" for what, _ in columns] for row in range(len(items))],
+    )
+    players = "".join(
+        audio_element(sounds[row], rate, f"{said[row]}: {what}")
+        for row in range(len(items))
+        for what, sounds in columns
+    )
+    return f"<h3>Reconstructions</h3>{image(picture, 'Log-mel spectrograms, one colour scale.')}{players}"
+
+
+def _said(dataset: AudioDataset, label: int | None, speaker: int) -> str:
+    parts = [dataset.classes[label]] if dataset.classes and label is not None else []
+    parts += [dataset.speakers[speaker]] if dataset.speakers else []
+    return " / ".join(parts) or "recording"
+
+
+@torch.no_grad()
+def _samples(
+    run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device, seed: int
+) -> str:
+    """New sounds of a model with a finished prior."""
+    prior, model, rate = sound_prior(run, name, stage1, device), stage1.model, dataset.sample_rate_hz
+    labels = labels_of(SAMPLED, label=None, record=prior.record, told=bool(prior.model.classes))
+    speakers = voices_in_turn(SAMPLED, stage1.record)
+    columns = [column for column in (labels, speakers) if column]
+    condition = torch.tensor(columns).T.to(device) if prior.model.classes else None
+    drawn = sample_sequences(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
+    voices = torch.tensor(speakers, device=device) if model.speakers else None
+    said = [
+        _said(dataset, labels[item] if labels else None, speakers[item] if speakers else 0) for item in range(SAMPLED)
+    ]
+    asked = "label and speaker asked for" if prior.model.classes else "in the voice named, without a label"
+    parts = []
+    for choice in ("convolutional", "wavenet") if is_finished(run.decoder_folder(name)) else ("convolutional",):
+        voice = voice_of(run, name, stage1, choice, device)
+        sounds = voice.speak(drawn.codes_BGT, drawn.lengths_B * model.stride, voices, seed=seed)
+        picture = sheet(
+            [sounds[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
+            settings=log_mel_settings(rate),
+            titles=[said[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
+        )
+        players = "".join(audio_element(sound, rate, what) for sound, what in zip(sounds, said, strict=True))
+        caption = f"New sounds, seed {seed}, {voice.name}: {asked}."
+        parts.append(image(picture, caption) + players)
+    return f"<h3>Samples</h3>{''.join(parts)}"
+
+
+def _training(run: Run, names: list[str]) -> str:
+    """Curves of every training."""
+    parts = ["<h2>Training</h2>"]
+    for stage, key, title, unit in (
+        ("stage1", "distortion_bits_per_sample", "Stage one: distortion", "bits/sample"),
+        ("decoder", "distortion_bits_per_sample", "WaveNet decoder: distortion", "bits/sample"),
+        ("prior", "bits_per_code", "Prior: code length with ends, given label and speaker", "bits/code"),
+    ):
+        curves: dict[str, list[dict[str, Any]]] = {}
+        for name in names:
+            rows = read_metrics(run.path / "models" / name / stage / "metrics.jsonl")
+            if rows:
+                curves[name] = rows
+        if any(f"validation_{key}" in row for rows in curves.values() for row in rows):
+            picture = figures.curves(curves, key=key, title=title, unit=unit)
+            parts.append(image(picture, "Thin: training batches; dots: validation set."))
+    return "".join(parts)
+
+
+def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device, seed: int) -> Path:
+    """Write RUN/report.html.
+
+    Raises:
+        RunError: the run has not been evaluated since its models were trained.
+    """
+    evaluation, names = SoundEvaluation.read(run.path / "evaluation.json"), run.trained_models()
+    sections = [_results(evaluation), class_section(dataset)]
+    for name in names:
+        stage1 = sound_stage1(run, name, device)
+        run.check_data(stage1, dataset)
+        _check_scored(run, name, stage1, evaluation)
+        body = _reconstructions(run, name, stage1, dataset, device, seed)
+        if isinstance(stage1.model, SoundVQVAE) and is_finished(run.prior_folder(name)):
+            with_codes = Loaded(model=stage1.model, checkpoint=stage1.checkpoint)
+            body += _samples(run, name, with_codes, dataset, device, seed)
+        sections.append(f"<h2>{html.escape(name)}</h2>{body}")
+    sections.append(_training(run, names))
+    sections.append(f"<h2>Recipe</h2><pre>{html.escape(run_recipe_text(run.path))}</pre>")
+    path = run.path / "report.html"
+    write_atomic(path, page(f"twostage: {run.recipe.name}", sections).encode())
+    say(f"written: {path}")
+    return path
+
+
+def run_report(command: Report) -> None:
+    """`twostage report`."""
+    run = Run(path=command.run, recipe=command.recipe)
+    dataset = load_sound(run.recipe)
+    device = pick_device(command.device)
+    use_threads(run.recipe.threads)
+    if command.dry_run:
+        SoundEvaluation.read(run.path / "evaluation.json")
+        say(f"would write {run.path / 'report.html'} on {', '.join(run.trained_models())}; nothing was done")
+        return
+    write_sound_report(run, dataset, device=device, seed=command.seed)
+    run.keep_data_place()

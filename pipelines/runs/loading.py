@@ -1,0 +1,177 @@
+"""From a model's name to the model: what `vq-vae-loss` or `beta-vae-4` means, how it is built, and how it is loaded.
+
+Model kinds are a closed list; a checkpoint names its kind and the keyword arguments it was built with, never code.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+
+from stage1_vqvae import VQVAE, SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage2_prior import PixelCNN, WaveNet
+from twostage.errors import RunError
+from twostage.storage.checkpoint import Checkpoint, load_checkpoint
+
+from ..modality.images import Stage1, build_stage1
+from ..modality.interface import as_arguments
+
+_REPLACED_TENSORS = 1000
+"""Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
+_DERIVED_VALUES = 1 << 20
+"""Of tables that a model makes for itself and does not store, such as the levels of samples."""
+_LENGTH_AT = {torch.arange: 0, torch.hann_window: 0, torch.linspace: 2}
+"""Place of the length among the arguments of constructors of vectors."""
+_LIKE_FIRST = ("zeros_like", "mul", "__mul__", "__rmul__", "eq", "__eq__")
+"""Functions whose result has the shape of the first argument where the second is a number."""
+
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[M]):
+    """A trained model in eval mode, with its record."""
+
+    model: M
+    checkpoint: Checkpoint
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights file; codes, priors and decoders of codes are tied to that of their codebook."""
+        return self.checkpoint.sha256["model.safetensors"]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return self.checkpoint.state["record"]
+
+
+LoadedStage1 = Loaded[Stage1]
+LoadedPrior = Loaded[PixelCNN]
+
+
+def load_model(folder: Path, device: torch.device, build: Callable[[dict[str, Any]], M]) -> Loaded[M]:
+    """The best model of a training folder; `build` makes it, untrained, from its record.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    checkpoint = load_checkpoint(folder / "best")
+    try:
+        record, tensors = checkpoint.state["record"], checkpoint.tensors["model"]
+        _check_fits(lambda: build(record), tensors)
+        model = build(record)
+        model.load_state_dict(tensors)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunError(
+            f"the weights in {checkpoint.path} do not fit the model it describes, so another version of twostage wrote "
+            f"them: remove {folder} and train it again, or use that version"
+        ) from error
+    model.to(device).eval()
+    return Loaded(model=model, checkpoint=checkpoint)
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Within, the tensors of a model's constructor get their shapes, but nothing is drawn, computed or written.
+
+    On its meta device torch does these things by way of torch._dynamo, whose import takes half as long as all of torch.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, func.__name__
+        if func in _LENGTH_AT:
+            return torch.empty(args[_LENGTH_AT[func]])
+        if func is torch.randn:
+            return torch.empty(*args)
+        if name in _LIKE_FIRST or (name.endswith("_") and not name.endswith("__")):
+            return args[0] if args else kwargs["tensor"]  # as torch.nn.init names it
+        return None if name == "__setitem__" else func(*args, **kwargs)
+
+
+def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError unless the model has these tensors, before it takes memory: a record may claim any size.
+
+    A model without values is built first, and not much deeper than there are tensors.
+    """
+    parameters = 0
+
+    def count(*_: object) -> None:
+        nonlocal parameters
+        parameters += 1
+        if parameters > len(tensors) + _REPLACED_TENSORS:
+            raise ValueError(f"expected a model of at most {len(tensors)} tensors")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"), _ShapesOnly():
+            model = build()
+    finally:
+        handle.remove()
+    stored = model.state_dict()
+    if {key: (t.shape, t.dtype) for key, t in stored.items()} != {
+        key: (t.shape, t.dtype) for key, t in tensors.items()
+    }:
+        raise ValueError("expected the names, shapes and types of the model's own tensors")
+    derived = sum(buffer.numel() for name, buffer in model.named_buffers() if name not in stored)
+    if derived > _DERIVED_VALUES + sum(tensor.numel() for tensor in tensors.values()):
+        raise ValueError(f"expected fewer than {derived} values that are not stored")
+
+
+def load_stage1(folder: Path, device: torch.device) -> LoadedStage1:
+    """The best model of a stage-one training folder.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    return load_model(folder, device, lambda record: build_stage1(record["kind"], record["architecture"]))
+
+
+def check_made_for(follower: Loaded[Any], stage1: Loaded[Any], what: str) -> None:
+    """Raise RunError where a prior or a decoder (`what`) was fitted to the codes of another codebook."""
+    fitted_to = follower.record["stage1_sha256"]
+    if fitted_to != stage1.sha256:
+        raise RunError(
+            f"the {what} in {follower.checkpoint.path.parent} was fitted to codebook {fitted_to[:12]}, but the run's "
+            f"codebook is {stage1.sha256[:12]}: remove the {what} folder and run train-{what} again"
+        )
+
+
+def load_prior(folder: Path, stage1: LoadedStage1, device: torch.device) -> LoadedPrior:
+    """The best prior of a training folder, checked to belong to the codebook of `stage1`.
+
+    Raises:
+        RunError: there is none, it is damaged, or it was fitted to the codes of another codebook.
+    """
+    prior = load_model(folder, device, lambda record: PixelCNN(**as_arguments(record["architecture"])))
+    check_made_for(prior, stage1, "prior")
+    return prior
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Numbers a model consists of; an EMA codebook is a buffer, but the decoder needs it as much as any parameter."""
+    codebook = model.quantiser.codebook if isinstance(model, VQVAE) else None
+    buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
+    # The auxiliary likelihood has no part in p(x|z).
+    auxiliary = model.decoder.auxiliary if isinstance(model, Stage1) else None
+    unused = 0 if auxiliary is None else sum(parameter.numel() for parameter in auxiliary.parameters())
+    return sum(parameter.numel() for parameter in model.parameters()) + buffered - unused
+
+
+LoadedSound = Loaded[SoundVQVAE | SoundVAE]
+
+
+LoadedDecoder = Loaded[WaveNetDecoder]
+
+
+LoadedWaveNet = Loaded[WaveNet]
+
+
+def sound_parameters(model: torch.nn.Module) -> int:
+    """Numbers a model consists of, an EMA codebook included."""
+    codebook = model.quantiser.codebook if isinstance(model, SoundVQVAE) else None
+    buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
+    return sum(parameter.numel() for parameter in model.parameters()) + buffered

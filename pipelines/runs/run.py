@@ -1,0 +1,175 @@
+"""The run folder: one data set and recipe, its models, codes, samples and results.
+
+RUN/config.toml                    complete, resolved recipe
+RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
+RUN/models/NAME/prior/             the same, discrete models only
+RUN/models/NAME/decoder/           the same, a WaveNet decoder of sound
+RUN/codes/NAME/SPLIT.safetensors
+RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from twostage.config.load import CONFIG, dump_run_recipe, load_run_recipe
+from twostage.config.schema import Recipe
+from twostage.errors import RunError, UsageError
+from twostage.progress import say
+from twostage.storage.atomic import write_atomic
+from twostage.storage.training_state import recorded_state
+
+from ..modality.interface import AnyDataset
+from .loading import Loaded, LoadedPrior, LoadedStage1, load_prior, load_stage1
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder and the recipe written in it."""
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """An existing run.
+
+        Raises:
+            UsageError: the folder is no run folder.
+            RunError: its config.toml is damaged.
+        """
+        return cls(path=path, recipe=load_run_recipe(path))
+
+    def write(self) -> None:
+        """Write the resolved recipe into the run folder, made if need be; callers check first (`jobs.check_jobs`).
+
+        The seed stays that of the run's first command: a training begun with another has it in its own record.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        path, recipe = self.path / CONFIG, self.recipe
+        if path.is_file():
+            recipe = replace(recipe, seed=load_run_recipe(self.path).seed)
+        write_atomic(path, dump_run_recipe(recipe).encode())
+
+    def keep_data_place(self) -> None:
+        """Write where the data are into config.toml, if it says another place; they were found to be the same data."""
+        stored, path = load_run_recipe(self.path), self.recipe.data.path
+        if path != stored.data.path:
+            moved = replace(stored, data=replace(stored.data, path=path))
+            write_atomic(self.path / CONFIG, dump_run_recipe(moved).encode())
+            say(f"{self.path / CONFIG}: the data are in {path} from now on")
+
+    def stage1_folder(self, model: str) -> Path:
+        return self.path / "models" / model / "stage1"
+
+    def prior_folder(self, model: str) -> Path:
+        return self.path / "models" / model / "prior"
+
+    def decoder_folder(self, model: str) -> Path:
+        return self.path / "models" / model / "decoder"
+
+    def codes_file(self, model: str, split: str) -> Path:
+        return self.path / "codes" / model / f"{split}.safetensors"
+
+    def begun_models(self) -> list[str]:
+        """Names of the models that have a stage-one folder: the recipe's order, then any others by name."""
+        folder = self.path / "models"
+        names = [p.name for p in folder.iterdir() if self.stage1_folder(p.name).is_dir()] if folder.is_dir() else []
+        order = {name: index for index, name in enumerate(self.recipe.models)}
+        return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+    def trained_models(self) -> list[str]:
+        """Those of `begun_models` whose stage one is finished."""
+        return [name for name in self.begun_models() if is_finished(self.stage1_folder(name))]
+
+    def check_data(self, stage1: Loaded[Any], dataset: AnyDataset) -> None:
+        """Raise RunError unless the data set is the one that the model was trained on."""
+        trained_on = stage1.record["config"]["data"]
+        if trained_on["sha256"] != dataset.sha256:
+            raise RunError(
+                f"{self.path} was trained on {trained_on['name']} data with digest {trained_on['sha256'][:12]}, but "
+                f"data.path now holds data with digest {dataset.sha256[:12]}: put the old files back, or name the "
+                "folder that they were moved to with --data.path"
+            )
+
+    def stage1(self, model: str, device: torch.device) -> LoadedStage1:
+        """The trained stage one of a model.
+
+        Raises:
+            RunError: it is missing, unfinished or damaged.
+        """
+        folder = self.stage1_folder(model)
+        if not is_finished(folder):
+            verb = "train-codebook" if model.startswith("vq-vae") else "train-baseline"
+            trained = ", ".join(self.trained_models()) or "none"
+            raise RunError(
+                f"{self.path} holds no finished stage one of model {model} (finished: {trained}); run {verb} first"
+            )
+        return load_stage1(folder, device)
+
+    def prior(self, model: str, stage1: LoadedStage1, device: torch.device) -> LoadedPrior:
+        """The trained prior of a model.
+
+        Raises:
+            RunError: it is missing, unfinished, damaged, or belongs to another codebook.
+        """
+        folder = self.prior_folder(model)
+        if not is_finished(folder):
+            raise RunError(f"{self.path} holds no finished prior of model {model}; run train-prior {self.path} first")
+        return load_prior(folder, stage1, device)
+
+
+def check_folder(path: Path) -> None:
+    """Whether a folder can be written, as far as can be known before.
+
+    Raises:
+        UsageError: a file stands in its way.
+        RunError: the permissions do not allow it.
+    """
+    for place in (path, *path.parents):
+        if place.exists() or place.is_symlink():
+            if not place.is_dir():
+                raise UsageError(f"{place} is a file, but a folder is needed to write {path}: choose another place")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise RunError(f"{place} may not be written: change its permissions or choose another place")
+            return
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the training of a folder came to its end: the last step of its budget, or of its patience.
+
+    Raises:
+        RunError: its checkpoints are damaged, or of another program.
+    """
+    state = recorded_state(folder, warn=say)
+    if state is None:
+        return False
+    # Trainings from before there was patience do not say so themselves.
+    return bool(state.get("finished", state["step"] >= state["record"]["config"]["training"]["steps"]))
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a finished training took."""
+
+    steps: int
+    seconds: float
+    """Wall-clock seconds of steps and validations, over all sittings."""
+
+
+def training_cost(folder: Path) -> TrainingCost:
+    """Steps and seconds of a training folder.
+
+    Raises:
+        RunError: it holds no checkpoint.
+    """
+    state = recorded_state(folder, "seconds", warn=say)
+    if state is None:
+        raise RunError(f"{folder} holds no checkpoint; train this model first")
+    return TrainingCost(steps=state["step"], seconds=state["seconds"])

@@ -1,0 +1,183 @@
+"""A command that trains: what it shares with all its trainings, checked before anything is written, and one training.
+
+Images and sound differ in their models, tasks and data; when a training may begin, what its folder holds and what is
+said about it is the same for both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from twostage.config.schema import Recipe
+from twostage.distributed import is_first, wait_for_all
+from twostage.errors import RunError, UsageError
+from twostage.noise import seed_step
+from twostage.progress import say
+from twostage.storage.checkpoint import prune, verify_checkpoint
+from twostage.storage.locks import exclusive
+from twostage.training.gradients import check_parts
+from twostage.training.loop import CHECKPOINTS_KEPT, Fit
+from twostage.training.precision import check_bf16
+from twostage.training.task import Task
+
+from ..modality.interface import AnyDataset
+from .class_numbers import tell_untrained
+from .device import pick_device, use_threads
+from .extension import extend_training, extensions
+from .jobs import Job, Resume, check_jobs, record_of
+from .loading import Loaded
+from .run import Run, check_folder, is_finished
+
+D = TypeVar("D", bound=AnyDataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sitting(Generic[D]):
+    """What every training of one command shares; made by `prepare`, which has checked it."""
+
+    run: Run
+    dataset: D
+    device: torch.device
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+
+def prepare(
+    run: Run,
+    dataset: D,
+    jobs: list[Job],
+    *,
+    describe: Callable[[], str],
+    size_of: Callable[[Job], str],
+    device: str,
+    resume: Resume,
+    extend: bool,
+    dry_run: bool,
+) -> Sitting[D] | None:
+    """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
+
+    Args:
+        run: where and with which recipe.
+        dataset: what is learned from.
+        jobs: the trainings in order.
+        describe: what the data set is, in words.
+        size_of: size of a job's model in words, empty where it is not known yet; refuses sizes that do not fit.
+        device, resume, extend, dry_run: of the command.
+
+    Raises:
+        UsageError: settings, data, device or run folder do not fit together.
+    """
+    check_folder(run.path)
+    _check_apart(run)
+    check_jobs(run, jobs, dataset, resume, extend=extend)
+    longer = extensions(run, jobs) if extend else []
+    where = pick_device(device)
+    use_threads(run.recipe.threads)
+    for job in jobs:
+        if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
+            check_bf16(job.training.precision, where, what=job.label)
+    goes_on = {each.job.folder for each in longer}
+    plan = [_plan(job, len(dataset.train), size_of, goes_on=job.folder in goes_on) for job in jobs]
+    tell_untrained(dataset)
+    if dry_run:
+        counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
+        say(f"{dataset.name}: {counts} {describe()}; device {where}")
+        for line in [*plan, *(f"  {each.sentence}" for each in longer), f"would write {run.path}; nothing was done"]:
+            say(line)
+        return None
+    if is_first():
+        for each in longer:
+            extend_training(each)
+        run.write()
+    if extend:
+        wait_for_all()  # the others go on from what the first has written
+    return Sitting(run=run, dataset=dataset, device=where)
+
+
+def _check_apart(run: Run) -> None:
+    """Raise UsageError where the pictures and sounds that the run writes would become part of its own data."""
+    data = run.recipe.data
+    if data.name not in ("images", "recordings") or data.path is None:
+        return
+    for inside in {data.train_folder or ".", data.test_folder or data.train_folder or "."}:
+        folder = Path(data.path) / inside
+        if run.path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the run folder {run.path} lies in {folder}, the data that it learns from, and what it writes would "
+                "be taken for data: choose another place with --out"
+            )
+
+
+def _plan(job: Job, items: int, size_of: Callable[[Job], str], *, goes_on: bool) -> str:
+    """One line on a job; `goes_on`: it is given more steps than it had."""
+    training = job.training
+    if training.batch_size > items:
+        raise UsageError(
+            f"{job.label}: a batch of {training.batch_size} is more than the {items} training items: "
+            "choose a smaller batch_size, or add data"
+        )
+    check_parts(training)
+    size = size_of(job)
+    state = (
+        "done already"
+        if is_finished(job.folder) and not goes_on
+        else f"{training.steps} steps of {training.batch_size} items"
+    )
+    return f"  {job.label}: {size}{', ' if size else ''}{state}"
+
+
+def check_codebook_of(job: Job, stage1: Loaded[Any]) -> None:
+    """Raise UsageError where the job's folder holds a training on the codes of another codebook."""
+    earlier = record_of(job.folder)
+    if earlier is not None and earlier["stage1_sha256"] != stage1.sha256:
+        raise UsageError(
+            f"{job.folder} holds a {'prior' if job.stage == 'prior' else 'decoder'} of codebook "
+            f"{earlier['stage1_sha256'][:12]}, but {job.model} was trained again since ({stage1.sha256[:12]}): remove "
+            f"that folder, then run train-{job.stage}"
+        )
+
+
+def fit(
+    sitting: Sitting[D],
+    job: Job,
+    record: dict[str, Any],
+    *,
+    make_model: Callable[[], nn.Module],
+    make_task: Callable[[Any], Task],
+) -> None:
+    """Train into the job's folder, or continue, or return where it is finished."""
+    if is_finished(job.folder):
+        if verify_checkpoint(job.folder / "best") is None:
+            raise RunError(
+                f"{job.label} is trained, but its best model {job.folder / 'best'} is damaged or missing: restore it "
+                f"or remove {job.folder}, and run the same command again"
+            )
+        if is_first():
+            with exclusive(job.folder):
+                prune(job.folder, keep=CHECKPOINTS_KEPT)  # a kill may have come between the last save and this
+        say(f"{job.label}: already trained in {job.folder}")
+        return
+    # The weights are drawn on the CPU, so that every device starts from the same ones.
+    seed_step(sitting.recipe.seed, 0)
+    model = make_model().to(sitting.device)
+    training = Fit(
+        make_task(model),
+        folder=job.folder,
+        budget=job.training,
+        seed=sitting.recipe.seed,
+        record={**record, "model": job.model, "config": job.config},
+        device=sitting.device,
+    )
+    result = training.run(label=job.label)
+    say(
+        f"{job.label}: {result.steps} steps{' (stopped early)' if result.stopped_early else ''} in "
+        f"{result.seconds:.0f} s; best validation "
+        f"{training.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}; "
+        f"saved in {job.folder}"
+    )

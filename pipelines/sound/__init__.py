@@ -1,1 +1,0 @@
-"""The verbs for recordings: what the files above do for images, with sound in and out."""

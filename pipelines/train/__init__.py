@@ -1,0 +1,1 @@
+"""Verbs that train: one model, all of a recipe, or all baselines with equal budgets."""

@@ -1,0 +1,165 @@
+"""What VQ-VAE and VAE of sound share behind their bottleneck: a network for all samples at once, likelihood, waveform.
+
+The paper's decoder is a WaveNet, which draws one sample after the other; this one is fast, and the codebook learns from
+it in minutes. It has one trunk at the rate of the codes and two ends:
+
+- *features* per sample for the likelihood, by upsampling convolutions.
+- a *waveform*, which is heard, by an inverse short-time Fourier transform (`SpectralHead`), trained by a spectral loss.
+
+Why two: without seeing earlier samples, p(x|z) knows the envelope of a sound but not its phase, and its mean tends to
+silence. The spectral loss does not ask for phase. Bits are the likelihood's and never read the waveform.
+
+In training the likelihood is that of every fourth sample, from a random one on, times four: unbiased, and it was more
+than half of a step's time before. In eval mode it is that of all of them.
+
+Shapes: B items, S samples, T codes (positions), D bottleneck channels, C channels, F features, V speaker channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stage1_vqvae.audio.networks import (
+    SpectralHead,
+    Upsampling,
+    check_speakers,
+    code_count,
+    inside,
+    residual_blocks_of,
+    start_evenly,
+)
+from twostage.data.audio.spectral import multi_resolution_stft_loss, waveform
+from twostage.likelihoods.audio import make_sound_likelihood
+from twostage.noise import batch_generator
+
+TRAINED_EVERY = 4
+"""Samples per sample whose likelihood is computed in training."""
+
+
+class SoundDecoder(nn.Module):
+    """p(x|z, speaker) of 16-bit samples, and a waveform.
+
+    Args:
+        in_channels: D.
+        likelihood, mixtures: see `twostage.likelihoods.audio.SoundLikelihood`.
+        speakers: number of speakers; 0: the decoder knows of none.
+        speaker_channels: V, width of a speaker's embedding, added at the rate of the codes and to the features.
+        features: F.
+        Others: as in `SoundEncoder`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        residual_blocks: int,
+        residual_channels: int,
+        downsampling_layers: int,
+        features: int,
+        likelihood: str,
+        mixtures: int,
+        speakers: int,
+        speaker_channels: int,
+    ) -> None:
+        super().__init__()
+        self.stride = 1 << downsampling_layers
+        self.first = nn.Conv1d(in_channels, channels, 3, padding=1)
+        self.blocks = residual_blocks_of(blocks=residual_blocks, channels=channels, residual_channels=residual_channels)
+        early = 1 << (downsampling_layers // 2)
+        self.early = Upsampling(channels, features, factor=early)
+        self.late = Upsampling(features, features, factor=self.stride // early)
+        start_evenly(self.first, self.blocks, self.early, self.late)
+        self.likelihood = make_sound_likelihood(likelihood, features=features, mixtures=mixtures)
+        self.spectral = SpectralHead(channels=channels, stride=self.stride)
+        self.speakers = speakers
+        if speakers:
+            self.voices = nn.Embedding(speakers, speaker_channels)
+            self.voice_first = nn.Linear(speaker_channels, channels)
+            self.voice_early = nn.Linear(speaker_channels, features)
+            self.voice_late = nn.Linear(speaker_channels, features)
+
+    def _trunk(self, z_BDT: Tensor, inside_B1T: Tensor, voice_BV: Tensor | None) -> Tensor:
+        """`[B, C, T]`, zero behind an item's codes."""
+        x = self.first(z_BDT * inside_B1T)
+        if voice_BV is not None:
+            x = x + self.voice_first(voice_BV)[:, :, None]
+        x = x * inside_B1T
+        for block in self.blocks:
+            x = block(x, inside_B1T)
+        return F.silu(x)
+
+    def _features(
+        self, trunk_BCT: Tensor, positions_B: Tensor, voice_BV: Tensor | None, *, first: int = 0, every: int = 1
+    ) -> Tensor:
+        """`[B, F, S / every]`, those of samples first, first + every, ..."""
+        x, positions = trunk_BCT, trunk_BCT.shape[2]
+        x = self.early(x)
+        if voice_BV is not None:
+            x = x + self.voice_early(voice_BV)[:, :, None]
+        x = F.silu(x) * inside(positions_B, x.shape[2], per_position=x.shape[2] // positions)
+        x = self.late(x, first=first, every=every)
+        if voice_BV is not None:
+            x = x + self.voice_late(voice_BV)[:, :, None]
+        return F.silu(x)
+
+    def _voice(self, speaker_B: Tensor | None, count: int) -> Tensor | None:
+        check_speakers(speaker_B, speakers=self.speakers, count=count)
+        return None if speaker_B is None else self.voices(speaker_B)
+
+    def _nats(
+        self,
+        trunk_BCT: Tensor,
+        positions_B: Tensor,
+        voice_BV: Tensor | None,
+        samples_BS: Tensor,
+        mask_BS: Tensor,
+        *,
+        first: int = 0,
+        every: int = 1,
+    ) -> Tensor:
+        """log p of samples first, first + every, ..., those of an item added up, `[B]`."""
+        features = self._features(trunk_BCT, positions_B, voice_BV, first=first, every=every)
+        log_prob = self.likelihood.log_prob(features, samples_BS[:, first::every])
+        return log_prob.masked_fill(~mask_BS[:, first::every], 0.0).sum(1)
+
+    def training_terms(
+        self, z_BDT: Tensor, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """log p(x|z, speaker) in nats, `[B]`, in training mode an estimate; and the spectral loss, mean over items.
+
+        Raises:
+            UsageError: speakers for a decoder without them, none for one with them, or unknown ones.
+        """
+        voice_BV = self._voice(speaker_B, len(z_BDT))
+        positions_B = code_count(mask_BS.sum(1), self.stride)
+        inside_B1T = inside(positions_B, z_BDT.shape[2])
+        trunk_BCT = self._trunk(z_BDT, inside_B1T, voice_BV)
+        every = TRAINED_EVERY if self.training else 1
+        first = int(torch.randint(every, (), generator=batch_generator(torch.device("cpu")))) if every > 1 else 0
+        nats_B = every * self._nats(trunk_BCT, positions_B, voice_BV, samples_BS, mask_BS, first=first, every=every)
+        spectral_B = multi_resolution_stft_loss(self.spectral(trunk_BCT, inside_B1T), waveform(samples_BS), mask_BS)
+        return nats_B, spectral_B.mean()
+
+    def log_prob(self, z_BDT: Tensor, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None) -> Tensor:
+        """log p(x|z, speaker) of all real samples in nats, `[B]`, fp32.
+
+        Raises:
+            UsageError: as `training_terms`.
+        """
+        voice_BV = self._voice(speaker_B, len(z_BDT))
+        positions_B = code_count(mask_BS.sum(1), self.stride)
+        trunk_BCT = self._trunk(z_BDT, inside(positions_B, z_BDT.shape[2]), voice_BV)
+        return self._nats(trunk_BCT, positions_B, voice_BV, samples_BS, mask_BS)
+
+    def waveform(self, z_BDT: Tensor, positions_B: Tensor, speaker_B: Tensor | None) -> Tensor:
+        """`[B, T * stride]` in [-1, 1], fp32, silent behind the codes of an item.
+
+        Raises:
+            UsageError: as `training_terms`.
+        """
+        voice_BV = self._voice(speaker_B, len(z_BDT))
+        inside_B1T = inside(positions_B, z_BDT.shape[2])
+        wave_BS = self.spectral(self._trunk(z_BDT, inside_B1T, voice_BV), inside_B1T)
+        inside_BS = inside(positions_B, wave_BS.shape[1], per_position=self.stride)[:, 0]
+        return (wave_BS * inside_BS).clamp(-1.0, 1.0)

@@ -1,0 +1,1 @@
+"""Stage one for images: networks, VQ-VAE, VAE, autoencoder, VIMCO and their training tasks."""

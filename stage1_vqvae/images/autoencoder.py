@@ -1,0 +1,129 @@
+"""Plain autoencoder: the networks and the likelihood of the VAE around latents without noise and without a prior.
+
+It minimises -log p(x|z(x)) alone. Nothing says which latents are likely, so there is no p(x) and no bits/dim: what it
+has is a distortion and a PSNR, and samples only from latents that are guessed.
+
+Shapes: B items, C x H x W image, L the shape of an item's latents, (Z, h, w) or (N,).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.pixel_decoder import PixelDecoder
+
+
+@dataclass(frozen=True)
+class AutoencoderOutput:
+    """One pass over a batch."""
+
+    loss: Tensor
+    """Scalar to minimise: distortion in nats/dim."""
+    log_likelihood_nats: Tensor
+    """`[B]`, log p(x|z(x)), fp32."""
+
+
+class Autoencoder(nn.Module):
+    """Continuous autoencoder of integer images, the VAE without its noise and its KL term.
+
+    Args:
+        latent_channels: Z, latents per grid position; of a convolutional vector, channels of the grid between.
+        latent_dim, network, mlp_layers, mlp_width: as in `VAE`.
+        Others: as in `VQVAE`.
+
+    Raises:
+        UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        levels: int = 256,
+        likelihood: str = "categorical",
+        downsampling: int = 4,
+        channels: int = 256,
+        residual_blocks: int = 2,
+        residual_channels: int = 128,
+        head_channels: int = 64,
+        mixtures: int = 10,
+        autoregressive_layers: int = 0,
+        autoregressive_channels: int = 32,
+        autoregressive_kernel: int = 5,
+        auxiliary_weight: float = 0.0,
+        latent_channels: int = 8,
+        latent_dim: int = 0,
+        network: Literal["convolutional", "mlp"] = "convolutional",
+        mlp_layers: int = 1,
+        mlp_width: int = 512,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.levels = image_shape, levels
+        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
+        self.layout = LatentLayout(
+            image_shape=image_shape,
+            levels=levels,
+            downsampling=downsampling,
+            latent_channels=latent_channels,
+            latent_dim=latent_dim,
+            network=network,
+            mlp_layers=mlp_layers,
+            mlp_width=mlp_width,
+            classes=0,
+        )
+        self.latent_shape = self.layout.latent_shape
+        self.encoder = self.layout.encoder(
+            statistics=1, channels=channels, residual_blocks=residual_blocks, residual_channels=residual_channels
+        )
+        self.decoder = PixelDecoder(
+            in_channels=self.layout.decoder_channels,
+            image_shape=image_shape,
+            levels=levels,
+            likelihood=likelihood,
+            mixtures=mixtures,
+            downsampling=downsampling,
+            channels=channels,
+            residual_blocks=residual_blocks,
+            residual_channels=residual_channels,
+            head_channels=head_channels,
+            autoregressive_layers=autoregressive_layers,
+            autoregressive_channels=autoregressive_channels,
+            autoregressive_kernel=autoregressive_kernel,
+            auxiliary_weight=auxiliary_weight,
+        )
+        self.layout.lead_into(self.decoder, head_channels=head_channels)
+        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
+
+    def _latents(self, x_BCHW: Tensor) -> Tensor:
+        return self.encoder(self.layout.encoder_input(x_BCHW, None))
+
+    def forward(self, x_BCHW: Tensor) -> AutoencoderOutput:
+        """Training loss of a batch of integer images."""
+        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(self._latents(x_BCHW), x_BCHW)
+        return AutoencoderOutput(loss=-maximised_B.mean() / self.dims, log_likelihood_nats=log_likelihood_nats_B)
+
+    @torch.no_grad()
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """Integer images `[B, C, H, W]` to latents `[B, *L]`, fp32."""
+        return self._latents(x_BCHW).float()
+
+    @torch.no_grad()
+    def log_prob(self, x_BCHW: Tensor, z_BL: Tensor) -> Tensor:
+        """log p(x|z) in nats, `[B]`, fp32: minus the distortion."""
+        return self.decoder.log_prob(self.layout.decoder_input(z_BL, None), x_BCHW).flatten(1).sum(1)
+
+    @torch.no_grad()
+    def decode(self, z_BL: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """Latents to images `[B, C, H, W]` in levels, fp32.
+
+        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
+        """
+        return self.decoder.decode(self.layout.decoder_input(z_BL, None), seed=seed, first_item=first_item)
+
+    @torch.no_grad()
+    def reconstruct(self, x_BCHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """`decode` of the image's own latents."""
+        return self.decode(self.encode(x_BCHW), seed=seed, first_item=first_item)

@@ -1,0 +1,193 @@
+"""Stage-one tasks for the training loop: the VQ-VAE with its codebook update, and the Gaussian baseline.
+
+Shapes: N items, B items of a batch, C x H x W image, G codebooks, K codes per codebook.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae.images.latents import check_labels
+from stage1_vqvae.images.training_images import TrainingImages
+from stage1_vqvae.images.vae import VAE
+from stage1_vqvae.images.vqvae import VQVAE
+from stage1_vqvae.quantiser.kmeans import vectors_wanted
+from stage1_vqvae.quantiser.quantiser import QuantiserStatistics
+from twostage.distributed import own_batches, sum_over_ranks
+from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage
+from twostage.progress import say
+from twostage.training.task import StepResult
+
+
+def distortion_metrics(nats_per_dim: Tensor | float, *, discrete: bool) -> dict[str, Any]:
+    """The distortion under its right name: bits/dim of a mass function, or the halved squared error that MSE means."""
+    if discrete:
+        return {"distortion_bits_per_dim": nats_per_dim / math.log(2)}
+    return {"half_squared_error": nats_per_dim}
+
+
+class CodebookTask:
+    """Train a VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/dim.
+
+    With the likelihood `mse`, which has no bits, it is the lowest squared error. The total is what eq. 3 minimises: the
+    paper's KL term is the constant N log K. The unigram rate is recorded beside it but picks nothing: it prefers an
+    early, little used codebook, whose codes a learned prior does not find cheaper.
+
+    Args:
+        model: on the device where it trains.
+        train: training images on the same device.
+        validation: integer images `[N, C, H, W]` on the same device.
+        kmeans: initialise the codebook by k-means before step 0.
+        evaluation_batch_size: items per validation pass.
+        seed: of the k-means start.
+    """
+
+    def __init__(
+        self,
+        model: VQVAE,
+        *,
+        train: TrainingImages,
+        validation: Tensor,
+        kmeans: bool,
+        evaluation_batch_size: int,
+        seed: int,
+    ) -> None:
+        self.objective = "bits_per_dim" if model.likelihood_is_discrete else "half_squared_error"
+        self.model, self.train, self.validation = model, train, validation
+        self.kmeans, self.evaluation_batch_size, self.seed = kmeans, evaluation_batch_size, seed
+        self.watch = CollapseWatch()
+        self.items = len(train)
+
+    def start(self) -> None:
+        """k-means on as many training images as give the vectors that it wants, if there are so many."""
+        if not self.kmeans:
+            return
+        positions = math.prod(self.model.code_shape[1:])
+        count = math.ceil(vectors_wanted(self.model.codebook_size) / positions)
+        order = np.random.default_rng(self.seed).permutation(self.items)[:count]
+        images_BCHW = self.train.images[torch.from_numpy(order)]
+        self.model.initialise_codebook(images_BCHW, seed=self.seed, batch_size=self.evaluation_batch_size)
+
+    def loss(self, indices: np.ndarray) -> StepResult:
+        """Loss of eq. 3 on the training items at `indices`."""
+        output = self.model(self.train.batch(indices))
+        nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
+        metrics = {
+            **distortion_metrics(nats_per_dim, discrete=self.model.likelihood_is_discrete),
+            "commitment_loss": output.quantised.commitment_loss.detach(),
+            "codebook_loss": output.quantised.codebook_loss.detach(),
+        }
+        return StepResult(loss=output.loss, metrics=metrics, output=output.quantised.statistics)
+
+    def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
+        """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
+        assert isinstance(result.output, QuantiserStatistics)
+        update = self.model.quantiser.update(result.output)
+        codebook = self.model.quantiser.codebook
+        revived = int(update.revived.sum())
+        if revived and codebook in optimiser.state:
+            for name in ("exp_avg", "exp_avg_sq"):
+                optimiser.state[codebook][name][update.revived] = 0.0
+        return {"running_perplexity": float(update.perplexity), "revived": revived}
+
+    def validate(self) -> Mapping[str, float]:
+        """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items.
+
+        Says once if the codebook has collapsed.
+        """
+        items, device = len(self.validation), self.validation.device
+        nats_N = torch.zeros(items, dtype=torch.float64, device=device)
+        codes_NGHW = torch.zeros(items, *self.model.code_shape, dtype=torch.int64, device=device)
+        for rows in own_batches(items, self.evaluation_batch_size):
+            codes_NGHW[rows] = self.model.encode(self.validation[rows])
+            nats_N[rows] = -self.model.log_prob(self.validation[rows], codes_NGHW[rows]).double()
+        (nats_N,), (codes_NGHW,) = sum_over_ranks(nats_N), sum_over_ranks(codes_NGHW)
+        usage = codebook_usage(codes_NGHW.cpu().numpy(), codebook_size=self.model.codebook_size)
+        warning = self.watch.look(usage)
+        if warning is not None:
+            say(warning)
+        discrete = self.model.likelihood_is_discrete
+        numbers = distortion_metrics(nats_N.sum().item() / (self.model.dims * items), discrete=discrete)
+        if discrete:
+            uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
+            numbers["bits_per_dim"] = numbers["distortion_bits_per_dim"] + uniform_bits / self.model.dims
+        return {
+            **numbers,
+            "unigram_rate_bits_per_dim": usage.entropy_bits_per_item / self.model.dims,
+            "perplexity": usage.perplexity,
+            "used": usage.used,
+        }
+
+
+class GaussianTask:
+    """Train a VAE, beta-VAE or conditional VAE; the best model has the lowest validation loss at its own whole beta.
+
+    Args:
+        train_labels, validation_labels: int64 `[N]` on the same device, exactly where the model has classes.
+        Others: as in `CodebookTask`.
+
+    Raises:
+        UsageError: the labels do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        *,
+        train: TrainingImages,
+        validation: Tensor,
+        evaluation_batch_size: int,
+        train_labels: Tensor | None = None,
+        validation_labels: Tensor | None = None,
+    ) -> None:
+        self.objective = "loss_bits_per_dim" if model.likelihood_is_discrete else "loss_per_dim"
+        self.model, self.train, self.validation = model, train, validation
+        self.evaluation_batch_size = evaluation_batch_size
+        self.items = len(train)
+        check_labels(train_labels, classes=model.classes, count=len(train))
+        check_labels(validation_labels, classes=model.classes, count=len(validation))
+        self.train_labels, self.validation_labels = train_labels, validation_labels
+
+    def start(self) -> None:
+        """Nothing to prepare."""
+
+    def loss(self, indices: np.ndarray) -> StepResult:
+        """Distortion + beta * KL on the training items at `indices`."""
+        labels_N = self.train_labels
+        labels_B = None if labels_N is None else labels_N[torch.from_numpy(indices).to(labels_N.device)]
+        output = self.model(self.train.batch(indices), labels_B)
+        nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
+        metrics = {
+            **distortion_metrics(nats_per_dim, discrete=self.model.likelihood_is_discrete),
+            "rate_bits_per_dim": output.kl_nats.detach().mean() / (math.log(2) * self.model.dims),
+        }
+        if self.model.kl_warmup_steps:
+            metrics["kl_weight"] = self.model.kl_weight()
+        return StepResult(loss=output.loss, metrics=metrics)
+
+    def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
+        """Count the step, for the warm-up of beta."""
+        self.model.count_step()
+        return {}
+
+    def validate(self) -> Mapping[str, float]:
+        """Loss at the training beta and at beta = 1, from one posterior sample per item, always the same."""
+        items, discrete = len(self.validation), self.model.likelihood_is_discrete
+        nats_2N = torch.zeros(2, items, dtype=torch.float64, device=self.validation.device)
+        for rows in own_batches(items, self.evaluation_batch_size):
+            labels_B = None if self.validation_labels is None else self.validation_labels[rows]
+            bounds = self.model.bounds(self.validation[rows], labels_B, samples=1, seed=0, first_item=rows.start)
+            nats_2N[:, rows] = torch.stack([-bounds.log_likelihood, bounds.kl]).double()
+        (nats_2N,) = sum_over_ranks(nats_2N)
+        distortion, rate = (nats_2N.sum(1) / (self.model.dims * items)).tolist()
+        numbers = distortion_metrics(distortion, discrete=discrete)
+        if discrete:
+            numbers["loss_bits_per_dim"] = (distortion + self.model.beta * rate) / math.log(2)
+            numbers["bits_per_dim"] = (distortion + rate) / math.log(2)
+        else:
+            numbers["loss_per_dim"] = distortion + self.model.beta * rate
+        return {**numbers, "rate_bits_per_dim": rate / math.log(2)}

@@ -1,0 +1,209 @@
+"""Continuous VAE / beta-VAE baseline (Kingma and Welling 2014, arXiv 1312.6114; Higgins et al. 2017).
+
+Encoder, decoder and likelihood are those of the VQ-VAE; only the bottleneck differs: a diagonal Gaussian q(z|x) on the
+same grid, or over a vector (`stage1_vqvae.images.latents`), against a standard normal prior. Training minimises
+distortion + beta * KL; `bounds` is always at beta = 1. With `classes` it is a conditional VAE (Sohn et al. 2015):
+everything is given the label, the bounds too, and the prior over z is the same for all labels.
+
+Two further settings of training, neither of them a part of `bounds`: beta grows linearly from zero over the first
+`kl_warmup_steps` steps (Bowman et al. 2016, arXiv 1511.06349, who use a sigmoid), and a latent whose KL, as a mean over
+the batch, is below `free_bits` nats is charged that much and so pulled no further to the prior (Kingma et al. 2016,
+arXiv 1606.04934, eq. 15, each latent a group of its own). The steps are counted in a buffer, which goes with the
+checkpoint: a resumed training goes on with the beta where it stopped.
+
+Shapes: B items, C x H x W image, L the shape of an item's latents, (Z, h, w) or (N,), S importance samples, Y classes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
+from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from twostage.errors import UsageError
+from twostage.noise import item_noise
+
+
+@dataclass(frozen=True)
+class VAEOutput:
+    """One pass over a batch."""
+
+    loss: Tensor
+    """Scalar to minimise: (distortion + beta * KL) in nats/dim, the KL annealed and with free bits where asked for."""
+    log_likelihood_nats: Tensor
+    """`[B]`, log p(x|z) at one posterior sample, fp32."""
+    kl_nats: Tensor
+    """`[B]`, KL(q(z|x) || p(z)), fp32."""
+
+
+class VAE(nn.Module):
+    """Gaussian autoencoder of integer images, the VQ-VAE's continuous twin.
+
+    Args:
+        beta: weight of the KL term in the training loss, above zero.
+        latent_channels: Z, Gaussian latents per grid position; of a convolutional vector, channels of the grid between.
+        latent_dim: N, length of a vector of latents; 0: a grid.
+        network: "convolutional", or "mlp" for a vector of latents without convolutions.
+        mlp_layers, mlp_width: hidden layers on each side and their width, read by "mlp" alone.
+        classes: Y, number of labels that encoder and decoder are given; 0: none. With labels, all methods need them.
+        kl_warmup_steps: steps until the training loss has the whole of beta; 0: from the start.
+        free_bits: nats per latent that training does not lower the KL below.
+        Others: as in `VQVAE`.
+
+    Raises:
+        UsageError: beta is not positive or the sizes do not fit one another; later, images or labels do not fit.
+    """
+
+    steps_done: Tensor  # scalar, optimiser steps so far; only with kl_warmup_steps
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        levels: int = 256,
+        likelihood: str = "categorical",
+        downsampling: int = 4,
+        channels: int = 256,
+        residual_blocks: int = 2,
+        residual_channels: int = 128,
+        head_channels: int = 64,
+        mixtures: int = 10,
+        autoregressive_layers: int = 0,
+        autoregressive_channels: int = 32,
+        autoregressive_kernel: int = 5,
+        auxiliary_weight: float = 0.0,
+        latent_channels: int = 8,
+        latent_dim: int = 0,
+        network: Literal["convolutional", "mlp"] = "convolutional",
+        mlp_layers: int = 1,
+        mlp_width: int = 512,
+        classes: int = 0,
+        beta: float = 1.0,
+        kl_warmup_steps: int = 0,
+        free_bits: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not (beta > 0 and math.isfinite(beta)):
+            raise UsageError(f"beta must be a positive number, not {beta}")
+        if not (kl_warmup_steps >= 0 and free_bits >= 0 and math.isfinite(free_bits)):
+            raise UsageError(f"kl_warmup_steps and free_bits must be at least 0, not {kl_warmup_steps} and {free_bits}")
+        self.image_shape, self.levels, self.classes, self.beta = image_shape, levels, classes, beta
+        self.kl_warmup_steps, self.free_bits = kl_warmup_steps, free_bits
+        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
+        self.layout = LatentLayout(
+            image_shape=image_shape,
+            levels=levels,
+            downsampling=downsampling,
+            latent_channels=latent_channels,
+            latent_dim=latent_dim,
+            network=network,
+            mlp_layers=mlp_layers,
+            mlp_width=mlp_width,
+            classes=classes,
+        )
+        self.latent_shape = self.layout.latent_shape
+        self.encoder = self.layout.encoder(
+            statistics=2, channels=channels, residual_blocks=residual_blocks, residual_channels=residual_channels
+        )
+        self.decoder = PixelDecoder(
+            in_channels=self.layout.decoder_channels,
+            image_shape=image_shape,
+            levels=levels,
+            likelihood=likelihood,
+            mixtures=mixtures,
+            downsampling=downsampling,
+            channels=channels,
+            residual_blocks=residual_blocks,
+            residual_channels=residual_channels,
+            head_channels=head_channels,
+            autoregressive_layers=autoregressive_layers,
+            autoregressive_channels=autoregressive_channels,
+            autoregressive_kernel=autoregressive_kernel,
+            auxiliary_weight=auxiliary_weight,
+        )
+        self.layout.lead_into(self.decoder, head_channels=head_channels)
+        if kl_warmup_steps:
+            self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
+
+    def posterior(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> GaussianPosterior:
+        """q(z|x) for integer images, q(z|x, y) with labels."""
+        mean, log_variance = self.encoder(self.layout.encoder_input(x_BCHW, labels_B)).float().chunk(2, 1)
+        # A soft bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
+        return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
+
+    def _log_likelihood_nats(self, x_BCHW: Tensor, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        return self.decoder.log_prob(self.layout.decoder_input(z_BL, labels_B), x_BCHW).flatten(1).sum(1)
+
+    def kl_weight(self) -> float | Tensor:
+        """Weight of the KL term in the training loss of the next step: beta, or its share during the warm-up."""
+        if not self.kl_warmup_steps:
+            return self.beta
+        return self.beta * (self.steps_done / self.kl_warmup_steps).clamp(max=1.0)
+
+    def count_step(self) -> None:
+        """Take note of an optimiser step, for the warm-up; call once after each."""
+        if self.kl_warmup_steps:
+            self.steps_done += 1
+
+    def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> VAEOutput:
+        """Training loss of a batch of integer images, one posterior sample each."""
+        posterior = self.posterior(x_BCHW, labels_B)
+        z_BL = self.layout.decoder_input(posterior.sample(), labels_B)
+        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(z_BL, x_BCHW)
+        kl_nats_BL = posterior.kl_nats()
+        kl_nats_B = kl_nats_BL.flatten(1).sum(1)
+        charged = kl_nats_BL.mean(0).clamp(min=self.free_bits).sum() if self.free_bits else kl_nats_B
+        loss = (self.kl_weight() * charged - maximised_B).mean() / self.dims
+        return VAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, kl_nats=kl_nats_B)
+
+    @torch.no_grad()
+    def bounds(
+        self, x_BCHW: Tensor, labels_B: Tensor | None = None, *, samples: int, seed: int, first_item: int = 0
+    ) -> VAEBounds:
+        """ELBO and importance-weighted bound at beta = 1 from `samples` posterior draws per item.
+
+        Args:
+            x_BCHW: integer images, items `first_item` .. `first_item + B - 1` of a data set.
+            labels_B: their labels, int64; the bounds are then on log p(x|y).
+            samples: k of the importance-weighted bound.
+            seed: item i draws from (seed, i) alone, so that the batch size changes nothing.
+            first_item: number of the first image.
+        """
+        posterior = self.posterior(x_BCHW, labels_B)
+        kl_B = posterior.kl_nats().flatten(1).sum(1)
+        noise_BSL = item_noise(seed, first_item, len(x_BCHW), (samples, *self.latent_shape)).to(kl_B.device)
+        log_likelihoods, log_weights = [], []
+        for sample in range(samples):
+            z = posterior.sample(noise_BSL[:, sample])
+            log_likelihood_B = self._log_likelihood_nats(x_BCHW, z, labels_B)
+            log_prior_B = (-0.5 * (z**2 + math.log(2 * math.pi))).flatten(1).sum(1)
+            log_likelihoods.append(log_likelihood_B)
+            log_weights.append(log_likelihood_B + log_prior_B - posterior.log_prob(z))
+        log_likelihood_B = torch.stack(log_likelihoods).mean(0)
+        return VAEBounds(
+            elbo=log_likelihood_B - kl_B,
+            importance_weighted=torch.stack(log_weights).logsumexp(0) - math.log(samples),
+            log_likelihood=log_likelihood_B,
+            kl=kl_B,
+        )
+
+    @torch.no_grad()
+    def decode(self, z_BL: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """Latents `[B, *L]`, with labels of a conditional model, to images `[B, C, H, W]` in levels, fp32.
+
+        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
+        """
+        return self.decoder.decode(self.layout.decoder_input(z_BL, labels_B), seed=seed, first_item=first_item)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x_BCHW: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0
+    ) -> Tensor:
+        """`decode` with z at its posterior mean."""
+        mean_BL = self.posterior(x_BCHW, labels_B).mean
+        return self.decode(mean_BL, labels_B, seed=seed, first_item=first_item)

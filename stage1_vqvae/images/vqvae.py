@@ -1,0 +1,163 @@
+"""VQ-VAE (van den Oord et al. 2017, arXiv 1711.00937): encoder, vector quantiser, decoder, discrete likelihood.
+
+The loss is eq. 3 of the paper, -log p(x|z_q(x)) + codebook term + beta * commitment term, with the first term per
+dimension and the other two per element, so that the weight of beta does not depend on the image size. Departure: the
+codebook is not touched in `forward`; the caller runs `update_codebook` once after the optimiser step, so that a
+non-finite loss can stop a step before it reaches the codebook.
+
+Shapes: B items, C x H x W image, G codebooks per position, h x w code grid, D bottleneck channels, F features.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from stage1_vqvae.images.networks import Encoder, check_images, code_grid, normalise
+from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
+
+
+@dataclass(frozen=True)
+class VQVAEOutput:
+    """One pass over a batch."""
+
+    loss: Tensor
+    """Scalar to minimise: nats/dim plus the quantiser's terms."""
+    log_likelihood_nats: Tensor
+    """`[B]`, log p(x|z(x)), fp32."""
+    quantised: Quantised
+    """Codes, vectors and statistics; hand it to `update_codebook`."""
+
+
+class VQVAE(nn.Module):
+    """Discrete autoencoder of integer images.
+
+    Args:
+        image_shape: (C, H, W); H and W must be multiples of `downsampling`.
+        levels: size L of the alphabet; images hold integers 0..L-1.
+        likelihood, mixtures: see `twostage.likelihoods.make_likelihood`.
+        downsampling: 2, 4 or 8; the code grid is (H, W) / downsampling.
+        channels, residual_blocks, residual_channels: widths and depth of encoder and decoder.
+        head_channels: F, features per pixel handed to the likelihood.
+        autoregressive_layers, autoregressive_channels, autoregressive_kernel, auxiliary_weight: see `PixelDecoder`.
+        embedding_dim, codebook_size, codebooks, update, gradient, commitment_beta, decay, revival_threshold: see
+            `VectorQuantiser`.
+
+    Raises:
+        UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        levels: int = 256,
+        likelihood: str = "categorical",
+        downsampling: int = 4,
+        channels: int = 256,
+        residual_blocks: int = 2,
+        residual_channels: int = 128,
+        head_channels: int = 64,
+        mixtures: int = 10,
+        autoregressive_layers: int = 0,
+        autoregressive_channels: int = 32,
+        autoregressive_kernel: int = 5,
+        auxiliary_weight: float = 0.0,
+        embedding_dim: int = 64,
+        codebook_size: int = 512,
+        codebooks: int = 1,
+        update: Literal["ema", "loss"] = "ema",
+        gradient: Literal["straight-through", "rotation"] = "straight-through",
+        commitment_beta: float = 0.25,
+        decay: float = 0.99,
+        revival_threshold: float = 0.03,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.levels = image_shape, levels
+        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
+        self.code_shape = (codebooks, *code_grid(image_shape, downsampling))
+        self.codebook_size = codebook_size
+        self.encoder = Encoder(
+            image_channels=image_shape[0],
+            channels=channels,
+            residual_blocks=residual_blocks,
+            residual_channels=residual_channels,
+            downsampling=downsampling,
+            out_channels=embedding_dim,
+        )
+        self.quantiser = VectorQuantiser(
+            codebook_size=codebook_size,
+            embedding_dim=embedding_dim,
+            codebooks=codebooks,
+            update=update,
+            gradient=gradient,
+            commitment_beta=commitment_beta,
+            decay=decay,
+            revival_threshold=revival_threshold,
+        )
+        self.decoder = PixelDecoder(
+            in_channels=embedding_dim,
+            image_shape=image_shape,
+            levels=levels,
+            likelihood=likelihood,
+            mixtures=mixtures,
+            downsampling=downsampling,
+            channels=channels,
+            residual_blocks=residual_blocks,
+            residual_channels=residual_channels,
+            head_channels=head_channels,
+            autoregressive_layers=autoregressive_layers,
+            autoregressive_channels=autoregressive_channels,
+            autoregressive_kernel=autoregressive_kernel,
+            auxiliary_weight=auxiliary_weight,
+        )
+        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
+
+    def encode_vectors(self, x_BCHW: Tensor) -> Tensor:
+        """Integer images `[B, C, H, W]` to what the quantiser is given, `[B, D, h, w]`."""
+        check_images(x_BCHW, self.image_shape, self.levels)
+        return self.encoder(normalise(x_BCHW, self.levels))
+
+    def forward(self, x_BCHW: Tensor) -> VQVAEOutput:
+        """Loss and statistics of a batch of integer images; the codebook is left as it is."""
+        quantised = self.quantiser(self.encode_vectors(x_BCHW))
+        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(quantised.vectors, x_BCHW)
+        loss = -maximised_B.mean() / self.dims + self.quantiser.loss(quantised)
+        return VQVAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, quantised=quantised)
+
+    def update_codebook(self, output: VQVAEOutput) -> CodebookUpdate:
+        """Move the codebook by the statistics of a training batch; call once after `optimizer.step()`."""
+        if output.quantised.statistics is None:
+            raise RuntimeError("update_codebook needs the output of a forward pass in training mode, not in eval mode")
+        return self.quantiser.update(output.quantised.statistics)
+
+    @torch.no_grad()
+    def initialise_codebook(self, x_BCHW: Tensor, *, seed: int, batch_size: int = 128) -> None:
+        """Set the codebook by k-means on images in random order; call once before training.
+
+        Images are encoded `batch_size` at a time: of all of them only the vectors are kept.
+        """
+        vectors_BDHW = torch.cat([self.encode_vectors(batch_BCHW) for batch_BCHW in x_BCHW.split(batch_size)])
+        self.quantiser.initialise_kmeans(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
+
+    @torch.no_grad()
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """Integer images `[B, C, H, W]` to codes `[B, G, h, w]`, int64."""
+        return self.quantiser(self.encode_vectors(x_BCHW)).codes
+
+    @torch.no_grad()
+    def decode(self, codes_BGHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
+        """Codes `[B, G, h, w]` to images `[B, C, H, W]` in levels, fp32.
+
+        The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
+        """
+        return self.decoder.decode(self.quantiser.lookup(codes_BGHW), seed=seed, first_item=first_item)
+
+    @torch.no_grad()
+    def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
+        """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
+        check_images(x_BCHW, self.image_shape, self.levels)
+        return self.decoder.log_prob(self.quantiser.lookup(codes_BGHW), x_BCHW).flatten(1).sum(1)

@@ -1,0 +1,137 @@
+"""Resume, bit for bit, of the tasks that are really trained: every source of randomness, every running state."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
+from stage1_vqvae.images.training_images import TrainingImages
+from stage2_prior import PixelCNN
+from stage2_prior.training import PriorTask
+from twostage.config.schema import TrainingConfig
+from twostage.noise import seed_step
+from twostage.storage.checkpoint import load_checkpoint
+from twostage.training.interrupts import Interrupted
+from twostage.training.loop import Fit
+from twostage.training.task import StepResult, Task
+
+STEPS = 12
+BUDGET = TrainingConfig(
+    steps=STEPS,
+    batch_size=6,
+    learning_rate=3e-3,
+    warmup_steps=3,
+    schedule="cosine",
+    weight_decay=1e-2,
+    weight_ema=0.8,
+    patience=50,
+    precision="bf16",
+    validate_every=4,
+    checkpoint_every=100,
+)
+STAGE1 = {
+    "image_shape": (1, 8, 8),
+    "levels": 2,
+    "likelihood": "bernoulli",
+    "downsampling": 2,
+    "channels": 8,
+    "residual_channels": 4,
+    "head_channels": 6,
+    "autoregressive_layers": 2,
+    "autoregressive_channels": 4,
+    "auxiliary_weight": 0.5,
+}
+
+
+def _images() -> tuple[TrainingImages, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    intensities = torch.randint(0, 17, (20, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images = (intensities > 8).to(torch.uint8)
+    train = TrainingImages(images, horizontal_flips=True, intensities=intensities, intensity_levels=17)
+    return train, images[:7]
+
+
+def _codebook(update: str) -> Task:
+    train, validation = _images()
+    model = VQVAE(
+        **STAGE1, codebook_size=24, codebooks=2, embedding_dim=4, update=update, gradient="rotation", decay=0.7,
+        revival_threshold=0.5,
+    )  # fmt: skip
+    return CodebookTask(model, train=train, validation=validation, kmeans=False, evaluation_batch_size=4, seed=0)
+
+
+def _gaussian() -> Task:
+    train, validation = _images()
+    return GaussianTask(VAE(**STAGE1, latent_channels=2), train=train, validation=validation, evaluation_batch_size=4)
+
+
+def _prior() -> Task:
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 5, (20, 2, 3, 3), generator=generator)
+    labels = torch.randint(0, 3, (20, 1), generator=generator)
+    prior = PixelCNN(
+        codebook_size=5, grid=(3, 3), codebooks=2, classes=(3,), channels=6, layers=2, dropout=0.3, label_dropout=0.4
+    )
+    return PriorTask(
+        prior,
+        train=codes,
+        train_condition=labels,
+        validation=codes[:5],
+        validation_condition=labels[:5],
+        evaluation_batch_size=3,
+    )
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "ema codebook": lambda: _codebook("ema"),
+    "loss codebook": lambda: _codebook("loss"),
+    "gaussian": _gaussian,
+    "prior": _prior,
+}
+
+
+class _Stopped:
+    """The task, with a signal to its own process in the step of that number."""
+
+    def __init__(self, task: Task, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        import os
+        import signal
+
+        loss, seen = task.loss, iter(range(STEPS))
+
+        def stopping(indices: np.ndarray) -> StepResult:
+            if next(seen) == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return loss(indices)
+
+        monkeypatch.setattr(task, "loss", stopping)
+
+
+def _fit(make: Callable[[], Task], folder: Path) -> tuple[Task, Fit]:
+    seed_step(0, 0)
+    task = make()
+    return task, Fit(task, folder=folder, budget=BUDGET, seed=3, record={}, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_two_interruptions_change_no_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = _fit(TASKS[name], tmp_path / "whole")
+    whole.run(label="whole")
+    for stop_at in (2, 3):  # after step 3, then four steps on: between validations and right after one
+        task, fit = _fit(TASKS[name], tmp_path / "parts")
+        _Stopped(task, stop_at, monkeypatch)
+        with pytest.raises(Interrupted):
+            fit.run(label="part")
+    _fit(TASKS[name], tmp_path / "parts")[1].run(label="rest")
+    last = f"step-{STEPS:08d}"
+    for checkpoint in (last, "best"):
+        digests = [load_checkpoint(tmp_path / folder / checkpoint).sha256 for folder in ("whole", "parts")]
+        for file in digests[0]:
+            if file.endswith(".safetensors"):
+                assert digests[0][file] == digests[1][file], (checkpoint, file)
+    records = [(tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts")]
+    assert records[0] == records[1]

@@ -1,0 +1,270 @@
+"""Streams of the range coder: they read back exactly, are as long as the prior says, and refuse what is not theirs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stage2_prior import PixelCNN, sample
+from twostage.errors import RunError, UsageError
+from twostage.storage.code_header import CodeHeader
+from twostage.storage.codes import CodeFile, save_codes
+from twostage_pipelines.bits import round_trip as proving
+from twostage_pipelines.bits.images import learned_rate_bits
+from twostage_pipelines.bits.range_coder import decode_codes, encode_codes
+from twostage_pipelines.bits.round_trip import proof_line, prove
+from twostage_pipelines.bits.stream_header import StreamHeader, overhead_bits, seal
+from twostage_pipelines.runs.run import Run
+
+CPU = torch.device("cpu")
+FREQUENCIES = np.array([0.7, 0.05, 0.25])
+
+
+def _prior(*, seed: int = 0, **settings: Any) -> PixelCNN:
+    torch.manual_seed(seed)
+    prior = PixelCNN(**({"codebook_size": 5, "grid": (2, 3), "channels": 4, "layers": 2, "first_kernel": 3} | settings))
+    with torch.no_grad():
+        prior.head.output_weight_GSK.normal_(std=4.0)
+        prior.head.output_bias_GK.normal_()
+        for table in prior.condition:
+            table.weight.normal_(std=2.0)
+    return prior.eval()
+
+
+def _codes(prior: PixelCNN, count: int) -> tuple[Tensor, Tensor | None]:
+    """Codes as the prior draws them, with the labels that they were drawn under."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.multinomial(torch.from_numpy(FREQUENCIES), count, replacement=True, generator=generator)
+    condition = labels[:, None] if prior.classes else None
+    return sample(prior, count=count, condition=condition, seed=2), condition
+
+
+def _bits(nats: Tensor) -> float:
+    return -float(nats.detach().double().sum()) / math.log(2)
+
+
+def _length(data: bytes) -> int:
+    return 8 * len(data) - overhead_bits(data)
+
+
+@pytest.mark.parametrize("codebooks", [1, 2])
+def test_unconditional_codes_read_back_and_cost_what_the_prior_says(codebooks: int) -> None:
+    prior = _prior(codebooks=codebooks)
+    codes, _ = _codes(prior, 300)
+    data = encode_codes(prior, codes, batch_size=128)
+    assert torch.equal(decode_codes(prior, data, 300), codes)
+    reported = _bits(prior.log_prob(codes))
+    assert abs(_length(data) - reported) <= 0.001 * reported + 64
+    assert reported < 0.9 * codes.numel() * math.log2(5)  # a coder that ignored the prior would not pass
+    assert len(data) * 8 <= reported * 1.001 + 64 + 500  # header and checksum included
+
+
+@pytest.mark.parametrize("codebooks", [1, 2])
+def test_labels_are_given_paid_or_marginalised(codebooks: int) -> None:
+    prior = _prior(codebooks=codebooks, classes=(3,))
+    codes, condition = _codes(prior, 300)
+    assert condition is not None
+    given = prior.log_prob(codes, condition).double()
+    every = [
+        prior.log_prob(codes, torch.full((300, 1), label)).double() + math.log(FREQUENCIES[label]) for label in range(3)
+    ]
+    paid = given + torch.from_numpy(FREQUENCIES).log()[condition[:, 0]]
+    reported = {"given": _bits(given), "paid": _bits(paid), "marginalised": _bits(torch.stack(every).logsumexp(0))}
+    # Three different lengths, each further from the others than the bound.
+    assert reported["given"] + 80 < reported["marginalised"] < reported["paid"] - 80
+    frequent = {"label_frequencies": FREQUENCIES}
+    encoding = {"given": (condition, {}), "paid": (condition, frequent), "marginalised": (None, frequent)}
+    for way, (attribute, known) in encoding.items():
+        data = encode_codes(prior, codes, attribute, **known, batch_size=150)
+        assert abs(_length(data) - reported[way]) <= 0.001 * reported[way] + 64, way
+        decoded = decode_codes(prior, data, 300, condition if way == "given" else None, **known)
+        assert torch.equal(decoded, codes), way
+
+
+def test_no_label_after_label_dropout_is_one_more_way() -> None:
+    prior = _prior(classes=(3,), label_dropout=0.1)
+    codes, _ = _codes(prior, 40)
+    data = encode_codes(prior, codes)
+    assert torch.equal(decode_codes(prior, data, 40), codes)
+    assert abs(_length(data) - _bits(prior.log_prob(codes, None))) <= 65
+
+
+def test_a_label_that_never_occurred_and_alphabets_of_one() -> None:
+    prior = _prior(classes=(3,))
+    codes, _ = _codes(prior, 40)
+    frequencies = np.array([0.7, 0.0, 0.3])
+    data = encode_codes(prior, codes, label_frequencies=frequencies)
+    assert torch.equal(decode_codes(prior, data, 40, label_frequencies=frequencies), codes)
+    single = _prior(codebook_size=1, classes=(1,))
+    nothing, zeros = torch.zeros(4, 1, 2, 3, dtype=torch.int64), torch.zeros(4, 1, dtype=torch.int64)
+    data = encode_codes(single, nothing, zeros, label_frequencies=np.ones(1))
+    assert _length(data) == 0
+    assert torch.equal(decode_codes(single, data, 4, label_frequencies=np.ones(1)), nothing)
+
+
+def test_bytes_depend_on_the_batch_and_their_number_does_not() -> None:
+    prior = _prior(codebooks=2)
+    codes, _ = _codes(prior, 30)
+    streams = [encode_codes(prior, codes, batch_size=size) for size in (1, 7, 100)]
+    assert len(set(streams)) == 3
+    assert max(map(_length, streams)) - min(map(_length, streams)) <= 32
+    assert all(torch.equal(decode_codes(prior, data, 30), codes) for data in streams)
+
+
+def test_another_prior_other_frequencies_or_another_count_are_refused() -> None:
+    prior = _prior(classes=(3,))
+    codes, condition = _codes(prior, 10)
+    data = encode_codes(prior, codes, label_frequencies=FREQUENCIES)
+    nudged = _prior(classes=(3,))
+    with torch.no_grad():
+        nudged.head.output_bias_GK[0, 0] += 1e-6
+    for other in (_prior(seed=1, classes=(3,)), nudged, _prior(classes=(3,), codebook_size=6)):
+        with pytest.raises(RunError, match="decode with the prior it was encoded with"):
+            decode_codes(other, data, 10, label_frequencies=FREQUENCIES)
+    with pytest.raises(RunError, match="label frequencies"):
+        decode_codes(prior, data, 10, label_frequencies=FREQUENCIES[::-1].copy())
+    with pytest.raises(RunError, match="Expected 11 items"):
+        decode_codes(prior, data, 11, label_frequencies=FREQUENCIES)
+    with pytest.raises(UsageError, match="the label frequencies alone"):
+        decode_codes(prior, data, 10, condition)
+    with pytest.raises(UsageError, match="the condition alone"):
+        decode_codes(prior, encode_codes(prior, codes, condition), 10, label_frequencies=FREQUENCIES)
+
+
+def test_arguments_that_do_not_fit_are_refused_before_a_byte_is_written() -> None:
+    prior = _prior(classes=(3,))
+    codes, condition = _codes(prior, 4)
+    assert condition is not None
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((codes[:0], condition[:0]), {}),
+        ((codes[:, :, :1], condition), {}),
+        ((codes.int(), condition), {}),
+        ((codes + 5, condition), {}),
+        ((codes,), {}),
+        ((codes, condition[:3]), {}),
+        ((codes, condition + 3), {"label_frequencies": FREQUENCIES}),
+        ((codes,), {"label_frequencies": FREQUENCIES[:2]}),
+        ((codes,), {"label_frequencies": np.array([1.0, np.nan, 1.0])}),
+    ]
+    for arguments, keywords in calls:
+        with pytest.raises(UsageError, match=r"^Expected .*: "):
+            encode_codes(prior, *arguments, **keywords)
+
+
+def test_cut_and_flipped_bytes_are_refused_in_one_sentence() -> None:
+    prior = _prior()
+    codes, _ = _codes(prior, 6)
+    data = encode_codes(prior, codes)
+    damaged = [data[:length] for length in range(len(data))] + [data + b"\0\0\0\0"]
+    for place in range(len(data)):
+        damaged.append(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+    for other in damaged:
+        with pytest.raises(RunError, match=r"^Expected [^\n]*: encode the codes again\.$"):
+            decode_codes(prior, other, 6)
+
+
+def test_wrong_words_under_a_right_checksum_end_in_a_sentence_too() -> None:
+    prior = _prior()
+    codes, _ = _codes(prior, 6)
+    header, words = StreamHeader.split(encode_codes(prior, codes))
+    generator = np.random.default_rng(0)
+    forged = [b"", words[:4], b"\xff" * len(words), b"\0" * len(words)]
+    forged += [generator.bytes(4 * int(generator.integers(1, 20))) for _ in range(30)]
+    for other in forged:
+        with pytest.raises(RunError, match="machine, device and thread count"):
+            decode_codes(prior, seal(header.pack() + other), 6)
+    for change in ({"batch_size": 0}, {"batch_size": 7}, {"code_shape": (2**32 - 1,) * 200}, {"items": 2**32 - 1}):
+        with pytest.raises(RunError, match=r"^Expected"):
+            decode_codes(prior, seal(replace(header, **change).pack() + words), 6)
+    with pytest.raises(RunError, match="sound header"):
+        decode_codes(prior, seal(header.pack()[:-8]), 6)
+
+
+def test_a_decoder_that_rounds_otherwise_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = _prior()
+    codes, _ = _codes(prior, 50)
+    data, step = encode_codes(prior, codes), prior.step
+    monkeypatch.setattr(prior, "step", lambda *args: (step(*args)[0] * 1.001, args[0]))
+    with pytest.raises(RunError, match="machine, device and thread count"):
+        decode_codes(prior, data, 50)
+
+
+def test_a_diverged_prior_is_named() -> None:
+    prior = _prior()
+    codes, _ = _codes(prior, 2)
+    with torch.no_grad():
+        prior.head.output_bias_GK[0, 0] = math.nan
+    with pytest.raises(RunError, match="diverged"):
+        encode_codes(prior, codes)
+
+
+def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Run, PixelCNN, np.ndarray, np.ndarray]:
+    """A run, its prior, 40 test codes drawn from it and training labels."""
+    run = Run.open(write_run(**settings))
+    stage1 = run.stage1("vq-vae", CPU)
+    prior = run.prior("vq-vae", stage1, CPU).model
+    codes = sample(prior, count=40, condition=torch.arange(40)[:, None] % 3 if prior.classes else None, seed=3).numpy()
+    train_labels = np.arange(40) ** 2 % 3
+    for split, labels in (("train", train_labels), ("test", np.arange(40) % 3)):
+        header = CodeHeader("digits", split, "vq-vae", 16, 2, (4, 4), 3, stage1.sha256)
+        path = run.codes_file("vq-vae", split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_codes(path, CodeFile(codes, labels, header))
+    return run, prior, codes, train_labels
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_proof_writes_the_rate_that_evaluate_reports(write_run: Callable[..., Path], conditional: bool) -> None:
+    run, prior, codes, labels = _run_with_codes(write_run, conditional=conditional)
+    rate = learned_rate_bits(prior, codes, labels, device=CPU, batch_size=64)
+    whole = prove(run, "vq-vae", "test", 1000, CPU)
+    assert (whole.items, whole.streams, whole.labels) == (40, 1, "marginalised" if conditional else "none")
+    assert whole.bits_reported == pytest.approx(rate.sum(), rel=1e-6)
+    assert whole.identical
+    assert whole.within_bound
+    assert abs(whole.bits_written - rate.sum()) <= 0.001 * rate.sum() + 64
+    single = prove(run, "vq-vae", "test", 2, CPU, streams=2)
+    assert single.bits_reported == pytest.approx(rate[[0, 39]].sum(), rel=1e-6)
+    assert single.identical
+    assert single.within_bound
+    assert single.header_bits == 2 * whole.header_bits
+    assert not replace(single, bits_written=int(single.bits_reported * 1.002) + 129).within_bound
+    assert not replace(single, bits_written=int(single.bits_reported * 0.998) - 129).within_bound
+    if conditional:
+        paid = prove(run, "vq-vae", "test", 1000, CPU, labels="paid")
+        assert paid.labels == "paid"
+        assert paid.bits_reported == whole.bits_paid > whole.bits_marginalised == paid.bits_marginalised
+        assert paid.identical
+        assert paid.within_bound
+    else:
+        assert whole.bits_paid == whole.bits_marginalised
+
+
+def test_a_proof_that_fails_says_so(write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, *_ = _run_with_codes(write_run)
+    assert "codes identical" in proof_line(prove(run, "vq-vae", "test", 3, CPU))
+
+    def other(*_: Any, **__: Any) -> Tensor:
+        raise RunError("Expected codes that match.")
+
+    for decode in (other, lambda *args, **keywords: 1 - decode_codes(*args, **keywords)):
+        monkeypatch.setattr(proving, "decode_codes", decode)
+        proof = prove(run, "vq-vae", "test", 3, CPU)
+        assert not proof.identical
+        assert "DIFFER" in proof_line(proof)
+
+
+def test_a_proof_needs_codes_and_a_number_of_streams_that_fits(write_run: Callable[..., Path]) -> None:
+    run, *_ = _run_with_codes(write_run)
+    with pytest.raises(UsageError, match="Expected 1 to 3 streams"):
+        prove(run, "vq-vae", "test", 3, CPU, streams=4)
+    with pytest.raises(UsageError, match="choose a vq-vae"):
+        prove(run, "vae", "test", 3, CPU)
+    with pytest.raises(RunError, match="run evaluate"):
+        prove(run, "vq-vae", "validation", 3, CPU)

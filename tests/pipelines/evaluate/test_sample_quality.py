@@ -1,0 +1,148 @@
+"""Scores of samples: real images as samples, labels asked for, and what cannot be scored."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from twostage.config.schema import DataConfig
+from twostage.data import ImageDataset, Split, load_dataset
+from twostage.errors import RunError
+from twostage_pipelines.evaluate import classifier, sample_quality
+from twostage_pipelines.evaluate.rows import SampleScore
+from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
+from twostage_pipelines.generate.decoding import to_levels
+from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.runs.run import Run
+
+CPU = torch.device("cpu")
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageDataset:
+    return load_dataset(DataConfig(name="digits"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: ImageDataset) -> Path:
+    """A classifier folder, for every test to copy."""
+    folder = tmp_path_factory.mktemp("classifier") / "classifier"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "EPOCHS", 2)
+        classifier.trained_classifier(folder, digits, device=CPU, batch_size=100)
+    return folder
+
+
+@pytest.fixture
+def run(write_run: WriteRun, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    path = write_run(classes=10)
+    shutil.copytree(trained, path / "classifier")
+    monkeypatch.setattr(classifier, "EPOCHS", 2)
+    return _wanting(Run.open(path), 100)
+
+
+def _wanting(run: Run, samples: int) -> Run:
+    evaluation = replace(run.recipe.evaluation, frechet_samples=samples)
+    return replace(run, recipe=replace(run.recipe, evaluation=evaluation))
+
+
+def _score(run: Run, dataset: ImageDataset, split: str = "test") -> dict[str, SampleScore]:
+    return {score.model: score for score in score_samples(run, dataset, split, CPU)}
+
+
+def test_models_are_scored_against_what_real_images_reach(run: Run, digits: ImageDataset) -> None:
+    scores = _score(run, digits)
+    assert list(scores) == ["vq-vae", "vae", "cvae"]
+    for score in scores.values():
+        assert score.samples == 100
+        assert score.frechet_distance > 5 * score.reference_distance > 0  # random weights make no digits
+        assert score.classifier_accuracy > 0.8
+    agreement = scores["vq-vae"].label_agreement
+    assert agreement is not None
+    assert agreement < 0.4
+    assert scores["vae"].label_agreement is None
+    assert len({score.reference_distance for score in scores.values()}) == 1
+    assert _score(run, digits) == scores
+
+
+def test_training_images_as_samples_reach_the_reference_and_their_labels(
+    run: Run, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = sample_quality.evenly(len(digits.train), 100)
+
+    def real(*_: Any, **__: Any) -> tuple[np.ndarray, np.ndarray]:
+        return digits.train.images[chosen], digits.train.labels[chosen]
+
+    monkeypatch.setattr(sample_quality, "draw_for_scoring", real)
+    score = _score(run, digits)["vq-vae"]
+    assert score.frechet_distance == score.reference_distance
+    assert score.label_agreement is not None
+    assert score.label_agreement > 0.8
+    whole = replace(digits, test=Split(images=digits.train.images[chosen], labels=digits.train.labels[chosen]))
+    # Other test images are other data: the classifier is trained again, and the very images compared have no distance.
+    assert _score(run, whole)["vq-vae"].frechet_distance < 1e-6 * score.frechet_distance
+
+
+def test_labels_are_asked_for_in_the_proportions_of_the_training_data(run: Run, digits: ImageDataset) -> None:
+    rare = np.flatnonzero(digits.train.labels == 4)[:20]
+    kept = np.sort(np.concatenate([rare, np.flatnonzero(digits.train.labels == 7)]))
+    uneven = replace(digits, train=Split(images=digits.train.images[kept], labels=digits.train.labels[kept]))
+    images, labels = draw_for_scoring(run, "vq-vae", run.stage1("vq-vae", CPU), uneven, count=60, device=CPU)
+    assert labels is not None
+    assert set(labels.tolist()) == {4, 7}
+    assert abs((labels == 4).mean() - 20 / len(kept)) < 0.02
+    drawn = load_run(run.path).generate(60, labels=torch.from_numpy(labels), seed=run.recipe.seed).numpy()
+    assert images.dtype == np.uint8
+    assert (np.abs(images - drawn) <= 0.5).all()
+
+
+def test_a_prior_without_labels_and_one_that_is_not_finished(
+    write_run: WriteRun, trained: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "EPOCHS", 2)
+    path = write_run(classes=10, conditional=False)
+    shutil.copytree(trained, path / "classifier")
+    run = _wanting(Run.open(path), 100)
+    assert _score(run, digits, "validation")["vq-vae"].label_agreement is None
+    shutil.rmtree(path / "models/vq-vae/prior")
+    assert list(_score(run, digits)) == ["vae", "cvae"]
+
+
+def test_what_cannot_be_scored_is_left_out_with_a_sentence(
+    run: Run, digits: ImageDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = replace(digits, test=Split(images=digits.test.images[:64], labels=digits.test.labels[:64]))
+    for wanting, dataset, sentence in (
+        (run, replace(digits, classes=()), "digits has no labels to train a classifier on"),
+        (run, replace(digits, classes=("all",)), "digits has no labels to train a classifier on"),
+        (_wanting(run, 64), digits, "needs more than 64 images"),
+        (run, few, "needs more than 64 images"),
+    ):
+        assert score_samples(wanting, dataset, "test", CPU) == ()
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1
+    shutil.rmtree(run.path / "classifier")
+    assert score_samples(_wanting(run, 0), digits, "test", CPU) == ()
+    assert capsys.readouterr().err == ""
+    assert not (run.path / "classifier").exists()
+
+
+def test_no_more_samples_are_drawn_than_there_are_training_images(
+    run: Run, digits: ImageDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = replace(digits, train=Split(images=digits.train.images[:90], labels=digits.train.labels[:90]))
+    assert {score.samples for score in _score(run, few).values()} == {90}
+    assert "90 instead of 100" in capsys.readouterr().err
+
+
+def test_mean_images_are_rounded_into_the_alphabet() -> None:
+    assert to_levels(np.array([-0.4, 0.4, 0.6, 15.5, 16.0, 99.0]), 17).tolist() == [0, 0, 1, 16, 16, 16]
+    with pytest.raises(RunError, match="not finite"):
+        to_levels(np.array([1.0, np.nan]), 17)

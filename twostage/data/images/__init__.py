@@ -1,0 +1,1 @@
+"""Images as integer arrays: named sets, folders, packed files and drawn shapes."""

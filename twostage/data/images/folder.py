@@ -1,0 +1,233 @@
+"""Any folder of images as a data set.
+
+Names decide which files, labels and splits there are (`twostage.data.images.listing`), contents how a file is read
+(`twostage.data.images.decode`). Every file is read before anything is said, so that one error names all that is wrong.
+A file that is left out (`skip_unreadable`) leaves its split and moves no other file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from twostage.data.images.dataset import ImageDataset, Split
+from twostage.data.images.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
+from twostage.data.images.formats import FORMATS_IN_WORDS
+from twostage.data.images.listing import ImageFile, Listing, list_images
+from twostage.data.reading import mapper
+from twostage.data.repeated import tell_repeated
+from twostage.errors import DataError, UsageError
+from twostage.printable import show
+from twostage.progress import Progress, say
+
+LEVELS = 256
+# Below that, opening a file takes longer than decoding it (which frees the interpreter), and threads only get in each
+# other's way.
+_SMALL_FILE_BYTES = 1 << 14
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one file."""
+
+    remarks: tuple[str, ...] = ()
+    fault: str | None = None
+    """Why it could not be read, as a clause."""
+    wrong_size: tuple[int, int] | None = None
+    """(width, height) that does not fit."""
+
+
+_FINE = _Outcome()  # one for all files of which there is nothing to say
+
+
+def load_folder(
+    path: str | None,
+    *,
+    image_size: int,
+    fit: Fit,
+    colour: Literal["rgb", "grey"],
+    train_folder: str | None,
+    test_folder: str | None,
+    skip_unreadable: int,
+) -> ImageDataset:
+    """The images below `path` as uint8 `[N, C, image_size, image_size]`, levels 0..255.
+
+    Args:
+        path: the folder.
+        image_size: side of the square images in pixels.
+        fit: how images come to that size.
+        colour: C = 3 or C = 1.
+        train_folder: sub-folder of `path` with the training and validation images; None: all of `path`.
+        test_folder: sub-folder of `path` with the test images; None: a tenth of the images.
+        skip_unreadable: how many unreadable files may be left out.
+
+    Raises:
+        UsageError: no folder is named, or the sub-folders overlap or lead out of it.
+        DataError: the folder or images are missing, unreadable, of a wrong size, too few, or labelled only in part.
+    """
+    if path is None:
+        raise UsageError(
+            f"the data set images needs a folder of {FORMATS_IN_WORDS} files: name it with --data.path FOLDER, or as "
+            "path under [data] in the recipe"
+        )
+    listing = list_images(path, train_folder=train_folder, test_folder=test_folder)
+    if len(listing.passed_over):
+        say(
+            f"passed over {len(listing.passed_over)} files in {path} that do not have names of images that are read: "
+            f"{listing.passed_over}{listing.passed_over.advice}"
+        )
+    files, shape = listing.files, (3 if colour == "rgb" else 1, image_size, image_size)
+    images_NCHW = _allocate(len(files), shape)
+    outcomes = _read(files, images_NCHW, fit)
+    skipped = _check_readable(path, listing, outcomes, skip_unreadable)
+    _check_sizes(path, files, outcomes, fit, image_size)
+    _tell_conversions(files, outcomes)
+    if not {name.lower() for name in listing.classes} - _SPLIT_NAMES and listing.classes:
+        say(
+            f"the sub-folders {', '.join(listing.classes)} of {path} were taken for labels; if they are splits, name "
+            "them with --data.train-folder and --data.test-folder"
+        )
+    splits = _make_splits(path, files, outcomes, images_NCHW)
+    tell_repeated(
+        splits["train"].images,
+        {"validation": splits["validation"].images, "test": splits["test"].images},
+        kind="images",
+        alike="pixel for pixel",
+    )
+    return ImageDataset(
+        name="images",
+        levels=LEVELS,
+        classes=listing.classes,
+        skipped=skipped,
+        **splits,
+    )
+
+
+class _Splits(TypedDict):
+    train: Split
+    validation: Split
+    test: Split
+
+
+def _make_splits(
+    path: str, files: Sequence[ImageFile], outcomes: Sequence[_Outcome], images_NCHW: np.ndarray
+) -> _Splits:
+    """The readable images split by split; the files come in that order."""
+
+    def make(name: str) -> Split:
+        rows = [row for row, file in enumerate(files) if file.split == name]
+        kept = [row for row in rows if outcomes[row].fault is None]
+        if not kept:
+            raise DataError(
+                f"expected a readable image for {name}, but all {len(rows)} in {path} were left out: add some"
+            )
+        # Gaps are closed by moving images up: a slice of the one block, and never a second one.
+        for target, row in enumerate(kept, start=rows[0]):
+            if target != row:
+                images_NCHW[target] = images_NCHW[row]
+        images = images_NCHW[rows[0] : rows[0] + len(kept)]
+        return Split(images=images, labels=np.array([files[row].label for row in kept], dtype=np.int64))
+
+    return {"train": make("train"), "validation": make("validation"), "test": make("test")}
+
+
+def _allocate(count: int, shape: tuple[int, int, int]) -> np.ndarray:
+    try:
+        return np.empty((count, *shape), dtype=np.uint8)
+    except MemoryError as error:
+        size = count * shape[0] * shape[1] * shape[2] / 2**30
+        raise DataError(
+            f"expected the images to fit into memory, but {count} of {shape[2]}x{shape[1]} pixels take {size:.1f} GiB: "
+            "set a smaller data.image_size or use fewer images"
+        ) from error
+
+
+def _worth_threads(files: Sequence[ImageFile]) -> bool:
+    """Whether the files, by a sample of them, are large enough."""
+    sample = files[:: max(1, len(files) // 64)]
+    sizes = [file.path.stat().st_size for file in sample if file.path.is_file()]
+    return sum(sizes) >= _SMALL_FILE_BYTES * len(sample)
+
+
+def _read(files: Sequence[ImageFile], images_NCHW: np.ndarray, fit: Fit) -> list[_Outcome]:
+    def read(file: ImageFile, pixels_CHW: np.ndarray) -> _Outcome:
+        try:
+            remarks = decode_image(file.path, pixels_CHW, fit=fit)
+            return _Outcome(remarks=remarks) if remarks else _FINE
+        except Unreadable as error:
+            return _Outcome(fault=str(error))
+        except WrongSize as error:
+            return _Outcome(wrong_size=error.size)
+
+    outcomes: list[_Outcome] = []
+    with (
+        quiet_pillow(),
+        Progress("images", total=len(files), unit="file") as progress,
+        mapper(threaded=_worth_threads(files)) as mapped,
+    ):
+        for outcome in mapped(read, files, images_NCHW):
+            outcomes.append(outcome)
+            progress.advance()
+    return outcomes
+
+
+def _check_readable(path: str, listing: Listing, outcomes: Sequence[_Outcome], most: int) -> tuple[str, ...]:
+    """Names of what is left out."""
+    faults = dict(listing.unusable)
+    for file, outcome in zip(listing.files, outcomes, strict=True):
+        if outcome.fault is not None:
+            faults[file.name] = outcome.fault
+    if not faults:
+        return ()
+    total = len(listing.files) + len(listing.unusable)
+    named = show([f"{name!r} {faults[name]}" for name in sorted(faults)])
+    if len(faults) > most:
+        admitted = f", and data.skip_unreadable admits {most}" if most else ""
+        raise DataError(
+            f"expected readable images in {path}, but {len(faults)} of {total} files are not{admitted}: {named}; "
+            f"repair or remove them, or leave them out with data.skip_unreadable {len(faults)}"
+        )
+    say(f"left out {len(faults)} of {total} files in {path}: {named}")
+    return tuple(sorted(faults))
+
+
+def _check_sizes(
+    path: str, files: Sequence[ImageFile], outcomes: Sequence[_Outcome], fit: Fit, image_size: int
+) -> None:
+    read = sorted((file.name, outcome) for file, outcome in zip(files, outcomes, strict=True) if outcome.fault is None)
+    wrong = [(name, outcome.wrong_size) for name, outcome in read if outcome.wrong_size is not None]
+    if not wrong:
+        return
+    if fit == "crop":
+        named = show([f"{name!r} with {_pixels(size)}" for name, size in wrong])
+        raise DataError(
+            f"expected images of at least {image_size}x{image_size} pixels to crop, but {len(wrong)} of {len(files)} "
+            f"in {path} are smaller: {named}; set data.fit to resize or a smaller data.image_size, or remove them"
+        )
+    name, size = wrong[0]
+    target = (image_size, image_size)
+    other = next(((n, o.wrong_size or target) for n, o in read if o.wrong_size != size), None)
+    if other is None:
+        raise DataError(
+            f"expected images of {image_size}x{image_size} pixels, but those in {path} have {_pixels(size)}: set "
+            + (f"data.image_size to {size[0]}" if size[0] == size[1] else "data.fit to resize or crop")
+        )
+    raise DataError(
+        f"expected images of {image_size}x{image_size} pixels only, but {path} has mixed sizes: {name!r} with "
+        f"{_pixels(size)} and {other[0]!r} with {_pixels(other[1])}; set data.fit to resize or crop"
+    )
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _tell_conversions(files: Sequence[ImageFile], outcomes: Sequence[_Outcome]) -> None:
+    converted: dict[str, list[str]] = {}
+    for file, outcome in zip(files, outcomes, strict=True):
+        for remark in outcome.remarks:
+            converted.setdefault(remark, []).append(file.name)
+    for remark, names in converted.items():
+        say(f"{len(names)} of {len(files)} images: {remark} (first: {names[0]!r})")

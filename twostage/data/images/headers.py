@@ -1,0 +1,38 @@
+"""What the header of an image alone rules out: sizes, depths, channels, several pictures in one file."""
+
+from PIL import Image, TiffImagePlugin
+
+from twostage.data.images.metadata import PNG_SIGNATURE
+
+LARGEST_PIXELS = 64_000_000
+"""Width times height; a transparent one took 0.8 GB as PNG or TIFF and 1.3 GB as WebP while it was laid on white."""
+_PNG_BIT_DEPTH = 24  # offset, after signature, IHDR's length and name, width and height
+_KIND_OF_PAGE, _REDUCED = 254, 1  # TIFF's NewSubfileType and its lowest bit
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_ANIMATIONS = ("PNG", "WEBP", "AVIF")  # whose headers state the number of frames
+
+
+def refusal(picture: Image.Image, data: bytes) -> str | None:
+    """A clause on why the opened, not yet decoded picture of the file `data` is not read; None: it may be."""
+    width, height = picture.size
+    if width * height > LARGEST_PIXELS:
+        return f"has {width}x{height} pixels, more than {LARGEST_PIXELS:,}"
+    bits = data[_PNG_BIT_DEPTH] if data.startswith(PNG_SIGNATURE) else 8
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        across, down = (picture.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+        if across * down > LARGEST_PIXELS:  # a tile is unpacked whole
+            return f"has tiles of {across}x{down} pixels, more than {LARGEST_PIXELS:,}"
+        if picture.tag_v2.get(_KIND_OF_PAGE, 0) & _REDUCED:
+            return "holds a reduced picture in place of the whole one, as raw files of cameras do"
+    if bits > 8:
+        return f"has {bits} bits per channel and not the 8 bits per channel that are read"
+    if picture.mode not in _MODES:
+        return f"has channels of the kind {picture.mode}, which are not read"
+    if getattr(picture, "is_animated", False):
+        if picture.format == "TIFF":
+            return "has more than one page"
+        # To count those of a GIF is to read all of them.
+        frames = f" ({getattr(picture, 'n_frames', 2)} frames)" if picture.format in _ANIMATIONS else ""
+        return f"is animated{frames}"
+    return None

@@ -1,0 +1,1 @@
+"""Causal and dilated convolutions and their cached steps: layers that both stages build on."""

@@ -1,0 +1,1 @@
+"""Measures of arrays, one a file; they know neither models nor runs."""

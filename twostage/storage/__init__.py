@@ -1,0 +1,1 @@
+"""Files of a run: atomic writes, manifests, checkpoints, codes. No model and no data set."""

@@ -1,0 +1,55 @@
+"""What a training's checkpoint says beside its tensors, checked before it is believed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twostage.errors import RunError
+from twostage.storage.checkpoint import newest_state
+
+_NUMBER = (int, float)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "finished": (bool,),
+    "seconds": _NUMBER,
+    "best_step": (int,),
+    "best_value": (*_NUMBER, type(None)),
+    "metrics_bytes": (int,),
+    "record": (dict,),
+}
+RESUMED = ("step", "seconds", "best_step", "best_value", "metrics_bytes", "record")
+
+
+def check_state(state: Mapping[str, Any], folder: Path, *needed: str) -> None:
+    """Raise RunError unless the entries that are there, and those that are needed, are of their types."""
+    for name, types in _TYPES.items():
+        if name in state or name in needed:
+            _check(name in state and type(state[name]) in types, name, folder)
+
+
+def recorded_state(folder: Path, *needed: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The state of the newest checkpoint of a run's training, None where none has begun.
+
+    Its record holds the settings in `config`, and those of the training itself in `config.training`.
+
+    Raises:
+        RunError: no checkpoint is whole, or the state does not say what it must.
+    """
+    state = newest_state(folder, warn=warn)
+    if state is None:
+        return None
+    check_state(state, folder, "step", "record", *needed)
+    config = state["record"].get("config")
+    _check(isinstance(config, dict), "record.config", folder)
+    training = config.get("training")
+    _check(isinstance(training, dict), "record.config.training", folder)
+    _check(type(training.get("steps")) is int, "record.config.training.steps", folder)
+    return state
+
+
+def _check(holds: bool, name: str, folder: Path) -> None:
+    if not holds:
+        raise RunError(
+            f"the newest checkpoint in {folder} has no {name} that this version understands, so another program or "
+            "version wrote it: use that version, or move the folder away and train again"
+        )

@@ -1,0 +1,1 @@
+"""One training loop for every model, in the order in which things happen, and what it needs."""
