@@ -38,7 +38,7 @@ def main() -> None:
     model, prior = stage1.model, run.prior(MAIN_MODEL, stage1, device).model
     assert isinstance(model, VQVAE)
     common = {"device": device, "batch_size": run.recipe.evaluation.batch_size}
-    files = extract_codes(run, MAIN_MODEL, stage1, dataset, device, batch_size=common["batch_size"])
+    files = extract_codes(run, MAIN_MODEL, stage1, dataset, device)
     rows = evenly(len(dataset.split(options.split)), options.items)
     images, own = dataset.split(options.split).images[rows], files[options.split].codes[rows]
     labels = files["train"].labels

@@ -34,7 +34,8 @@ from twostage.metrics.statistics import evenly
 from twostage.training.record import read_metrics
 from twostage_pipelines.generate.decoding import latent_means
 from twostage_pipelines.runs.run import Run
-from twostage_pipelines.train.train import all_jobs, sit_down, train_all
+from twostage_pipelines.runs.session import prepare
+from twostage_pipelines.train.train import all_jobs, train_jobs
 
 CPU = torch.device("cpu")
 MEASURED = 2000
@@ -59,9 +60,9 @@ def recipe_of(recipe: Recipe, *, length: int, seed: int, steps: int) -> Recipe:
 def trained(recipe: Recipe, dataset: ImageDataset, folder: Path) -> tuple[Autoencoder, float]:
     """The best autoencoder of a recipe, and by how much its validation distortion rose after that."""
     run = Run(path=folder, recipe=recipe)
-    sitting = sit_down(run, dataset, all_jobs(run, dataset), device="cpu", resume="auto", dry_run=False)
+    sitting = prepare(run, dataset, all_jobs(run, dataset), device="cpu", resume="auto", dry_run=False)
     assert sitting is not None
-    train_all(sitting)
+    train_jobs(sitting, all_jobs(sitting.run, dataset))
     model = run.stage1("ae", CPU).model
     assert isinstance(model, Autoencoder)
     rows = read_metrics(run.stage1_folder("ae") / "metrics.jsonl")

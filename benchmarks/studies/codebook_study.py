@@ -33,7 +33,8 @@ from twostage.errors import TwoStageError
 from twostage_pipelines.evaluate.evaluate import evaluate_run
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.runs.run import Run
-from twostage_pipelines.train.train import all_jobs, sit_down, train_all
+from twostage_pipelines.runs.session import prepare
+from twostage_pipelines.train.train import all_jobs, train_jobs
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def study(setting: Setting, recipe: Recipe, dataset: ImageDataset, work: Path) -
     run = Run(path=work / setting.name, recipe=recipe)
     jobs = all_jobs(run, dataset)
     with redirect_stdout(sys.stderr):
-        sitting = sit_down(run, dataset, jobs, device="cpu", resume="auto", dry_run=False)
+        sitting = prepare(run, dataset, jobs, device="cpu", resume="auto", dry_run=False)
         assert sitting is not None
-        train_all(sitting)
+        train_jobs(sitting, all_jobs(sitting.run, dataset))
         written = run.path / "evaluation-validation.json"
         if not written.is_file():
             evaluate_run(run, dataset, device=sitting.device, split="validation")

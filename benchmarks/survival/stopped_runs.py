@@ -61,7 +61,7 @@ class Phase:
 
 _PRIOR = "train-prior RUN"
 PHASES = {
-    "loading": Phase(Scenario("images", (), CODEBOOK), "twostage_pipelines.train.train", "", "load_dataset"),
+    "loading": Phase(Scenario("images", (), CODEBOOK), "twostage_pipelines.train.train", "", "load_data"),
     "k-means": Phase(Scenario("images", (), CODEBOOK), "stage1_vqvae.quantiser.quantiser", "", "kmeans"),
     "training": Phase(Scenario("images", (), CODEBOOK), "twostage.training.loop", "Fit", "train_step", call=12),
     "validation": Phase(Scenario("images", (), CODEBOOK), "twostage.training.loop", "Fit", "validate", call=2),
@@ -72,7 +72,7 @@ PHASES = {
         "codebook_distortion",
     ),
     "code extraction": Phase(
-        Scenario("images", (CODEBOOK,), _PRIOR), "twostage_pipelines.runs.codes", "", "encode_images", call=2
+        Scenario("images", (CODEBOOK,), _PRIOR), "twostage_pipelines.modality.images", "", "encode_images", call=2
     ),
     "sampling": Phase(
         Scenario("images", (CODEBOOK, _PRIOR), "generate RUN --count 4"), "twostage_pipelines.runs.run", "", "sample"

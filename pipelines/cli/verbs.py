@@ -21,27 +21,27 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "train": Verb(
-        "Train", "..train.train", "run_train", "everything below in order, for every model of a recipe", "..train.audio"
+        "Train", "..train.train", "run_train", "everything below in order, for every model of a recipe", "..train.train"
     ),
     "train-codebook": Verb(
-        "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder", "..train.audio"
+        "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder", "..train.train"
     ),
     "train-decoder": Verb(
-        "TrainDecoder", None, "run_train_decoder", "sound: a WaveNet decoder on finished codes", "..train.audio"
+        "TrainDecoder", None, "run_train_decoder", "sound: a WaveNet decoder on finished codes", "..train.train"
     ),
     "train-prior": Verb(
         "TrainPrior",
         "..train.train",
         "run_train_prior",
         "stage two: extract codes, fit the prior over them",
-        "..train.audio",
+        "..train.train",
     ),
     "train-baseline": Verb(
         "TrainBaseline",
         "..train.train",
         "run_train_baseline",
         "a baseline beside it: ae, vae, beta-vae, cvae, vimco",
-        "..train.audio",
+        "..train.train",
     ),
     "compare": Verb(
         "Compare", "..train.compare", "run_compare", "images: all models of a recipe, equal budgets, one table"

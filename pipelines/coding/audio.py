@@ -37,7 +37,6 @@ from ..media.wav import read_recording, to_int16, write_wav
 from ..modality.audio import lengths_of
 from ..modality.audio_arrays import split_of
 from ..runs.audio_codes import check_plain_names, check_sound_codes
-from ..runs.audio_models import sound_stage1
 from ..runs.class_numbers import class_number
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
@@ -105,7 +104,7 @@ def run_reconstruct(command: Reconstruct) -> None:
     check_folder(command.folder)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    stage1 = sound_stage1(run, name, device)
+    stage1 = run.stage1(name, device)
     model, rate = stage1.model, stage1.record["sample_rate_hz"]
     speakers = _known_speakers(command.files, run, stage1.record, command.speaker)
     recordings = read_files(command.files, rate=rate)

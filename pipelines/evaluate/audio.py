@@ -17,9 +17,8 @@ from twostage.progress import say
 
 from ..commands.results import Evaluate
 from ..modality.audio import lengths_of, load_sound, speakers_of
-from ..runs.audio_codes import extract_sound_codes
-from ..runs.audio_models import sound_stage1
 from ..runs.class_numbers import warn_of_untrained_labels
+from ..runs.codes import extract_codes
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
 from ..runs.run import Run
@@ -80,7 +79,7 @@ def _beside_flac(scored: list[ScoredSound], frame_bits_N: np.ndarray, samples_N:
 
 
 def _meaning(run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, split: str) -> CodeMeaning:
-    files = extract_sound_codes(run, name, stage1, dataset, stage1_device(stage1))
+    files = extract_codes(run, name, stage1, dataset, stage1_device(stage1))
     train, held_out = files["train"], files[split]
     return code_meaning(
         train_codes=train.codes,
@@ -134,7 +133,7 @@ def evaluate_sound_run(run: Run, dataset: AudioDataset, *, device: torch.device,
     scored: list[ScoredSound] = []
     meanings: dict[str, CodeMeaning] = {}
     for name in names:
-        stage1 = sound_stage1(run, name, device)
+        stage1 = run.stage1(name, device)
         run.check_data(stage1, dataset)
         scored += scoring.score(name, stage1)
         if isinstance(stage1.model, SoundVQVAE) and (dataset.classes or dataset.speakers):
@@ -177,7 +176,7 @@ def run_evaluate(command: Evaluate) -> None:
     if command.dry_run:
         names = run.trained_models()
         for name in names:
-            run.check_data(sound_stage1(run, name, device), dataset)
+            run.check_data(run.stage1(name, device), dataset)
         items = len(dataset.split(command.split))
         say(f"would score {', '.join(names) or 'no model'} on {items} {command.split} recordings; nothing was done")
         return

@@ -124,8 +124,8 @@ class Diagnosing:
         return Diagnosis(name, verdict, sentences, {"dead_codes": usage.dead, "rate_bits": rate_bits})
 
     def _two_stages(self, name: str, stage1: LoadedStage1, model: VQVAE, rows: Sequence[Row]) -> Diagnosis:
-        run, batch_size = self.run, self.run.recipe.evaluation.batch_size
-        files = extract_codes(run, name, stage1, self.dataset, self.device, batch_size=batch_size)
+        run = self.run
+        files = extract_codes(run, name, stage1, self.dataset, self.device)
         usage = codebook_usage(files[self.split].codes, codebook_size=model.codebook_size)
         collapse = collapse_of(usage)
         of_codes = _used(usage)

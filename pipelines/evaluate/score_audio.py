@@ -29,9 +29,8 @@ from ..bits.audio import (
     wrong_log_mel,
 )
 from ..modality.audio import condition_of, lengths_of, most_codes, speakers_of
-from ..runs.audio_codes import extract_sound_codes
-from ..runs.audio_models import sound_decoder, sound_prior
-from ..runs.loading import Loaded, LoadedDecoder, LoadedSound, sound_parameters
+from ..runs.codes import extract_codes
+from ..runs.loading import Loaded, LoadedDecoder, LoadedSound, parameter_count
 from ..runs.run import Run, is_finished, training_cost
 from .audio_rows import SoundRow
 
@@ -142,13 +141,13 @@ class SoundScoring:
     def _codebook(self, name: str, stage1: Loaded[SoundVQVAE]) -> list[ScoredSound]:
         """A row per decoder and prior."""
         run, model, where = self.run, stage1.model, self.where
-        files = extract_sound_codes(run, name, stage1, self.dataset, where.device)
+        files = extract_codes(run, name, stage1, self.dataset, where.device)
         file = files[self.split]
         lengths = lengths_of(file)
         inside = np.arange(file.codes.shape[2]) < lengths[:, None]
         usage = codebook_usage(file.codes.transpose(0, 2, 1)[inside], codebook_size=model.codebook_size)
         shuffled = shuffled_codes(file.codes, lengths)
-        decoder = sound_decoder(run, name, stage1, where.device) if is_finished(run.decoder_folder(name)) else None
+        decoder = run.decoder(name, stage1, where.device) if is_finished(run.decoder_folder(name)) else None
         rates = self._rates(name, stage1, files)
         scored = []
         for each in [None, decoder] if decoder is not None else [None]:
@@ -161,11 +160,11 @@ class SoundScoring:
             of_others = float(swapped.sum() / self.samples.sum()) if len(swapped) > 1 else None
             heard = self._heard(model, each, file)
             cost = training_cost(run.stage1_folder(name))
-            steps, seconds, parameters = cost.steps, cost.seconds, sound_parameters(model)
+            steps, seconds, parameters = cost.steps, cost.seconds, parameter_count(model)
             if each is not None:
                 more = training_cost(run.decoder_folder(name))
                 steps, seconds = steps + more.steps, seconds + more.seconds
-                parameters += sound_parameters(each.model)
+                parameters += parameter_count(each.model)
             likelihood = (each or stage1).record["architecture"]["likelihood"]
             for rate in rates:
                 labels = self.label_bits(label=rate.told, speaker=rate.told or model.speakers > 0)
@@ -238,7 +237,7 @@ class SoundScoring:
         ]
         if not is_finished(run.prior_folder(name)):
             return rates
-        prior = sound_prior(run, name, stage1, self.where.device)
+        prior = run.prior(name, stage1, self.where.device)
         condition = condition_of(
             file.labels, speakers_of(file), (len(self.dataset.classes), len(self.dataset.speakers))
         )
@@ -256,7 +255,7 @@ class SoundScoring:
             codes,
             ends,
             told=bool(prior.model.classes),
-            parameters=sound_parameters(prior.model),
+            parameters=parameter_count(prior.model),
             steps=cost.steps,
             seconds=cost.seconds,
             sha256=prior.sha256,
@@ -291,7 +290,7 @@ class SoundScoring:
             "codebook_perplexity": None,
             "codebook_used": None,
             "codebook_size": None,
-            "parameters": sound_parameters(model),
+            "parameters": parameter_count(model),
             "steps": cost.steps,
             "train_seconds": cost.seconds,
             "stage1_sha256": stage1.sha256,

@@ -98,7 +98,7 @@ class Scoring:
         """Uniform, unigram and, where it is trained, learned prior; the latter also with searched codes."""
         run, batch_size = self.run, self.run.recipe.evaluation.batch_size
         images = self.dataset.split(self.split).images
-        files = extract_codes(run, name, stage1, self.dataset, self.device, batch_size=batch_size)
+        files = extract_codes(run, name, stage1, self.dataset, self.device)
         codes, train = files[self.split].codes, files["train"]
         distortion = codebook_distortion(
             model, images, codes, seed=run.recipe.seed, device=self.device, batch_size=batch_size

@@ -14,7 +14,6 @@ from twostage.storage.atomic import write_atomic
 from ..commands.samples import Generate
 from ..media.spectrograms import MOST_PICTURES, picture_of, which_have_pictures
 from ..media.wav import write_wav
-from ..runs.audio_models import sound_stage1
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
 from ..runs.run import Run, check_folder
@@ -56,7 +55,7 @@ def run_generate(command: Generate) -> None:
     check_folder(command.folder)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    stage1 = sound_stage1(run, name, device)
+    stage1 = run.stage1(name, device)
     if not isinstance(stage1.model, SoundVQVAE):
         raise UsageError(
             f"model {name} is a VAE, whose latents have no learned prior over time to draw a length and a sound from; "

@@ -20,7 +20,6 @@ from twostage.storage.codes import CodeFile
 
 from ..modality.audio_arrays import arrays_at, split_of
 from ..runs.audio_codes import check_sound_codes, encode_recordings
-from ..runs.audio_models import codebook_stage1, sound_prior
 from ..runs.loading import Loaded, LoadedWaveNet
 from ..runs.run import Run
 from .asked import Labels, Speakers, asked_for, codes_in, stated_speakers, voices_for
@@ -87,7 +86,7 @@ class TwoStageSound:
         Raises:
             RunError: it is missing, unfinished, damaged, or belongs to another codebook.
         """
-        return sound_prior(self.run, self.name, self.stage1, self.device)
+        return self.run.prior(self.name, self.stage1, self.device)
 
     @cached_property
     def _wavenet(self) -> Voice:
@@ -282,4 +281,4 @@ def load_sound_run(run: Run, name: str, device: torch.device) -> TwoStageSound:
         UsageError: the model is continuous.
         RunError: its codebook is missing, unfinished or damaged.
     """
-    return TwoStageSound(run=run, name=name, stage1=codebook_stage1(run, name, device), device=device)
+    return TwoStageSound(run=run, name=name, stage1=run.codebook(name, device), device=device)

@@ -14,7 +14,6 @@ from twostage.printable import printable, show
 from twostage.progress import Progress
 
 from ..media.wav import to_int16
-from ..runs.audio_models import sound_decoder
 from ..runs.class_numbers import class_number, trained_numbers
 from ..runs.loading import Loaded
 from ..runs.run import Run
@@ -90,7 +89,7 @@ def voice_of(run: Run, name: str, stage1: Loaded[SoundVQVAE], choice: str, devic
     Raises:
         RunError: the WaveNet decoder is asked for and not trained, or belongs to another codebook.
     """
-    decoder = sound_decoder(run, name, stage1, device).model if choice == "wavenet" else None
+    decoder = run.decoder(name, stage1, device).model if choice == "wavenet" else None
     return Voice(model=stage1.model, decoder=decoder, device=device)
 
 

@@ -1,21 +1,26 @@
-"""Images or recordings: the data set of a recipe, whichever it is about."""
+"""The modality of a recipe: the one place that knows how many kinds of data there are."""
 
 from twostage.config.schema import Recipe
-from twostage.data import load_dataset
 
-from .interface import AnyDataset
+from .interface import AnyDataset, Modality
+
+
+def modality_of(recipe: Recipe) -> Modality:
+    """The kind of data that a recipe is about; the networks of the others are not imported."""
+    if recipe.is_sound:
+        from .audio import Audio
+
+        return Audio()
+    from .images import Images
+
+    return Images()
 
 
 def load_data(recipe: Recipe) -> AnyDataset:
     """Read the recipe's data set into memory.
 
     Raises:
-        UsageError: the settings do not fit together.
-        DataError: a file is missing, damaged or not what its name says, or cannot be downloaded.
-        RunError: a library that sound needs cannot be loaded.
+        UsageError, DataError, RunError: as `Modality.load` says.
     """
-    if not recipe.is_sound:
-        return load_dataset(recipe.data)
-    from .audio import load_sound
-
-    return load_sound(recipe)
+    dataset: AnyDataset = modality_of(recipe).load(recipe)
+    return dataset

@@ -1,11 +1,13 @@
 """Images: which networks a recipe asks for, what trains them, and how a split becomes codes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.images.autoencoder import Autoencoder
@@ -13,15 +15,22 @@ from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
+from stage2_prior import PixelCNN
+from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
-from twostage.config.schema import Recipe
-from twostage.data import ImageDataset
+from twostage.config.schema import Recipe, TrainingConfig
+from twostage.data import ImageDataset, Split, load_dataset
 from twostage.distributed import own_batches, sum_over_ranks, world_size
 from twostage.errors import RunError, UsageError
 from twostage.progress import Progress
+from twostage.storage.code_header import CodeHeader
+from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-from .interface import as_arguments
+from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+
+MIRRORED = "train-mirrored"
+"""Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
 
 
 def encode_images(
@@ -108,26 +117,126 @@ def _tensor(array: Any, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(array).to(device)
 
 
-def _stage1_task(model: Stage1, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
-    """What trains a model of that kind on the data, which go to the device."""
-    source = dataset.train
-    common: dict[str, Any] = {
-        "train": TrainingImages(
-            _tensor(source.images, device),
-            horizontal_flips=recipe.data.horizontal_flips,
-            intensities=None if source.intensities is None else _tensor(source.intensities, device),
-            intensity_levels=dataset.intensity_levels,
-        ),
-        "validation": _tensor(dataset.validation.images, device),
-        "evaluation_batch_size": recipe.evaluation.batch_size,
-    }
-    if isinstance(model, VQVAE):
-        return CodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
-    if isinstance(model, Autoencoder):
-        return AutoencoderTask(model, **common)
-    if not isinstance(model, VAE):
-        return VIMCOTask(model, **common)
-    if model.classes:
-        common["train_labels"] = _tensor(source.labels, device)
-        common["validation_labels"] = _tensor(dataset.validation.labels, device)
-    return GaussianTask(model, **common)
+class Images:
+    """Images as a `Modality`: encoder, codebook and decoder on grids, and a PixelCNN over the codes."""
+
+    sections: Mapping[Stage, str] = {"stage1": "stage1", "prior": "prior"}
+
+    def load(self, recipe: Recipe) -> ImageDataset:
+        return load_dataset(recipe.data)
+
+    def describe(self, dataset: ImageDataset) -> str:
+        return f"images of shape {dataset.shape}, {dataset.levels} levels"
+
+    def facts(self, dataset: ImageDataset) -> dict[str, Any]:
+        return {}
+
+    def stages(self, spec: ModelSpec, recipe: Recipe) -> tuple[Stage, ...]:
+        return ("stage1", "prior") if spec.kind == "vq-vae" else ("stage1",)
+
+    def stage1(self, spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) -> tuple[str, dict[str, Any]]:
+        return spec.kind, stage1_architecture(spec, recipe, dataset)
+
+    def follower(
+        self, stage: Stage, recipe: Recipe, codebook: VQVAE, dataset: ImageDataset
+    ) -> tuple[str, dict[str, Any]]:
+        return "pixelcnn", prior_architecture(recipe, codebook, len(dataset.classes))
+
+    def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+        return PixelCNN(**as_arguments(arguments)) if kind == "pixelcnn" else build_stage1(kind, arguments)
+
+    def check(
+        self, model: Stage1, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str
+    ) -> None:
+        if isinstance(model, VQVAE):
+            vectors = len(dataset.train) * math.prod(model.code_shape[1:])
+            check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training images", label=label)
+        if isinstance(model, VAE) and model.free_bits and world_size() * training.accumulate > 1:
+            raise UsageError(
+                f"{label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
+                "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
+            )
+
+    def stage1_task(self, model: Stage1, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
+        source = dataset.train
+        common: dict[str, Any] = {
+            "train": TrainingImages(
+                _tensor(source.images, device),
+                horizontal_flips=recipe.data.horizontal_flips,
+                intensities=None if source.intensities is None else _tensor(source.intensities, device),
+                intensity_levels=dataset.intensity_levels,
+            ),
+            "validation": _tensor(dataset.validation.images, device),
+            "evaluation_batch_size": recipe.evaluation.batch_size,
+        }
+        if isinstance(model, VQVAE):
+            return CodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
+        if isinstance(model, Autoencoder):
+            return AutoencoderTask(model, **common)
+        if not isinstance(model, VAE):
+            return VIMCOTask(model, **common)
+        if model.classes:
+            common["train_labels"] = _tensor(source.labels, device)
+            common["validation_labels"] = _tensor(dataset.validation.labels, device)
+        return GaussianTask(model, **common)
+
+    def follower_task(
+        self, model: PixelCNN, codebook: VQVAE, codes: Mapping[str, CodeFile], recipe: Recipe, dataset: ImageDataset
+    ) -> Task:
+        device = next(model.parameters()).device
+
+        def condition(*files: CodeFile) -> torch.Tensor | None:
+            labels = np.concatenate([file.labels for file in files])
+            return _tensor(labels, device)[:, None] if model.classes else None
+
+        train, validation = [codes[split] for split in ("train", MIRRORED) if split in codes], codes["validation"]
+        return PriorTask(
+            model,
+            train=_tensor(np.concatenate([file.codes for file in train]), device),
+            train_condition=condition(*train),
+            validation=_tensor(validation.codes, device),
+            validation_condition=condition(validation),
+            evaluation_batch_size=recipe.evaluation.batch_size,
+        )
+
+    def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
+        return (*SPLITS, MIRRORED) if recipe.data.horizontal_flips else SPLITS
+
+    def items(self, dataset: ImageDataset, split: str) -> int:
+        return len(self._source(dataset, split))
+
+    def encode(
+        self,
+        codebook: VQVAE,
+        dataset: ImageDataset,
+        split: str,
+        recipe: Recipe,
+        *,
+        name: str,
+        sha256: str,
+        device: torch.device,
+    ) -> CodeFile:
+        source = self._source(dataset, split)
+        codes = encode_images(
+            codebook,
+            torch.from_numpy(source.images),
+            label=f"{name} codes, {split}",
+            batch_size=recipe.evaluation.batch_size,
+            device=device,
+            mirrored=split == MIRRORED,
+        )
+        header = CodeHeader(
+            dataset=dataset.name,
+            split=split,
+            model=name,
+            codebook_size=codebook.codebook_size,
+            codebooks=codebook.code_shape[0],
+            grid=tuple(codebook.code_shape[1:]),
+            classes=len(dataset.classes),
+            stage1_sha256=sha256,
+        )
+        return CodeFile(codes=codes, labels=source.labels, header=header)
+
+    @staticmethod
+    def _source(dataset: ImageDataset, split: str) -> Split:
+        return dataset.train if split == MIRRORED else dataset.split(split)

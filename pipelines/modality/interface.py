@@ -1,12 +1,111 @@
-"""What all kinds of data have in common for the verbs."""
+"""What differs between kinds of data, as far as training and loading see it: one small interface, one class a kind.
+
+A modality knows recipes, data sets and models, never a run or a job. Verbs ask `choose.modality_of(recipe)` and work
+with whatever comes, so that a new kind of data is one class beside `images.Images` and `audio.Audio`.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Protocol
 
+import torch
+from torch import nn
+
+from twostage.config.model_names import ModelSpec
+from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data import ImageDataset
 from twostage.data.audio import AudioDataset
+from twostage.errors import UsageError
+from twostage.storage.codes import CodeFile
+from twostage.training.task import Task
 
 AnyDataset = ImageDataset | AudioDataset
+Stage = Literal["stage1", "decoder", "prior"]
+"""A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
+
+
+SPLITS = ("train", "validation", "test")
+
+
+class Modality(Protocol):
+    """A kind of data. Data sets and models in the signatures are those of this kind."""
+
+    sections: Mapping[Stage, str]
+    """Section of the recipe that decides the networks of each stage that there is."""
+
+    def load(self, recipe: Recipe) -> Any:
+        """The recipe's data set, read into memory.
+
+        Raises:
+            UsageError: the settings do not fit together.
+            DataError: a file is missing, damaged or not what its name says, or cannot be downloaded.
+            RunError: a library that reading needs cannot be loaded.
+        """
+
+    def describe(self, dataset: Any) -> str:
+        """What the data set is, for a line that begins with its name and its numbers of items."""
+
+    def facts(self, dataset: Any) -> dict[str, Any]:
+        """What the record of every training keeps of the data set, beside names of labels and the digest."""
+
+    def stages(self, spec: ModelSpec, recipe: Recipe) -> tuple[Stage, ...]:
+        """The trainings that a model consists of, in order."""
+
+    def stage1(self, spec: ModelSpec, recipe: Recipe, dataset: Any) -> tuple[str, dict[str, Any]]:
+        """Kind and keyword arguments of stage one.
+
+        Raises:
+            UsageError: there is no such model of this data.
+        """
+
+    def follower(self, stage: Stage, recipe: Recipe, codebook: Any, dataset: Any) -> tuple[str, dict[str, Any]]:
+        """Kind and keyword arguments of what is fitted to the codes of a trained codebook.
+
+        Raises:
+            UsageError: the settings do not fit the data.
+        """
+
+    def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+        """A freshly initialised model (torch's global generator) of a kind, from arguments as JSON keeps them.
+
+        Raises:
+            RunError: this version does not know the kind.
+        """
+
+    def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:
+        """Raise UsageError where stage one, freshly built, can not be trained as asked; `label` names the training."""
+
+    def stage1_task(self, model: Any, recipe: Recipe, dataset: Any, device: torch.device) -> Task:
+        """What trains stage one."""
+
+    def follower_task(
+        self, model: Any, codebook: Any, codes: Mapping[str, CodeFile], recipe: Recipe, dataset: Any
+    ) -> Task:
+        """What trains a prior or decoder on the codes of every split; all models are on one device."""
+
+    def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the splits whose codes are kept: training, validation, test, and what else the prior sees."""
+
+    def encode(
+        self, codebook: Any, dataset: Any, split: str, recipe: Recipe, *, name: str, sha256: str, device: torch.device
+    ) -> CodeFile:
+        """Codes of a split and what the prior must know beside them, in every process.
+
+        Args:
+            split: one of `code_splits`.
+            name, sha256: of the model and its weights, for the header.
+        """
+
+    def items(self, dataset: Any, split: str) -> int:
+        """Number of items of one of the `code_splits`."""
+
+
+def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
+    """Raise UsageError for a codebook of more codes than there are encoded training vectors."""
+    if codes > vectors:
+        raise UsageError(
+            f"{label}: the {items} are encoded as {vectors} vectors, fewer than the {codes} codes of "
+            "quantiser.codebook_size: choose a smaller one"
+        )
 
 
 def as_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from ..media.html import audio_element, image, page, table
 from ..media.spectrograms import sheet
 from ..media.wav import to_int16
 from ..modality.audio import load_sound
-from ..runs.audio_models import sound_decoder, sound_prior, sound_stage1
 from ..runs.class_numbers import labels_of
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded, LoadedSound
@@ -64,9 +63,9 @@ def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: SoundEva
     device = torch.device("cpu")
     if isinstance(stage1.model, SoundVQVAE):
         if is_finished(run.prior_folder(name)):
-            prior = sound_prior(run, name, stage1, device).sha256
+            prior = run.prior(name, stage1, device).sha256
         if is_finished(run.decoder_folder(name)):
-            decoder = sound_decoder(run, name, stage1, device).sha256
+            decoder = run.decoder(name, stage1, device).sha256
     now = {(stage1.sha256, p, d) for p in {None, prior} for d in {None, decoder}}
     rows = [row for row in evaluation.rows if row.model == name]
     scored = {(row.stage1_sha256, row.prior_sha256, row.decoder_sha256) for row in rows}
@@ -92,7 +91,7 @@ def _reconstructions(
         codes = model.encode(on.samples, on.mask)
         decoders: list[WaveNetDecoder | None] = [None]
         if is_finished(run.decoder_folder(name)):
-            decoders.append(sound_decoder(run, name, stage1, device).model)
+            decoders.append(run.decoder(name, stage1, device).model)
         for decoder in decoders:
             voice = Voice(model=model, decoder=decoder, device=device)
             columns.append((voice.name, voice.speak(codes, on.mask.sum(1), on.speaker, seed=seed)))
@@ -121,7 +120,7 @@ def _samples(
     run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device, seed: int
 ) -> str:
     """New sounds of a model with a finished prior."""
-    prior, model, rate = sound_prior(run, name, stage1, device), stage1.model, dataset.sample_rate_hz
+    prior, model, rate = run.prior(name, stage1, device), stage1.model, dataset.sample_rate_hz
     labels = labels_of(SAMPLED, label=None, record=prior.record, told=bool(prior.model.classes))
     speakers = voices_in_turn(SAMPLED, stage1.record)
     columns = [column for column in (labels, speakers) if column]
@@ -175,7 +174,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
     evaluation, names = SoundEvaluation.read(run.path / "evaluation.json"), run.trained_models()
     sections = [_results(evaluation), class_section(dataset)]
     for name in names:
-        stage1 = sound_stage1(run, name, device)
+        stage1 = run.stage1(name, device)
         run.check_data(stage1, dataset)
         _check_scored(run, name, stage1, evaluation)
         body = _reconstructions(run, name, stage1, dataset, device, seed)

@@ -1,4 +1,4 @@
-"""Codes of recordings, written to disk: the only thing stage two sees of stage one."""
+"""Codes of recordings that are no part of a data set: from single files or arrays, with speakers and exact lengths."""
 
 from collections.abc import Sequence
 
@@ -6,57 +6,14 @@ import numpy as np
 import torch
 
 from stage1_vqvae import SoundVQVAE
-from twostage.data.audio import AudioDataset, AudioSplit
+from twostage.data.audio import AudioSplit
 from twostage.errors import RunError, UsageError
 from twostage.printable import shown
 from twostage.storage.code_header import FILES, CodeHeader, is_plain_name
 from twostage.storage.codes import CodeFile, check_codebook
 
 from ..modality.audio import encode_split
-from .codes import SPLITS, keep_codes, stored_codes
 from .loading import Loaded
-from .run import Run
-
-
-def extract_sound_codes(
-    run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device
-) -> dict[str, CodeFile]:
-    """Codes, lengths, samples, labels and speakers of every split; files of this very codebook are read back."""
-    model, files = stage1.model, dict[str, CodeFile]()
-    for split in SPLITS:
-        path, source = run.codes_file(name, split), dataset.split(split)
-        stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(source))
-        if stored is not None and stored.samples is not None:  # early versions did not note the samples
-            files[split] = stored
-            continue
-        codes_NGT, lengths_N = encode_split(
-            model,
-            source,
-            label=f"{name} codes, {split}",
-            batch_samples=run.recipe.evaluation.batch_samples,
-            device=device,
-        )
-        header = CodeHeader(
-            dataset=dataset.name,
-            split=split,
-            model=name,
-            codebook_size=model.codebook_size,
-            codebooks=model.codebooks,
-            grid=(codes_NGT.shape[2],),
-            classes=len(dataset.classes),
-            stage1_sha256=stage1.sha256,
-            speakers=len(dataset.speakers),
-        )
-        files[split] = CodeFile(
-            codes=codes_NGT,
-            labels=source.labels,
-            header=header,
-            lengths=lengths_N,
-            speakers=source.speakers if dataset.speakers else None,
-            samples=source.lengths,
-        )
-        keep_codes(path, files[split])
-    return files
 
 
 def check_plain_names(names: Sequence[str]) -> None:

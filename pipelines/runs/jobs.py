@@ -26,11 +26,11 @@ from twostage.progress import say
 from twostage.storage.training_state import recorded_state
 from twostage.training.precision import asked_precision, recorded_precision
 
-from ..modality.interface import AnyDataset
+from ..modality.choose import modality_of
+from ..modality.interface import AnyDataset, Stage
 from .run import Run
 
 Resume = Literal["auto", "never", "must"]
-Stage = Literal["stage1", "decoder", "prior"]
 _STAGES: dict[Stage, str] = {"stage1": "stage one", "decoder": "WaveNet decoder", "prior": "prior"}
 
 
@@ -54,31 +54,22 @@ def make_job(run: Run, model: str, stage: Stage, dataset: AnyDataset) -> Job:
     """The job of that stage of a model under the run's recipe."""
     recipe, spec = run.recipe, model_spec(model, run.recipe)
     data = {"name": dataset.name, "sha256": dataset.sha256, "horizontal_flips": recipe.data.horizontal_flips}
-    settings: dict[str, Any] = {"seed": recipe.seed, "data": data}
-    if stage == "prior":
-        training, folder = recipe.prior_training, run.prior_folder(model)
-        name = "wavenet_prior" if recipe.is_sound else "prior"
-        settings[name] = asdict(getattr(recipe, name))
-    elif stage == "decoder":
-        training, folder = recipe.decoder_training, run.decoder_folder(model)
-        settings["wavenet_decoder"] = asdict(recipe.wavenet_decoder)
-    else:
-        folder = run.stage1_folder(model)
-        name = "sound" if recipe.is_sound else "stage1"
-        settings[name] = asdict(getattr(recipe, name))
-        if spec.kind == "vq-vae":
-            training = recipe.codebook_training
-            settings["quantiser"] = {**asdict(recipe.quantiser), "update": spec.codebook_update}
-        elif spec.kind == "vimco":
-            training = recipe.baseline_training
+    section = modality_of(recipe).sections[stage]
+    settings: dict[str, Any] = {"seed": recipe.seed, "data": data, section: asdict(getattr(recipe, section))}
+    training = {"prior": recipe.prior_training, "decoder": recipe.decoder_training}.get(stage)
+    if training is None and spec.kind == "vq-vae":
+        training = recipe.codebook_training
+        settings["quantiser"] = {**asdict(recipe.quantiser), "update": spec.codebook_update}
+    elif training is None:
+        training = recipe.baseline_training
+        if spec.kind == "vimco":
             settings["quantiser"], settings["vimco"] = asdict(recipe.quantiser), asdict(recipe.vimco)
         else:
-            training = recipe.baseline_training
             settings["gaussian"] = {**asdict(recipe.gaussian), "beta": spec.beta}
     return Job(
         model=model,
         stage=stage,
-        folder=folder,
+        folder=run.path / "models" / model / stage,
         training=training,
         config={**settings, "training": deciding(training)},
     )
@@ -197,5 +188,7 @@ def _names(jobs: Sequence[Job]) -> str:
 
 def _existing(run: Run, dataset: AnyDataset) -> list[Job]:
     """Jobs of every training folder in the run, whoever made it."""
-    jobs = [make_job(run, name, stage, dataset) for name in run.begun_models() for stage in _STAGES]
+    jobs = [
+        make_job(run, name, stage, dataset) for name in run.begun_models() for stage in modality_of(run.recipe).sections
+    ]
     return [job for job in jobs if job.folder.is_dir()]

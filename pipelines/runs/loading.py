@@ -12,13 +12,12 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from stage1_vqvae import VQVAE, SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
 from stage2_prior import PixelCNN, WaveNet
 from twostage.errors import RunError
 from twostage.storage.checkpoint import Checkpoint, load_checkpoint
 
-from ..modality.images import Stage1, build_stage1
-from ..modality.interface import as_arguments
+from ..modality.images import Stage1
 
 _REPLACED_TENSORS = 1000
 """Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
@@ -121,15 +120,6 @@ def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torc
         raise ValueError(f"expected fewer than {derived} values that are not stored")
 
 
-def load_stage1(folder: Path, device: torch.device) -> LoadedStage1:
-    """The best model of a stage-one training folder.
-
-    Raises:
-        RunError: there is none, or it is damaged.
-    """
-    return load_model(folder, device, lambda record: build_stage1(record["kind"], record["architecture"]))
-
-
 def check_made_for(follower: Loaded[Any], stage1: Loaded[Any], what: str) -> None:
     """Raise RunError where a prior or a decoder (`what`) was fitted to the codes of another codebook."""
     fitted_to = follower.record["stage1_sha256"]
@@ -140,25 +130,14 @@ def check_made_for(follower: Loaded[Any], stage1: Loaded[Any], what: str) -> Non
         )
 
 
-def load_prior(folder: Path, stage1: LoadedStage1, device: torch.device) -> LoadedPrior:
-    """The best prior of a training folder, checked to belong to the codebook of `stage1`.
-
-    Raises:
-        RunError: there is none, it is damaged, or it was fitted to the codes of another codebook.
-    """
-    prior = load_model(folder, device, lambda record: PixelCNN(**as_arguments(record["architecture"])))
-    check_made_for(prior, stage1, "prior")
-    return prior
-
-
 def parameter_count(model: torch.nn.Module) -> int:
-    """Numbers a model consists of; an EMA codebook is a buffer, but the decoder needs it as much as any parameter."""
-    codebook = model.quantiser.codebook if isinstance(model, VQVAE) else None
-    buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
-    # The auxiliary likelihood has no part in p(x|z).
-    auxiliary = model.decoder.auxiliary if isinstance(model, Stage1) else None
-    unused = 0 if auxiliary is None else sum(parameter.numel() for parameter in auxiliary.parameters())
-    return sum(parameter.numel() for parameter in model.parameters()) + buffered - unused
+    """Numbers a model consists of: an EMA codebook is a buffer, but the decoder needs it as much as any parameter.
+
+    The auxiliary likelihood of an autoregressive decoder has no part in p(x|z), and none here.
+    """
+    codebooks = {name: buffer for name, buffer in model.named_buffers() if name == "quantiser.codebook"}
+    own = {**dict(model.named_parameters()), **codebooks}
+    return sum(values.numel() for name, values in own.items() if not name.startswith("decoder.auxiliary."))
 
 
 LoadedSound = Loaded[SoundVQVAE | SoundVAE]
@@ -168,10 +147,3 @@ LoadedDecoder = Loaded[WaveNetDecoder]
 
 
 LoadedWaveNet = Loaded[WaveNet]
-
-
-def sound_parameters(model: torch.nn.Module) -> int:
-    """Numbers a model consists of, an EMA codebook included."""
-    codebook = model.quantiser.codebook if isinstance(model, SoundVQVAE) else None
-    buffered = 0 if codebook is None or isinstance(codebook, torch.nn.Parameter) else codebook.numel()
-    return sum(parameter.numel() for parameter in model.parameters()) + buffered

@@ -9,24 +9,24 @@ RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from twostage.config.load import CONFIG, dump_run_recipe, load_run_recipe
+from twostage.config.model_names import model_spec
 from twostage.config.schema import Recipe
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
+from twostage.storage.manifest import MANIFEST
 from twostage.storage.training_state import recorded_state
 
+from ..modality.choose import modality_of
 from ..modality.interface import AnyDataset
-from .loading import Loaded, LoadedPrior, LoadedStage1, load_prior, load_stage1
-
-if TYPE_CHECKING:
-    pass
+from .loading import Loaded, check_made_for, load_model
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Run:
 
     path: Path
     recipe: Recipe
+    _loaded: dict[Any, Loaded[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -98,7 +99,7 @@ class Run:
                 "folder that they were moved to with --data.path"
             )
 
-    def stage1(self, model: str, device: torch.device) -> LoadedStage1:
+    def stage1(self, model: str, device: torch.device) -> Loaded[Any]:
         """The trained stage one of a model.
 
         Raises:
@@ -111,18 +112,61 @@ class Run:
             raise RunError(
                 f"{self.path} holds no finished stage one of model {model} (finished: {trained}); run {verb} first"
             )
-        return load_stage1(folder, device)
+        return self._load(folder, device)
 
-    def prior(self, model: str, stage1: LoadedStage1, device: torch.device) -> LoadedPrior:
+    def codebook(self, model: str, device: torch.device) -> Loaded[Any]:
+        """The same of a model whose codes a prior or a decoder can follow.
+
+        Raises:
+            UsageError: the model has none.
+            RunError: it is missing, unfinished or damaged.
+        """
+        if model_spec(model, self.recipe).kind != "vq-vae":
+            raise UsageError(f"model {model} has no codes that a prior or a decoder could follow; choose a vq-vae")
+        return self.stage1(model, device)
+
+    def prior(self, model: str, stage1: Loaded[Any], device: torch.device) -> Loaded[Any]:
         """The trained prior of a model.
 
         Raises:
             RunError: it is missing, unfinished, damaged, or belongs to another codebook.
         """
-        folder = self.prior_folder(model)
+        return self._follower("prior", model, stage1, device)
+
+    def decoder(self, model: str, stage1: Loaded[Any], device: torch.device) -> Loaded[Any]:
+        """The trained decoder on the codes of a model, beside the one of stage one.
+
+        Raises:
+            RunError: it is missing, unfinished, damaged, or belongs to another codebook.
+        """
+        return self._follower("decoder", model, stage1, device)
+
+    def _follower(self, what: str, model: str, stage1: Loaded[Any], device: torch.device) -> Loaded[Any]:
+        folder = self.path / "models" / model / what
         if not is_finished(folder):
-            raise RunError(f"{self.path} holds no finished prior of model {model}; run train-prior {self.path} first")
-        return load_prior(folder, stage1, device)
+            raise RunError(f"{self.path} holds no finished {what} of model {model}; run train-{what} {self.path} first")
+        follower = self._load(folder, device)
+        check_made_for(follower, stage1, what)
+        return follower
+
+    def _load(self, folder: Path, device: torch.device) -> Loaded[Any]:
+        """The best model of a training folder, once per command: the same weights are not read and built again."""
+        key = (folder, device, _stamp(folder / "best" / MANIFEST))
+        if key not in self._loaded:
+            modality = modality_of(self.recipe)
+            self._loaded[key] = load_model(
+                folder, device, lambda record: modality.build(record["kind"], record["architecture"])
+            )
+        return self._loaded[key]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells one file from another that took its place; None without a file, which a loader then says."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def check_folder(path: Path) -> None:

@@ -1,17 +1,18 @@
 """A command that trains: what it shares with all its trainings, checked before anything is written, and one training.
 
-Images and sound differ in their models, tasks and data; when a training may begin, what its folder holds and what is
-said about it is the same for both.
+Kinds of data differ in their models, tasks and data sets (`pipelines/modality`); when a training may begin, what its
+folder holds and what is said about it is the same for all.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
+from twostage.config.model_names import model_spec
 from twostage.config.schema import Recipe
 from twostage.distributed import is_first, wait_for_all
 from twostage.errors import RunError, UsageError
@@ -24,23 +25,22 @@ from twostage.training.loop import CHECKPOINTS_KEPT, Fit
 from twostage.training.precision import check_bf16
 from twostage.training.task import Task
 
+from ..modality.choose import modality_of
 from ..modality.interface import AnyDataset
 from .class_numbers import tell_untrained
 from .device import pick_device, use_threads
 from .extension import extend_training, extensions
 from .jobs import Job, Resume, check_jobs, record_of
-from .loading import Loaded
+from .loading import Loaded, parameter_count
 from .run import Run, check_folder, is_finished
-
-D = TypeVar("D", bound=AnyDataset)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sitting(Generic[D]):
+class Sitting:
     """What every training of one command shares; made by `prepare`, which has checked it."""
 
     run: Run
-    dataset: D
+    dataset: AnyDataset
     device: torch.device
 
     @property
@@ -50,24 +50,20 @@ class Sitting(Generic[D]):
 
 def prepare(
     run: Run,
-    dataset: D,
+    dataset: AnyDataset,
     jobs: list[Job],
     *,
-    describe: Callable[[], str],
-    size_of: Callable[[Job], str],
     device: str,
     resume: Resume,
-    extend: bool,
-    dry_run: bool,
-) -> Sitting[D] | None:
+    extend: bool = False,
+    dry_run: bool = False,
+) -> Sitting | None:
     """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
 
     Args:
         run: where and with which recipe.
         dataset: what is learned from.
         jobs: the trainings in order.
-        describe: what the data set is, in words.
-        size_of: size of a job's model in words, empty where it is not known yet; refuses sizes that do not fit.
         device, resume, extend, dry_run: of the command.
 
     Raises:
@@ -83,11 +79,11 @@ def prepare(
         if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
             check_bf16(job.training.precision, where, what=job.label)
     goes_on = {each.job.folder for each in longer}
-    plan = [_plan(job, len(dataset.train), size_of, goes_on=job.folder in goes_on) for job in jobs]
+    plan = [_plan(run, job, dataset, goes_on=job.folder in goes_on) for job in jobs]
     tell_untrained(dataset)
     if dry_run:
         counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
-        say(f"{dataset.name}: {counts} {describe()}; device {where}")
+        say(f"{dataset.name}: {counts} {modality_of(run.recipe).describe(dataset)}; device {where}")
         for line in [*plan, *(f"  {each.sentence}" for each in longer), f"would write {run.path}; nothing was done"]:
             say(line)
         return None
@@ -114,22 +110,30 @@ def _check_apart(run: Run) -> None:
             )
 
 
-def _plan(job: Job, items: int, size_of: Callable[[Job], str], *, goes_on: bool) -> str:
+def _plan(run: Run, job: Job, dataset: AnyDataset, *, goes_on: bool) -> str:
     """One line on a job; `goes_on`: it is given more steps than it had."""
-    training = job.training
+    training, items = job.training, len(dataset.train)
     if training.batch_size > items:
         raise UsageError(
             f"{job.label}: a batch of {training.batch_size} is more than the {items} training items: "
             "choose a smaller batch_size, or add data"
         )
     check_parts(training)
-    size = size_of(job)
+    size = _size(run, job, dataset) if job.stage == "stage1" else ""
     state = (
         "done already"
         if is_finished(job.folder) and not goes_on
         else f"{training.steps} steps of {training.batch_size} items"
     )
-    return f"  {job.label}: {size}{', ' if size else ''}{state}"
+    return f"  {job.label}: {size}{state}"
+
+
+def _size(run: Run, job: Job, dataset: AnyDataset) -> str:
+    """Parameters of stage one, which alone is known before anything is trained; refuses sizes that do not fit."""
+    modality = modality_of(run.recipe)
+    model = modality.build(*modality.stage1(model_spec(job.model, run.recipe), run.recipe, dataset))
+    modality.check(model, run.recipe, dataset, job.training, label=job.label)
+    return f"{parameter_count(model):,} parameters, "
 
 
 def check_codebook_of(job: Job, stage1: Loaded[Any]) -> None:
@@ -144,7 +148,7 @@ def check_codebook_of(job: Job, stage1: Loaded[Any]) -> None:
 
 
 def fit(
-    sitting: Sitting[D],
+    sitting: Sitting,
     job: Job,
     record: dict[str, Any],
     *,

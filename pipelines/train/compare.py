@@ -16,8 +16,9 @@ from ..evaluate.score_images import Scored
 from ..runs.device import pick_device
 from ..runs.jobs import Resume, check_jobs
 from ..runs.run import Run, check_folder
+from ..runs.session import prepare
 from .comparison import Comparison, compared_row, print_comparison
-from .train import all_jobs, sit_down, train_all
+from .train import all_jobs, train_jobs
 
 SPLIT = "test"
 
@@ -99,7 +100,7 @@ def run_compare(command: Compare) -> None:
     found: list[Sequence[Scored]] = []
     diagnoses: list[Sequence[Diagnosis]] = []
     sittings = [
-        sit_down(
+        prepare(
             run,
             dataset,
             all_jobs(run, dataset),
@@ -113,7 +114,7 @@ def run_compare(command: Compare) -> None:
         if sitting is None:
             continue
         say(f"seed {sitting.recipe.seed}: {', '.join(sitting.recipe.models)}")
-        train_all(sitting)
+        train_jobs(sitting, all_jobs(sitting.run, dataset))
         scores = score_run(sitting.run, dataset, device=device, split=SPLIT)
         assert scores is not None  # this verb is the work of one process
         evaluation, scored = scores

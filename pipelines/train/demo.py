@@ -9,22 +9,18 @@ from sklearn.svm import SVC
 
 from twostage.config.load import load_recipe
 from twostage.config.model_names import MAIN_MODEL
-from twostage.data import ImageDataset, load_dataset
+from twostage.data import ImageDataset
 from twostage.progress import say
 
 from ..commands.samples import Generate
 from ..commands.tools import Demo
-from ..evaluate.audio import evaluate_sound_run
-from ..evaluate.evaluate import evaluate_run
 from ..generate.audio import run_generate
 from ..generate.two_stage import load_image_run
 from ..media.png import display_scale, grid, to_bytes, write_png
-from ..modality.audio import load_sound
-from ..report.audio import write_sound_report
-from ..report.report import write_report
+from ..modality.choose import load_data
 from ..runs.run import Run
-from .audio import all_sound_jobs, sit_down_to_sound, train_all_sound
-from .train import all_jobs, sit_down, train_all
+from ..runs.session import prepare
+from .train import all_jobs, evaluate_and_report, train_jobs
 
 SAMPLES_PER_CLASS = 20
 TEMPERATURE = 0.8
@@ -68,36 +64,18 @@ def write_samples(run: Run, dataset: ImageDataset, *, device: torch.device, seed
 
 
 def run_demo(command: Demo) -> None:
-    """`twostage demo`."""
-    if command.audio:
-        run_sound_demo(command)
-        return
-    recipe = replace(load_recipe("digits"), seed=command.seed)
-    dataset = load_dataset(recipe.data)
+    """`twostage demo`: train everything, write samples, evaluate, report."""
+    recipe = replace(load_recipe("vowels" if command.audio else "digits"), seed=command.seed)
     run = Run(path=command.run, recipe=recipe)
+    dataset = load_data(recipe)
     jobs = all_jobs(run, dataset)
-    sitting = sit_down(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    sitting = prepare(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
     if sitting is None:
         return
-    train_all(sitting)
-    evaluate_run(run, dataset, device=sitting.device, split="test")
-    write_samples(run, dataset, device=sitting.device, seed=command.seed)
-    report = write_report(run, dataset, device=sitting.device, seed=command.seed)
+    train_jobs(sitting, jobs)
+    if isinstance(dataset, ImageDataset):
+        write_samples(run, dataset, device=sitting.device, seed=command.seed)
+    else:
+        run_generate(Generate(run=run.path, count=15, seed=command.seed, device=command.device))
+    report = evaluate_and_report(run, dataset, device=sitting.device)
     say(f"pictures in {command.run / 'samples'}, everything on one page in {report}")
-
-
-def run_sound_demo(command: Demo) -> None:
-    """Train, evaluate, generate, report."""
-    recipe = replace(load_recipe("vowels"), seed=command.seed)
-    dataset = load_sound(recipe)
-    run = Run(path=command.run, recipe=recipe)
-    jobs = all_sound_jobs(run, dataset)
-    sitting = sit_down_to_sound(
-        run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run
-    )
-    if sitting is None:
-        return
-    train_all_sound(sitting, jobs)
-    evaluate_sound_run(run, dataset, device=sitting.device, split="test")
-    run_generate(Generate(run=run.path, count=15, seed=command.seed, device=command.device))
-    write_sound_report(run, dataset, device=sitting.device, seed=command.seed)

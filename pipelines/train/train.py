@@ -1,217 +1,163 @@
-"""The training verbs: codebook, prior, baseline, and all of them in order."""
+"""The training verbs, for every kind of data: codebook, decoder, prior, baseline, and all of them in order."""
 
-import math
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from stage1_vqvae import VAE, VQVAE
-from stage2_prior import PixelCNN
-from stage2_prior.training import PriorTask
-from twostage.config.model_names import model_spec
-from twostage.data import ImageDataset, load_dataset
-from twostage.distributed import world_size
-from twostage.errors import UsageError
+from twostage.config.model_names import MAIN_MODEL, model_spec
 from twostage.progress import say
-from twostage.storage.codes import CodeFile
-from twostage.training.task import Task
 
-from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainPrior
-from ..evaluate.evaluate import evaluate_run
-from ..modality.images import _stage1_task, _tensor, build_stage1, prior_architecture, stage1_architecture
+from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
+from ..modality.choose import load_data, modality_of
+from ..modality.interface import AnyDataset, Stage
 from ..runs.class_numbers import trained_names
-from ..runs.codes import MIRRORED, extract_codes
-from ..runs.jobs import Job, Resume, make_job
-from ..runs.loading import parameter_count
+from ..runs.codes import extract_codes
+from ..runs.jobs import Job, make_job
 from ..runs.run import Run
 from ..runs.session import Sitting, check_codebook_of, fit, prepare
 
-ImageSitting = Sitting[ImageDataset]
+
+def all_jobs(run: Run, dataset: AnyDataset) -> list[Job]:
+    """Every training of the recipe in order, discrete models with what follows their codes."""
+    stages_of = modality_of(run.recipe).stages
+    return [
+        make_job(run, name, stage, dataset)
+        for name in run.recipe.models
+        for stage in stages_of(model_spec(name, run.recipe), run.recipe)
+    ]
 
 
-def all_jobs(run: Run, dataset: ImageDataset) -> list[Job]:
-    """Every training of the recipe in order, discrete models with their priors."""
-    jobs = []
-    for name in run.recipe.models:
-        jobs.append(make_job(run, name, "stage1", dataset))
-        if model_spec(name, run.recipe).kind == "vq-vae":
-            jobs.append(make_job(run, name, "prior", dataset))
-    return jobs
-
-
-def sit_down(
-    run: Run,
-    dataset: ImageDataset,
-    jobs: list[Job],
-    *,
-    device: str,
-    resume: Resume,
-    extend: bool = False,
-    dry_run: bool,
-) -> ImageSitting | None:
-    """`sitting.prepare` for images.
+def train_jobs(sitting: Sitting, jobs: list[Job]) -> None:
+    """Every job in order; finished ones are skipped.
 
     Raises:
-        UsageError: settings, data, device or run folder do not fit together.
+        UsageError: a prior or decoder is there that was fitted to another codebook.
+        RunError: a codebook is missing, unfinished or damaged.
     """
-
-    def size_of(job: Job) -> str:
-        return _size(run, job, dataset) if job.stage == "stage1" else ""
-
-    return prepare(
-        run,
-        dataset,
-        jobs,
-        describe=lambda: f"images of shape {dataset.shape}, {dataset.levels} levels",
-        size_of=size_of,
-        device=device,
-        resume=resume,
-        extend=extend,
-        dry_run=dry_run,
-    )
+    for job in jobs:
+        (_train_stage1 if job.stage == "stage1" else _train_follower)(sitting, job)
 
 
-def _size(run: Run, job: Job, dataset: ImageDataset) -> str:
-    """Parameters of stage one; building it refuses sizes that do not fit."""
-    spec = model_spec(job.model, run.recipe)
-    model = build_stage1(spec.kind, stage1_architecture(spec, run.recipe, dataset))
-    if isinstance(model, VQVAE):
-        vectors = len(dataset.train) * math.prod(model.code_shape[1:])
-        if model.codebook_size > vectors:
-            raise UsageError(
-                f"{job.label}: the {len(dataset.train)} training images are encoded as {vectors} vectors, fewer "
-                f"than the {model.codebook_size} codes of quantiser.codebook_size: choose a smaller one"
-            )
-    if isinstance(model, VAE) and model.free_bits and world_size() * job.training.accumulate > 1:
-        raise UsageError(
-            f"{job.label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
-            "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
-        )
-    return f"{parameter_count(model):,} parameters"
-
-
-def train_stage1(sitting: ImageSitting, name: str) -> None:
-    """Train stage one of the named model: a codebook, or a baseline."""
-    recipe, dataset, device = sitting.recipe, sitting.dataset, sitting.device
-    spec = model_spec(name, recipe)
-    architecture = stage1_architecture(spec, recipe, dataset)
-    record = {
-        "kind": spec.kind,
+def _record(sitting: Sitting, kind: str, arguments: dict[str, Any], **more: object) -> dict[str, Any]:
+    dataset = sitting.dataset
+    return {
+        "kind": kind,
         "dataset": dataset.name,
         "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
         **trained_names(dataset),
-        "architecture": architecture,
+        **modality_of(sitting.recipe).facts(dataset),
+        "architecture": arguments,
+        **more,
     }
+
+
+def _train_stage1(sitting: Sitting, job: Job) -> None:
+    """A codebook with its decoder, or a baseline."""
+    recipe, modality = sitting.recipe, modality_of(sitting.recipe)
+    kind, arguments = modality.stage1(model_spec(job.model, recipe), recipe, sitting.dataset)
     fit(
         sitting,
-        make_job(sitting.run, name, "stage1", dataset),
-        record,
-        make_model=lambda: build_stage1(spec.kind, architecture),
-        make_task=lambda model: _stage1_task(model, recipe, dataset, device),
+        job,
+        _record(sitting, kind, arguments),
+        make_model=lambda: modality.build(kind, arguments),
+        make_task=lambda model: modality.stage1_task(model, recipe, sitting.dataset, sitting.device),
     )
 
 
-def train_prior(sitting: ImageSitting, name: str) -> None:
-    """Extract the codes of a trained codebook and fit the prior over them.
-
-    Raises:
-        UsageError: a prior is there that was fitted to another codebook.
-        RunError: the codebook is missing, unfinished or damaged.
-    """
-    recipe, dataset, device = sitting.recipe, sitting.dataset, sitting.device
-    stage1 = sitting.run.stage1(name, device)
-    model = stage1.model
-    if not isinstance(model, VQVAE):
-        raise UsageError(f"model {name} has no codes, so no prior; choose a vq-vae")
-    job = make_job(sitting.run, name, "prior", dataset)
-    check_codebook_of(job, stage1)
-    codes = extract_codes(sitting.run, name, stage1, dataset, device, batch_size=recipe.evaluation.batch_size)
-    architecture = prior_architecture(recipe, model, len(dataset.classes))
-    record = {
-        "kind": "pixelcnn",
-        "dataset": dataset.name,
-        "classes": list(dataset.classes),
-        **trained_names(dataset),
-        "stage1_sha256": stage1.sha256,
-        "architecture": architecture,
-    }
-
-    def condition(*files: CodeFile) -> torch.Tensor | None:
-        labels = np.concatenate([file.labels for file in files])
-        return _tensor(labels, device)[:, None] if architecture["classes"] else None
-
-    def make_task(prior: PixelCNN) -> Task:
-        train = [codes[split] for split in ("train", MIRRORED) if split in codes]
-        validation = codes["validation"]
-        return PriorTask(
-            prior,
-            train=_tensor(np.concatenate([file.codes for file in train]), device),
-            train_condition=condition(*train),
-            validation=_tensor(validation.codes, device),
-            validation_condition=condition(validation),
-            evaluation_batch_size=recipe.evaluation.batch_size,
-        )
-
-    fit(sitting, job, record, make_model=lambda: PixelCNN(**architecture), make_task=make_task)
+def _train_follower(sitting: Sitting, job: Job) -> None:
+    """Extract the codes of a trained codebook and fit a prior, or a decoder, to them."""
+    recipe, modality = sitting.recipe, modality_of(sitting.recipe)
+    codebook = sitting.run.codebook(job.model, sitting.device)
+    check_codebook_of(job, codebook)
+    codes = extract_codes(sitting.run, job.model, codebook, sitting.dataset, sitting.device)
+    kind, arguments = modality.follower(job.stage, recipe, codebook.model, sitting.dataset)
+    fit(
+        sitting,
+        job,
+        _record(sitting, kind, arguments, stage1_sha256=codebook.sha256),
+        make_model=lambda: modality.build(kind, arguments),
+        make_task=lambda model: modality.follower_task(model, codebook.model, codes, recipe, sitting.dataset),
+    )
 
 
-def train_all(sitting: ImageSitting) -> None:
-    """Every model of the recipe in order, discrete ones with their priors; finished ones are skipped."""
-    for job in all_jobs(sitting.run, sitting.dataset):
-        (train_stage1 if job.stage == "stage1" else train_prior)(sitting, job.model)
+OneStage = TrainCodebook | TrainDecoder | TrainPrior | TrainBaseline
+
+
+def _run_one(command: OneStage, stage: Stage) -> None:
+    run = Run(path=command.run, recipe=command.recipe)
+    dataset = load_data(run.recipe)
+    if stage != "stage1":
+        run.codebook(command.model, torch.device("cpu"))  # without one nothing is written
+    jobs = [make_job(run, command.model, stage, dataset)]
+    sitting = prepare(
+        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+    )
+    if sitting is not None:
+        train_jobs(sitting, jobs)
+        say(f"next: {_next(run, command.model, stage)}")
+
+
+def _next(run: Run, model: str, stage: Stage) -> str:
+    """The commands that a training leads to: what follows its codes, then what the whole model is for."""
+    which = f"{run.path}{'' if model == MAIN_MODEL else f' --model {model}'}"
+    stages = modality_of(run.recipe).stages(model_spec(model, run.recipe), run.recipe)
+    later = [f"twostage train-{each} {which}" for each in stages[stages.index(stage) + 1 :]]
+    if later:
+        return ", ".join(later)
+    evaluate = f"twostage evaluate {run.path}"
+    return f"twostage generate {which}, or {evaluate}" if stage == "prior" else evaluate
 
 
 def run_train_codebook(command: TrainCodebook) -> None:
     """`twostage train-codebook`."""
-    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
-    jobs = [make_job(run, command.model, "stage1", dataset)]
-    sitting = sit_down(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
-    )
-    if sitting is not None:
-        train_stage1(sitting, command.model)
-        say(
-            f"next: twostage train-prior {run.path}"
-            + ("" if command.model == "vq-vae" else f" --model {command.model}")
-        )
+    _run_one(command, "stage1")
 
 
-def run_train_baseline(command: TrainBaseline) -> None:
-    """`twostage train-baseline`."""
-    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
-    jobs = [make_job(run, command.model, "stage1", dataset)]
-    sitting = sit_down(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
-    )
-    if sitting is not None:
-        train_stage1(sitting, command.model)
-        say(f"next: twostage evaluate {run.path}")
+def run_train_decoder(command: TrainDecoder) -> None:
+    """`twostage train-decoder`."""
+    _run_one(command, "decoder")
 
 
 def run_train_prior(command: TrainPrior) -> None:
     """`twostage train-prior`."""
-    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
-    run.stage1(command.model, torch.device("cpu"))
-    jobs = [make_job(run, command.model, "prior", dataset)]
-    sitting = sit_down(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
-    )
-    if sitting is not None:
-        train_prior(sitting, command.model)
-        say(f"next: twostage generate {run.path}, or twostage evaluate {run.path}")
+    _run_one(command, "prior")
+
+
+def run_train_baseline(command: TrainBaseline) -> None:
+    """`twostage train-baseline`."""
+    _run_one(command, "stage1")
 
 
 def run_train(command: Train) -> None:
     """`twostage train`: all models, then evaluation and report."""
-    run, dataset = Run(path=command.run, recipe=command.recipe), load_dataset(command.recipe.data)
+    run = Run(path=command.run, recipe=command.recipe)
+    dataset = load_data(run.recipe)
     jobs = all_jobs(run, dataset)
-    sitting = sit_down(
+    sitting = prepare(
         run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
     )
-    if sitting is not None:
-        train_all(sitting)
-        if evaluate_run(run, dataset, device=sitting.device, split="test") is not None:
-            from ..report.report import write_report  # and with it matplotlib, which no other training verb needs
+    if sitting is None:
+        return
+    train_jobs(sitting, jobs)
+    evaluate_and_report(run, dataset, device=sitting.device)
 
-            write_report(run, dataset, device=sitting.device, seed=run.recipe.seed)
+
+def evaluate_and_report(run: Run, dataset: Any, *, device: torch.device) -> Path | None:
+    """Score the run on its test set and write its report; of several processes the first does, for the others None."""
+    if run.recipe.is_sound:
+        from ..evaluate.audio import evaluate_sound_run
+
+        if evaluate_sound_run(run, dataset, device=device, split="test") is None:
+            return None
+        from ..report.audio import write_sound_report  # and with it matplotlib, which no other training verb needs
+
+        return write_sound_report(run, dataset, device=device, seed=run.recipe.seed)
+    from ..evaluate.evaluate import evaluate_run
+
+    if evaluate_run(run, dataset, device=device, split="test") is None:
+        return None
+    from ..report.report import write_report
+
+    return write_report(run, dataset, device=device, seed=run.recipe.seed)

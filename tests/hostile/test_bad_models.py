@@ -16,7 +16,7 @@ from twostage.storage.checkpoint import save_checkpoint
 from twostage_pipelines.modality.audio import build_stage1 as build_sound
 from twostage_pipelines.modality.images import build_stage1
 from twostage_pipelines.modality.interface import as_arguments
-from twostage_pipelines.runs.loading import load_model, load_stage1
+from twostage_pipelines.runs.loading import load_model
 
 IMAGES: dict[str, dict[str, Any]] = {
     "vq-vae": {"codebook_size": 4, "embedding_dim": 4},
@@ -48,6 +48,10 @@ OTHERS: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
 ADDRESS_SPACE = 512 << 20
 
 
+def stage1_of(record: dict[str, Any]) -> torch.nn.Module:
+    return build_stage1(record["kind"], record["architecture"])
+
+
 def _save(folder: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
     save_checkpoint(folder / "best", tensors={"model": model.state_dict()}, state={"record": record})
 
@@ -57,7 +61,7 @@ def test_every_kind_of_image_model_is_loaded_as_it_was(kind: str, tmp_path: Path
     architecture = {**ARCHITECTURE, **IMAGES[kind]}
     model = build_stage1(kind, architecture)
     _save(tmp_path, model, {"kind": kind, "architecture": architecture})
-    _same(model, load_stage1(tmp_path, torch.device("cpu")).model)
+    _same(model, load_model(tmp_path, torch.device("cpu"), stage1_of).model)
 
 
 def test_every_kind_of_other_model_is_loaded_as_it_was(tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def _refused_in_little_memory(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, before[1]))
     try:
         with pytest.raises(TwoStageError, match=f"{folder}|channels|downsampling|codebook|kinds") as caught:
-            load_stage1(folder, torch.device("cpu"))
+            load_model(folder, torch.device("cpu"), stage1_of)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert not isinstance(caught.value.__cause__, MemoryError)

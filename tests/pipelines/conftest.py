@@ -76,7 +76,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         prior_settings = prior_architecture(recipe, model, len(names))
         prior = PixelCNN(**prior_settings)
         torch.nn.init.normal_(prior.head.output_weight_GSK, std=1.0)
-        record = {"architecture": prior_settings, "stage1_sha256": sha256, **facts}
+        record = {"kind": "pixelcnn", "architecture": prior_settings, "stage1_sha256": sha256, **facts}
         _save(run / "models/vq-vae/prior", prior, record)
         vae_settings = {**architecture, "latent_channels": 2}
         for key in ("codebook_size", "codebooks", "embedding_dim"):

@@ -114,12 +114,12 @@ def write_sound_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
             samples = torch.from_numpy(noise(4096, 9))[None]
             model.initialise_codebook(samples, torch.ones_like(samples, dtype=torch.bool), seed=0)
             sha256 = _save(run / "models" / name / "stage1", model, record)
-            for stage, kind, settings in (
-                ("decoder", WaveNetDecoder, decoder_architecture(recipe, model)),
-                ("prior", WaveNet, prior_architecture(recipe, model, dataset)),
+            for stage, kind, cls, settings in (
+                ("decoder", "wavenet-decoder", WaveNetDecoder, decoder_architecture(recipe, model)),
+                ("prior", "wavenet", WaveNet, prior_architecture(recipe, model, dataset)),
             ):
-                record = {**facts, "architecture": settings, "stage1_sha256": sha256}
-                _save(run / "models" / name / stage, kind(**settings), record)
+                record = {**facts, "kind": kind, "architecture": settings, "stage1_sha256": sha256}
+                _save(run / "models" / name / stage, cls(**settings), record)
         return run
 
     return write
