@@ -75,7 +75,10 @@ PHASES = {
         Scenario("images", (CODEBOOK,), _PRIOR), "twostage_pipelines.modality.images", "", "encode_images", call=2
     ),
     "sampling": Phase(
-        Scenario("images", (CODEBOOK, _PRIOR), "generate RUN --count 4"), "twostage_pipelines.runs.run", "", "sample"
+        Scenario("images", (CODEBOOK, _PRIOR), "generate RUN --count 4"),
+        "twostage_pipelines.generate.two_stage",
+        "",
+        "sample",
     ),
     "writing a checkpoint": Phase(
         Scenario("images", (CODEBOOK,), _PRIOR), "twostage.storage.atomic", "", "publish_directory", call=2

@@ -28,7 +28,8 @@ from ..bits.audio import (
     unigram_bits,
     wrong_log_mel,
 )
-from ..modality.audio import condition_of, lengths_of, most_codes, speakers_of
+from ..modality.audio import condition_of, lengths_of, speakers_of
+from ..modality.audio_networks import most_codes
 from ..runs.codes import extract_codes
 from ..runs.loading import Loaded, LoadedDecoder, LoadedSound, parameter_count
 from ..runs.run import Run, is_finished, training_cost

@@ -1,6 +1,7 @@
 """The quick forms of the survival tests in `benchmarks/`: kills, signals, resumed steps, a full disk."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import full_disk
@@ -64,6 +65,13 @@ def test_a_plain_save_loses_a_run_that_the_product_keeps(tmp_path: Path) -> None
         ended = again.wait()
         lost = ended.code != 0 or bool(different(case.whole, fingerprint(run)))
         assert lost == plain, ended.said
+
+
+def test_every_phase_names_a_function_that_is_there() -> None:
+    for name, phase in stopped_runs.PHASES.items():
+        module = import_module(phase.module)
+        owner = getattr(module, phase.owner) if phase.owner else module
+        assert callable(getattr(owner, phase.function, None)), name
 
 
 @pytest.mark.parametrize(

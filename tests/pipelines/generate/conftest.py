@@ -14,7 +14,7 @@ from twostage.config.load import dump_recipe, parse_recipe
 from twostage.config.model_names import model_spec
 from twostage.data.audio import AudioDataset, AudioSplit
 from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
-from twostage_pipelines.modality.audio import (
+from twostage_pipelines.modality.audio_networks import (
     build_stage1,
     decoder_architecture,
     prior_architecture,

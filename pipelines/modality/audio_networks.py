@@ -1,0 +1,88 @@
+"""Recordings: which networks a recipe asks for."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from stage1_vqvae import SoundVAE, SoundVQVAE
+from twostage.config.model_names import ModelSpec
+from twostage.config.schema import Recipe
+from twostage.data.audio import AudioDataset
+from twostage.errors import RunError, UsageError
+
+_KINDS: dict[str, type[SoundVQVAE] | type[SoundVAE]] = {"sound-vq-vae": SoundVQVAE, "sound-vae": SoundVAE}
+
+
+def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) -> dict[str, Any]:
+    """Keyword arguments of `SoundVQVAE` or `SoundVAE`.
+
+    Raises:
+        UsageError: a model of images.
+    """
+    if spec.kind not in ("vq-vae", "vae"):
+        raise UsageError(f"{spec.name} is a model of images: recordings have vq-vae, vae and beta-vae-B")
+    common = {key: value for key, value in asdict(recipe.sound).items() if key != "segment_samples"}
+    common["speakers"] = len(dataset.speakers)
+    if spec.kind == "vae":
+        return {**common, "latent_channels": recipe.gaussian.latent_channels, "beta": spec.beta}
+    quantiser = {k: v for k, v in asdict(recipe.quantiser).items() if k not in ("init", "auxiliary_weight")}
+    return {**common, **quantiser, "update": spec.codebook_update}
+
+
+def build_stage1(kind: str, architecture: Mapping[str, Any]) -> SoundVQVAE | SoundVAE:
+    """A freshly initialised model (torch's global generator) of one of the known kinds."""
+    if kind not in _KINDS:
+        raise RunError(
+            f"this version knows the kinds of sound models {', '.join(_KINDS)}, not {kind!r}: update twostage"
+        )
+    return _KINDS[kind](**architecture)
+
+
+def decoder_architecture(recipe: Recipe, stage1: SoundVQVAE) -> dict[str, Any]:
+    """Keyword arguments of `WaveNetDecoder` on the codes of `stage1`."""
+    settings = {key: value for key, value in asdict(recipe.wavenet_decoder).items() if key != "segment_samples"}
+    return {
+        **settings,
+        "condition_channels": recipe.quantiser.embedding_dim,
+        "stride": stage1.stride,
+        "speakers": stage1.speakers,
+        "speaker_channels": recipe.sound.speaker_channels,
+    }
+
+
+def most_codes(recipe: Recipe, dataset: AudioDataset, *, stride: int) -> int:
+    """Codes of the longest sound that has a probability: as the recipe says, or of twice the longest training one.
+
+    Raises:
+        UsageError: a recording is longer.
+    """
+    rate, seconds = dataset.sample_rate_hz, recipe.wavenet_prior.max_seconds
+    samples = seconds * rate if seconds else 2 * int(dataset.train.lengths.max())
+    longest = max(int(dataset.split(split).lengths.max()) for split in ("train", "validation", "test"))
+    if samples < longest:
+        raise UsageError(
+            f"wavenet_prior.max_seconds admits {samples / rate:.2f} s, but a recording of {longest / rate:.2f} s would "
+            "have no probability: set it to more"
+        )
+    return -(-int(np.ceil(samples)) // stride)
+
+
+def prior_architecture(recipe: Recipe, stage1: SoundVQVAE, dataset: AudioDataset) -> dict[str, Any]:
+    """Keyword arguments of `WaveNet` over the codes of `stage1`.
+
+    Raises:
+        UsageError: recordings are longer than the prior can be.
+    """
+    settings = asdict(recipe.wavenet_prior)
+    conditional = settings.pop("conditional")
+    del settings["max_seconds"]
+    classes = (len(dataset.classes), len(dataset.speakers)) if conditional else ()
+    return {
+        "codebook_size": stage1.codebook_size,
+        "codebooks": stage1.codebooks,
+        "max_length": most_codes(recipe, dataset, stride=stage1.stride),
+        "classes": tuple(size for size in classes if size),
+        **settings,
+    }
