@@ -1,4 +1,7 @@
-"""Flags of the verbs as dataclasses, one each; nothing here imports torch or runs a verb."""
+"""The flags of the verbs as dataclasses, one each: what can be asked.
+
+Nothing here runs a verb or imports torch; settings of a recipe belong in `twostage.config`.
+"""
 
 from .compare import Compare
 from .results import Disentangle, Evaluate, Report
