@@ -1,4 +1,7 @@
-"""Everything that sees both stages; installed as `twostage_pipelines`. Nothing inside the project imports it."""
+"""Everything that sees both stages: verbs, run folders, pages. Installed as `twostage_pipelines`.
+
+The stages and the common ground never import it; what needs no trained run belongs below, in `twostage`.
+"""
 
 from importlib import import_module
 from typing import Any

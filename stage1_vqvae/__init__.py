@@ -1,4 +1,7 @@
-"""Stage one: encoder -> bottleneck (vector quantiser, or Gaussian for the baseline) -> decoder -> likelihood."""
+"""Stage one: encoder -> bottleneck (vector quantiser, or Gaussian for the baseline) -> decoder -> likelihood.
+
+Models and their training tasks; nothing here knows a prior, a run folder or a recipe.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Stage two: autoregressive priors over integer codes, and sampling from them.
+"""Stage two: autoregressive priors over integer codes, and sampling from them; nothing here knows what made the codes.
 
 Names are imported when first used, so that `import stage2_prior` does not import torch.
 """

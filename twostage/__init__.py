@@ -1,4 +1,7 @@
-"""Common ground of both stages: settings, data, codes on disk, training loop, checkpoints, metrics, likelihoods."""
+"""Common ground of both stages: settings, data, codes on disk, training loop, checkpoints, metrics, likelihoods.
+
+No model and no verb: what only one stage needs belongs to that stage, what needs both to the pipelines.
+"""
 
 from importlib import import_module
 from typing import Any

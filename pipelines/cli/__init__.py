@@ -1,1 +1,4 @@
-"""Command line: verbs, processes, and the tools that need no run. Nothing here knows a model."""
+"""The command line: the list of verbs, processes, exit codes, and the verbs that need no run.
+
+It reaches every other verb by name, so that `--help` imports none of them; nothing here knows a model.
+"""

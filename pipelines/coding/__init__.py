@@ -1,1 +1,4 @@
-"""Files to codes and back: encode, decode, reconstruct, convert. Sampling from a prior lives in `generate`."""
+"""The verbs from files to codes and back: encode, decode, reconstruct, convert.
+
+Sampling from a prior is in `generate`; code lengths are in `bits`.
+"""

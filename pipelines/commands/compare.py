@@ -1,4 +1,4 @@
-"""The command that compares models (see `commands`)."""
+"""Flags of the verb that compares models."""
 
 import math
 from collections.abc import Iterable

@@ -1,9 +1,4 @@
-"""The command of each verb: one frozen dataclass, which is also its flags and its help text.
-
-tyro turns a class into a parser; `cli` fills the defaults from the recipe or the run folder named first, calls
-`resolved()`, and hands the result to the verb's runner. `resolved()` returns the command in normal form and raises
-`UsageError` for values out of range, so that runners need no checks of their own. Nothing here imports torch.
-"""
+"""Flags of the verbs that say what a run has come to: evaluate, report, disentangle."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal

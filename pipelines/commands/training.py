@@ -1,4 +1,4 @@
-"""The commands that train (see `commands`)."""
+"""Flags of the verbs that train."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,1 +1,4 @@
-"""Files that people look at or listen to: PNG, WAV, figures, spectrograms, HTML, console. No model, no run."""
+"""What people look at or listen to: PNG, WAV, figures, spectrograms, HTML, the console.
+
+It is given arrays and words and knows neither models nor runs.
+"""

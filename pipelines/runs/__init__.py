@@ -1,1 +1,4 @@
-"""A run folder: its trainings, models, codes and devices. Verbs ask here for whatever is on disk."""
+"""A run folder: its trainings, models, codes, places and device. Verbs ask here for whatever is on disk.
+
+Nothing here scores, draws or samples; the formats of the files themselves are `twostage.storage`.
+"""

@@ -92,7 +92,7 @@ class PixelDecoder(nn.Module):
         in_channels: D, latent channels.
         image_shape: (C, H, W).
         levels: L, size of the alphabet.
-        likelihood, mixtures: see `twostage.likelihoods.make_likelihood`.
+        likelihood, mixtures: see `twostage.likelihoods.images.make_likelihood`.
         downsampling, channels, residual_blocks, residual_channels: see `Decoder`.
         head_channels: F, features per pixel.
         autoregressive_layers, autoregressive_channels, autoregressive_kernel: see `PixelNetwork`; 0 layers: none.

@@ -38,7 +38,7 @@ class VQVAE(nn.Module):
     Args:
         image_shape: (C, H, W); H and W must be multiples of `downsampling`.
         levels: size L of the alphabet; images hold integers 0..L-1.
-        likelihood, mixtures: see `twostage.likelihoods.make_likelihood`.
+        likelihood, mixtures: see `twostage.likelihoods.images.make_likelihood`.
         downsampling: 2, 4 or 8; the code grid is (H, W) / downsampling.
         channels, residual_blocks, residual_channels: widths and depth of encoder and decoder.
         head_channels: F, features per pixel handed to the likelihood.

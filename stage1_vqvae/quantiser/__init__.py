@@ -1,1 +1,4 @@
-"""Vectors to codes: nearest code, codebook updates, k-means start and gradients. One quantiser a file."""
+"""Vectors to codes: nearest code, codebook updates, k-means start and gradients; one quantiser a file.
+
+Nothing here knows images, recordings or networks.
+"""

@@ -1,4 +1,7 @@
-"""Settings of an experiment: the schema, its checks, and TOML files. Nothing here imports torch."""
+"""Settings of an experiment: the schema, its checks, and TOML files.
+
+Nothing here imports torch or builds what it describes.
+"""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,7 @@
-"""Data sets as integer arrays, one folder a kind, and what reading files of every kind shares."""
+"""Data sets as integer arrays, one folder a kind, and what reading files of every kind shares.
+
+Order of batches included; nothing here knows a network.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

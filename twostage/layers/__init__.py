@@ -1,1 +1,4 @@
-"""Causal and dilated convolutions and their cached steps: layers that both stages build on."""
+"""Causal and dilated convolutions and their cached steps, which both stages build on.
+
+Layers of one stage alone stay with that stage.
+"""

@@ -1,6 +1,6 @@
 """Disentanglement: does each dimension of a code stand for one factor of variation? Five scores of an encoder.
 
-MIG, SAP and DCI are read from the codes of one sample of known factors (code_scores.py). The two scores here ask the
+MIG, SAP and DCI are read from the codes of one sample of known factors (factor_scores.py). The two scores here ask the
 encoder for codes of factors they choose: groups that agree in one factor and in nothing else.
 
 - beta-VAE score: I. Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational

@@ -1,1 +1,4 @@
-"""One training loop for every model, in the order in which things happen, and what it needs."""
+"""One training loop for every model, and what it needs: optimiser, precision, checks, record, interrupts.
+
+What one model minimises is a task, which lives with the model.
+"""

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from twostage.config.schema import TrainingConfig
+from twostage.data.batches import batch_indices
 from twostage.distributed import own_part, rank, sum_over_ranks, world_size
 from twostage.errors import UsageError
 from twostage.noise import BatchNoise, seed_step, step_seed
-from twostage.training.batches import batch_indices
 from twostage.training.finite import NotFinite, all_finite, blame
 from twostage.training.interrupts import SIGNALS
 from twostage.training.task import StepResult, Task

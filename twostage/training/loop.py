@@ -28,7 +28,6 @@ from twostage.progress import Progress, say
 from twostage.storage.checkpoint import Checkpoint, load_newest, prune, save_checkpoint, step_name
 from twostage.storage.locks import exclusive
 from twostage.storage.training_state import RESUMED, check_state
-from twostage.time_left import TimeLeft
 from twostage.training.compiling import as_written, compiled
 from twostage.training.finite import NotFinite, first_not_finite
 from twostage.training.gradients import batch_gradient, batch_noise, check_parts
@@ -37,6 +36,7 @@ from twostage.training.optimiser import learning_rate_at, load_optimiser, make_o
 from twostage.training.precision import bf16_on, chosen_precision, kept_precision
 from twostage.training.record import Metrics
 from twostage.training.task import StepResult, Task
+from twostage.training.time_left import TimeLeft
 from twostage.training.weight_average import WeightAverage
 
 __all__ = ["Fit", "FitResult", "StepResult", "Task", "exclusive", "seed_step"]

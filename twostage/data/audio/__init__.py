@@ -1,4 +1,7 @@
-"""Recordings as 16-bit integers: data sets, segments, mu-law levels and spectral distances."""
+"""Recordings as 16-bit integers: data sets, segments, mu-law levels and spectral distances.
+
+What images need as well is one folder up; networks and likelihoods never see files.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
 """What training and evaluation read of a split: random segments of one length, or whole recordings, padded at the end.
 
-Segments are a pure function of (seed, step), like batches of images (`twostage.training.batches`): nothing is
+Segments are a pure function of (seed, step), like batches of images (`twostage.data.batches`): nothing is
 remembered between calls. An epoch has one segment per begun segment length of every recording, in random order, at a
 random offset: every sample is equally likely to be read, apart from the ends of recordings, while one segment per
 recording would read long ones less. Recordings shorter than a segment are read whole and padded.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twostage.data.audio.dataset import AudioSplit
-from twostage.training.batches import batch_indices
+from twostage.data.batches import batch_indices
 
 OFFSET_SEED = "twostage segments 1"
 

@@ -1,1 +1,4 @@
-"""Images as integer arrays: named sets, folders, packed files and drawn shapes."""
+"""Images as integer arrays: named sets, folders, packed files and drawn shapes.
+
+What recordings need as well is one folder up; networks and likelihoods never see files.
+"""

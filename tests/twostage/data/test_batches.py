@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twostage.training.batches import batch_indices
+from twostage.data.batches import batch_indices
 
 
 def stream(*, seed: int, steps: int, batch_size: int, items: int) -> np.ndarray:

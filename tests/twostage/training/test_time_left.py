@@ -14,10 +14,10 @@ from torch import nn
 
 from twostage.config.schema import TrainingConfig
 from twostage.progress import Progress
-from twostage.time_left import TimeLeft
 from twostage.training import loop as training
 from twostage.training.loop import Fit
 from twostage.training.task import StepResult
+from twostage.training.time_left import TimeLeft
 
 
 class _Clock:
