@@ -2,13 +2,15 @@
 
 A recipe's warm-up is meant for its steps. Who asks for a short trial of `--prior-training.steps 40` has said nothing of
 a warm-up of 100 steps, and is told what became of it. What is asked for by a flag of its own is left as it is, and
-refused where it does not fit (`twostage.config.check`). Without torch.
+refused where it does not fit (`twostage.config.check`). With `--extend` a training that was shortened goes on with what
+it has, or it would be another one. Without torch.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+from twostage.config.load import CONFIG, load_run_recipe
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.progress import say
 
@@ -26,32 +28,45 @@ def shortened(command: C, arguments: Sequence[str]) -> C:
     whole: Any = command  # a dataclass of `commands`
     has_recipe = any(item.name == "recipe" for item in fields(whole))
     holder = whole.recipe if has_recipe else whole
+    extended = has_recipe and getattr(whole, "extend", False) and (whole.run / CONFIG).exists()
+    stored = load_run_recipe(whole.run) if extended else None  # commands on a run start from it anyway
     changed: dict[str, Any] = {}
     for section in (item.name for item in fields(holder)):
         training = getattr(holder, section)
         if not isinstance(training, TrainingConfig):
             continue
         steps = _budget(holder) if section == "baseline_training" and training.steps == 0 else training.steps
-        for key, value in _too_long(training, steps):
+        before = getattr(stored, section, None)
+        kept = dict(_shortened_before(training, before)) if before is not None else {}
+        fitted = {key: steps for key in _too_long(training, steps) if key not in kept}
+        for key, value in (kept | fitted).items():
             if f"--{section}.{key}".replace("_", "-") in given or steps < 1:
                 continue
+            why = f"because {section}.steps is {steps}" if key in fitted else f"as in {whole.run}, which goes on"
             say(
-                f"{section}.{key} is {steps} instead of the recipe's {value}, because {section}.steps is {steps}; give "
+                f"{section}.{key} is {value} instead of the recipe's {getattr(training, key)}, {why}; give "
                 f"--{section.replace('_', '-')}.{key.replace('_', '-')} to choose it"
             )
-            changed[section] = replace(changed.get(section, training), **{key: steps})
+            changed[section] = replace(changed.get(section, training), **{key: value})
     if not changed:
         return command
-    fitted = replace(whole, **({"recipe": replace(holder, **changed)} if has_recipe else changed))
-    return fitted
+    new: C = replace(whole, **({"recipe": replace(holder, **changed)} if has_recipe else changed))
+    return new
 
 
-def _too_long(training: TrainingConfig, steps: int) -> Iterator[tuple[str, int]]:
+def _too_long(training: TrainingConfig, steps: int) -> Iterator[str]:
     """Settings that a training of so many steps has no room for: those that `check_recipe` would refuse."""
     if training.warmup_steps > steps:
-        yield "warmup_steps", training.warmup_steps
+        yield "warmup_steps"
     if training.patience and training.validate_every > steps:
-        yield "validate_every", training.validate_every
+        yield "validate_every"
+
+
+def _shortened_before(training: TrainingConfig, before: TrainingConfig) -> Iterator[tuple[str, int]]:
+    """Settings that a run's training of fewer, or as many, steps has shorter than the recipe says."""
+    for key in ("warmup_steps", "validate_every"):
+        if before.steps <= training.steps and getattr(before, key) < getattr(training, key):
+            yield key, getattr(before, key)
 
 
 def _budget(holder: Any) -> int:

@@ -235,4 +235,4 @@ def run_decode(command: Decode) -> None:
     write_png(
         command.folder / f"{overview}.png", grid(pixels_NCHW, columns=columns), scale=display_scale(images.shape[-1])
     )
-    say(f"{len(names)} images and {overview}.png in {command.folder}")
+    say(f"{len(names)} image{'s' if len(names) > 1 else ''} and {overview}.png in {command.folder}")

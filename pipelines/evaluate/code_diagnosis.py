@@ -88,7 +88,7 @@ class PriorDiagnosis:
         return (
             f"A code costs {self.held_out_bits_per_code:.3f} bits under the learned prior, "
             f"{self.train_bits_per_code:.3f} on training codes, {self.unigram_bits_per_code:.3f} by frequency alone, "
-            f"{self.uniform_bits_per_code:.3f} uniformly ({self.items:,} items)."
+            f"{self.uniform_bits_per_code:.3f} uniformly ({self.items:,} item{'s' if self.items > 1 else ''})."
         )
 
     def record(self) -> dict[str, Any]:

@@ -220,7 +220,9 @@ def run_generate(command: Generate) -> None:
     else:
         made = generate_from_prior(load_image_run(run, name, device), command)
     file = command.complete
-    what = f"{count_of(command)} images" if file is None else f"{count_of(command)} completions of {file}"
+    count = count_of(command)
+    what = ("image" if file is None else "completion") + ("s" if count > 1 else "")
+    what = f"{count} {what}" if file is None else f"{count} {what} of {file}"
     if made is None:
         say(f"would write {what} into {command.folder}, with an overview of them; nothing was done")
         return

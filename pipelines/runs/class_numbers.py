@@ -34,7 +34,10 @@ def class_number(name: str, classes: Sequence[str], *, flag: str) -> int:
     if number is not None:
         return number
     if not classes:
-        raise UsageError(f"{flag} {name} is out of range: this model's labels are none, its data have no labels")
+        raise UsageError(
+            f"{flag} {name} names a label, but this model knows none, since its data have no labels or it is not told "
+            "them: leave the flag out"
+        )
     or_place = f", or its number from 0 to {len(classes) - 1}" if place_of("0", classes) is not None else ""
     raise UsageError(
         f"{flag} must be one of {show(list(classes))}{or_place}, but is {name!r}.{near_matches(name, classes)}"

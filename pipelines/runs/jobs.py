@@ -81,12 +81,27 @@ def deciding(training: TrainingConfig) -> dict[str, Any]:
 
 
 _MORE_STEPS = re.compile(r"training\.steps: (\d+) -> (\d+)")
+_FITTED = re.compile(r"training\.(warmup_steps|validate_every): ")
+"""What a command fits to fewer steps (`cli.shortening`)."""
 
 
 def _is_longer(change: str) -> bool:
     """Whether that line of `differences` is about more steps than there were."""
     steps = _MORE_STEPS.fullmatch(change)
     return steps is not None and int(steps[2]) > int(steps[1])
+
+
+def _how_to_extend(job: Job, changes: Sequence[str], *, own: bool) -> str:
+    """Part of a sentence: what gives the job more steps, where no more differs than these and what was fitted to them.
+
+    `own`: whether it is a job of this command.
+    """
+    if not any(map(_is_longer, changes)) or not all(_is_longer(line) or _FITTED.match(line) for line in changes):
+        return ""
+    verb = "train-baseline" if job.stage == "stage1" else f"train-{job.stage}"
+    if job.stage == "stage1" and job.model.startswith("vq-vae"):
+        verb = "train-codebook"
+    return "add --extend to go on to more steps, " if own else f"extend it, too ({verb} --model {job.model} --extend), "
 
 
 def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume, *, extend: bool = False) -> None:
@@ -112,15 +127,14 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resum
         changes = differences(*_in_plain_precision(record, job)) if record is not None else []
         if job.folder not in own:  # trainings of one run may differ in their seeds
             changes = [line for line in changes if not line.startswith("seed: ")]
-        elif extend:
+        if extend:  # one training after the other gets more steps
             changes = [line for line in changes if not _is_longer(line)]
         if changes:
-            longer = job.folder in own and all(map(_is_longer, changes))
             other = any(line.startswith("data.sha256: ") for line in changes)
             raise UsageError(
                 f"{job.label} in {run.path} was trained with other settings ({'; '.join(changes)}): "
                 f"{'name the folder of its data with --data.path, ' if other else ''}use those, "
-                f"{'add --extend to go on to more steps, ' if longer else ''}or choose another run folder"
+                f"{_how_to_extend(job, changes, own=job.folder in own)}or choose another run folder"
             )
 
 

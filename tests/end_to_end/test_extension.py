@@ -258,3 +258,42 @@ def test_an_extension_that_was_killed_goes_on_by_the_same_command(tmp_path: Path
             process.kill()
     assert twostage(*command) == 0
     assert _state(folder) == _state(tmp_path / "whole/models/vq-vae/stage1")
+
+
+def test_one_prior_after_the_other_gets_more_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run = _recipe(tmp_path, "digits"), tmp_path / "run"
+    for model in ("vq-vae", "vq-vae-loss"):
+        assert twostage("train-codebook", recipe, "--out", run, "--model", model) == 0
+        assert twostage("train-prior", run, "--model", model) == 0
+    longer = ("train-prior", run, "--prior-training.steps", 12, "--extend")
+    assert twostage(*longer) == 0
+    capsys.readouterr()
+    # One run is one recipe: whatever else is begun now waits for the other one.
+    assert twostage("train-baseline", run) == 2
+    said = capsys.readouterr().err
+    assert "vq-vae-loss prior" in said
+    assert "(training.steps: 8 -> 12): use those, extend it, too (train-prior --model vq-vae-loss --extend)" in said
+    assert twostage(*longer, "--model", "vq-vae-loss") == 0
+    assert twostage("train-baseline", run) == 0
+
+
+def test_a_training_that_was_shortened_goes_on_with_its_warm_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = _recipe(tmp_path, "digits"), tmp_path / "run"
+    recipe.write_text(recipe.read_text().replace("[prior_training]\n", "[prior_training]\nwarmup_steps = 6\n"))
+    train = ["train", recipe, "--out", run, "--prior-training.steps"]
+    assert twostage(*train, 4) == 0
+    capsys.readouterr()
+    assert twostage(*train, 12) == 2
+    said = capsys.readouterr().err
+    assert "(training.steps: 4 -> 12; training.warmup_steps: 4 -> 6): use those, add --extend" in said
+    for goes_on in (True, False):  # the same command again has nothing left to do
+        assert twostage(*train, 12, "--extend") == 0
+        said = capsys.readouterr().err
+        assert f"prior_training.warmup_steps is 4 instead of the recipe's 6, as in {run}, which goes on" in said
+        assert ("prior: goes on from step 4 to 12 instead of 4" in said) == goes_on
+    newest = load_newest(run / "models/vq-vae/prior", warn=pytest.fail)
+    assert newest is not None
+    training = newest.state["record"]["config"]["training"]
+    assert (newest.state["step"], training["steps"], training["warmup_steps"]) == (12, 12, 4)

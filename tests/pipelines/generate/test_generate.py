@@ -151,15 +151,19 @@ def test_the_library_refuses_labels_without_training_items_and_leaves_them_out_i
     assert torch.equal(model.sample_codes(3), model.sample_codes(3, labels=[0, 2, 0]))
 
 
-def test_only_its_own_images_of_an_earlier_call_are_replaced(write_run: WriteRun) -> None:
+def test_only_its_own_images_of_an_earlier_call_are_replaced(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = write_run(names=("$1 to $5", "a/b", "T-shirt"))
     assert _twostage("generate", run, "--count", 3) == 0
     assert set(_contents(run / "samples")) == {"0000-_1_to__5.png", "0001-a_b.png", "0002-T-shirt.png", "grid.png"}
+    assert "3 images and grid.png in" in capsys.readouterr().err
     kept = {"0000-mine.png", "2021-completed-0000.png", "0002-T-shirt-reconstructed.png", "00000.txt"}
     for name in (*kept, "0007-label3.png", "0003.png"):  # the last two as earlier versions, or other calls, name theirs
         (run / "samples" / name).write_bytes(b"")
     assert _twostage("generate", run, "--count", 1, "--label", "a/b") == 0
     assert set(_contents(run / "samples")) == {"0000-a_b.png", "grid.png", *kept}
+    assert "1 image and grid.png in" in capsys.readouterr().err
 
 
 # --- Completion ---
