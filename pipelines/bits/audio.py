@@ -146,7 +146,7 @@ def sampled_log_mel(
     on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
     positions = batch.samples.shape[1] // model.stride
     codes_BGT = torch.from_numpy(codes_NGT[items_M, :, :positions]).to(where.device)
-    with Progress("sampled reconstructions", total=batch.samples.shape[1], unit="sample") as progress:
+    with Progress("sampled reconstructions", total=int(on.mask.sum(1).max()), unit="sample") as progress:
         sampled_BS = decoder.sample(
             model.condition_vectors(codes_BGT),
             on.mask.sum(1),

@@ -120,7 +120,7 @@ class SoundEvaluation:
         """What was measured on what, in one line."""
         return (
             f"{self.dataset}, {self.split} set: {self.items} recordings, {self.dims:,} samples, "
-            f"{self.dims / self.sample_rate_hz:.0f} s at {self.sample_rate_hz} Hz, bits/sample"
+            f"{self.dims / self.sample_rate_hz:,.1f} s at {self.sample_rate_hz} Hz, bits/sample"
         )
 
     def write(self, path: Path) -> None:

@@ -87,9 +87,10 @@ def sound_model_table(evaluation: SoundEvaluation) -> tuple[list[str], list[list
 
 def notes(evaluation: SoundEvaluation) -> list[str]:
     """What the columns mean, a line each."""
+    wrong = evaluation.wrong_log_mel_l1
+    over = "there is no other recording" if wrong is None else f"over the {number(wrong, 3)} of another recording"
     return [
-        f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions; of wrong: over the "
-        f"{number(evaluation.wrong_log_mel_l1, 3)} of another recording",
+        f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions; of wrong: {over}",
         "distortion: bits of the samples given the codes and what the decoder is told; codes: bits of the codes alone, "
         "given what the prior is told; labels: what is told, at its training frequencies; length: number of codes and "
         "of samples in the last one; total: all of them",

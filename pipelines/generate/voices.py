@@ -131,7 +131,7 @@ def own_voices(
         record: of the model.
         names: of the recordings, for errors; empty where they have none.
         flag: what errors call the argument that would say it.
-        otherwise: what else would help, the end of the sentence.
+        otherwise: what else would say who speaks, the end of the sentence.
 
     Raises:
         UsageError: nothing says who speaks in one of them, or the model has never heard that voice.
@@ -148,7 +148,8 @@ def own_voices(
             if speaker < 0
             else f"{name} is spoken by {speakers[speaker]}, who is held out and whose voice the model has never heard"
         )
-        raise UsageError(f"{fault}: give {flag}, one of {show([speakers[voice] for voice in heard])}{otherwise}")
+        instead = otherwise if speaker < 0 else ""
+        raise UsageError(f"{fault}: give {flag}, one of {show([speakers[voice] for voice in heard])}{instead}")
     return [int(speaker) for speaker in speakers_N]
 
 

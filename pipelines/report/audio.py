@@ -24,13 +24,13 @@ from ..bits.audio import OnDevice
 from ..commands.results import Report
 from ..evaluate.audio_rows import SoundEvaluation
 from ..evaluate.audio_tables import difference_lines, notes, sound_model_table, sound_score_table
-from ..generate.voices import Voice, voice_of, voices_in_turn
+from ..generate.asked import Asked, asked_for
+from ..generate.voices import Voice, voice_of
 from ..media import figures
 from ..media.html import audio_element, image, page, table
 from ..media.spectrograms import sheet
 from ..media.wav import to_int16
 from ..modality.audio import load_sound
-from ..runs.class_numbers import labels_of
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded, LoadedSound
 from ..runs.run import Run, is_finished
@@ -115,22 +115,28 @@ def _said(dataset: AudioDataset, label: int | None, speaker: int) -> str:
     return " / ".join(parts) or "recording"
 
 
+def _asked_in_words(asked: Asked) -> str:
+    """What new sounds were asked to be; nothing where nobody asked."""
+    if not asked.told:
+        return ": in the voice named, which the prior is not told" if asked.speakers else ""
+    what = [name for name, numbers in (("label", asked.labels), ("speaker", asked.speakers)) if numbers]
+    return f": {' and '.join(what)} asked for"
+
+
 @torch.no_grad()
 def _samples(
     run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device, seed: int
 ) -> str:
     """New sounds of a model with a finished prior."""
     prior, model, rate = run.prior(name, stage1, device), stage1.model, dataset.sample_rate_hz
-    labels = labels_of(SAMPLED, label=None, record=prior.record, told=bool(prior.model.classes))
-    speakers = voices_in_turn(SAMPLED, stage1.record)
-    columns = [column for column in (labels, speakers) if column]
-    condition = torch.tensor(columns).T.to(device) if prior.model.classes else None
+    asked = asked_for(SAMPLED, prior, labels="in turn", speakers="in turn")
+    labels, speakers = asked.labels, asked.speakers
+    condition = None if asked.condition_NA is None else asked.condition_NA.to(device)
     drawn = sample_sequences(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
-    voices = torch.tensor(speakers, device=device) if model.speakers else None
+    voices = torch.tensor(speakers, device=device) if speakers else None
     said = [
         _said(dataset, labels[item] if labels else None, speakers[item] if speakers else 0) for item in range(SAMPLED)
     ]
-    asked = "label and speaker asked for" if prior.model.classes else "in the voice named, without a label"
     parts = []
     for choice in ("convolutional", "wavenet") if is_finished(run.decoder_folder(name)) else ("convolutional",):
         voice = voice_of(run, name, stage1, choice, device)
@@ -141,7 +147,7 @@ def _samples(
             titles=[said[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
         )
         players = "".join(audio_element(sound, rate, what) for sound, what in zip(sounds, said, strict=True))
-        caption = f"New sounds, seed {seed}, {voice.name}: {asked}."
+        caption = f"New sounds, seed {seed}, {voice.name}{_asked_in_words(asked)}."
         parts.append(image(picture, caption) + players)
     return f"<h3>Samples</h3>{''.join(parts)}"
 
@@ -152,7 +158,7 @@ def _training(run: Run, names: list[str]) -> str:
     for stage, key, title, unit in (
         ("stage1", "distortion_bits_per_sample", "Stage one: distortion", "bits/sample"),
         ("decoder", "distortion_bits_per_sample", "WaveNet decoder: distortion", "bits/sample"),
-        ("prior", "bits_per_code", "Prior: code length with ends, given label and speaker", "bits/code"),
+        ("prior", "bits_per_code", "Prior: code length with ends, given what the prior is told", "bits/code"),
     ):
         curves: dict[str, list[dict[str, Any]]] = {}
         for name in names:

@@ -175,12 +175,15 @@ def test_recordings_that_are_one_or_all_the_same(tmp_path: Path, capsys: pytest.
             assert found["wrong_log_mel_l1"] is None
             assert set(other) == {None}
             assert {row["standard_error"] for row in found["rows"]} == {None}
-            assert "of wrong: over the - of another recording" in out
+            assert "of wrong: there is no other recording" in out
+            assert "1 recordings, 900 samples, 0.1 s at 8000 Hz" in out
         else:
             assert found["wrong_log_mel_l1"] == 0
             assert None not in other
         assert not any(word in out.lower() for word in (" nan", " inf"))
-        assert (run / "report.html").is_file()
+        page = (run / "report.html").read_text()
+        assert "<h3>Samples</h3>" in page
+        assert not any(words in page for words in ("in the voice named", "asked for", "given label and speaker"))
     run, recording, codes = tmp_path / "run-single", tmp_path / "single/word_ann_0.wav", tmp_path / "codes.safetensors"
     for command in (
         ("evaluate", run, "--split", "validation"),
