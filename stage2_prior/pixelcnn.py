@@ -11,6 +11,8 @@ the trunk runs once per position whatever G is, and the head alone is autoregres
 Shape suffixes: B items, G codebooks, H rows, W columns, K codes, A attributes, C channels, L layers, D = 4 C.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,22 +95,33 @@ class PixelCNN(nn.Module):
         """
         self._check_codes(codes_BGHW)
         bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGHW))
-        x_BCHW = self.embedding(codes_BGHW + self.offset_G[:, None, None]).sum(dim=1).permute(0, 3, 1, 2)
-        return self.head(self.stack(x_BCHW, bias_BLD), codes_BGHW)
+        return self.head(self.stack(self._embed(codes_BGHW), bias_BLD), codes_BGHW)
 
     def log_prob(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
         """Log-probability of each item in nats, [B]; the softmax is taken in at least fp32 whatever the autocast."""
-        return -self._nats(codes_BGHW, condition_BA).flatten(1).sum(dim=1)
+        return -_nats(self(codes_BGHW, condition_BA), codes_BGHW).flatten(1).sum(dim=1)
 
     def log_prob_by_position(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
         """Log-probability in nats of each position's G codes given all before them, [B, H, W]: `log_prob` in parts."""
-        return -self._nats(codes_BGHW, condition_BA).sum(dim=1)
+        return -_nats(self(codes_BGHW, condition_BA), codes_BGHW).sum(dim=1)
 
-    def _nats(self, codes_BGHW: Tensor, condition_BA: Tensor | None) -> Tensor:
-        """-log p of every code given those before it, [B, G, H, W]."""
-        logits_BGHWK = self(codes_BGHW, condition_BA)
-        logits_XK = logits_BGHWK.to(torch.promote_types(logits_BGHWK.dtype, torch.float32)).flatten(0, 3)
-        return F.cross_entropy(logits_XK, codes_BGHW.flatten(), reduction="none").view_as(codes_BGHW)
+    def log_probs_by_code(self, codes_BGHW: Tensor, conditions: Iterable[Tensor | None]) -> Iterator[Tensor]:
+        """Log-probability in nats of every code given those before it, [B, G, H, W], under one condition after another.
+
+        What does not see the condition is computed once: the embedding and the convolutions of the first layer. Every
+        later layer sees it.
+        """
+        self._check_codes(codes_BGHW)
+        x_BCHW = self._embed(codes_BGHW)
+        first_inputs = self.stack.layers[0].gate_inputs(x_BCHW, x_BCHW)
+        for condition_BA in conditions:
+            bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGHW))
+            features_BSHW = self.stack(x_BCHW, bias_BLD, first_inputs=first_inputs)
+            yield -_nats(self.head(features_BSHW, codes_BGHW), codes_BGHW)
+
+    def _embed(self, codes_BGHW: Tensor) -> Tensor:
+        """[B, C, H, W]; the codes of one position are summed."""
+        return self.embedding(codes_BGHW + self.offset_G[:, None, None]).sum(dim=1).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> CodeState:
@@ -151,3 +164,9 @@ class PixelCNN(nn.Module):
                 f"Expected codes 0 to {self.codebook_size - 1}, got {low if low < 0 else high}: "
                 f"use codes of the codebook this prior was built for."
             )
+
+
+def _nats(logits_BGHWK: Tensor, codes_BGHW: Tensor) -> Tensor:
+    """-log p of every code, [B, G, H, W]."""
+    logits_XK = logits_BGHWK.to(torch.promote_types(logits_BGHWK.dtype, torch.float32)).flatten(0, 3)
+    return F.cross_entropy(logits_XK, codes_BGHW.flatten(), reduction="none").view_as(codes_BGHW)

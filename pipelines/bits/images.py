@@ -11,7 +11,7 @@ Shapes: N items, C x H x W image, G codebooks of K codes, h x w grid.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,32 +136,87 @@ def label_frequencies(prior: PixelCNN, train_labels: np.ndarray) -> np.ndarray:
     return np.bincount(train_labels, minlength=prior.classes[0]) / len(train_labels)
 
 
+@dataclass(frozen=True)
+class LearnedRate:
+    """What the codes of every item cost under a learned prior, labels marginalised with their training frequencies."""
+
+    bits: np.ndarray
+    """`[N]`, float64."""
+    by_position: np.ndarray
+    """`[N, h, w]`, float64: all codes of a position given those before it, so that they add up to `bits`, up to the
+    rounding of that sum in fp32."""
+
+
+def _log_probs_by_code(prior: PixelCNN, codes_BGHW: Tensor, labels: int) -> Iterator[Tensor]:
+    """log p of every code given those before it and a label, `[B, G, h, w]` in nats, for one label after another."""
+    conditions: Iterable[Tensor | None] = (None,)
+    if prior.classes:
+        conditions = (torch.full((len(codes_BGHW), 1), label, device=codes_BGHW.device) for label in range(labels))
+    return prior.log_probs_by_code(codes_BGHW, conditions)
+
+
 @torch.no_grad()
 def learned_log_prob(prior: PixelCNN, codes_BGHW: Tensor, frequency_Y: np.ndarray) -> tuple[Tensor, Tensor]:
     """log p(z) in nats, `[B]` float64, labels marginalised; and its terms log p(y) + log p(z|y), `[Y, B]`."""
-    terms = []
-    for label, frequency in enumerate(frequency_Y):
-        condition = torch.full((len(codes_BGHW), 1), label, device=codes_BGHW.device) if prior.classes else None
-        log_prob_B = prior.log_prob(codes_BGHW, condition).double()
-        terms.append(log_prob_B + math.log(max(frequency, 1e-300)))
-    terms_YB = torch.stack(terms)
+    per_label = _log_probs_by_code(prior, codes_BGHW, len(frequency_Y))
+    return _marginal([log_prob_BGHW.flatten(1).sum(1) for log_prob_BGHW in per_label], frequency_Y)
+
+
+def _marginal(log_prob_of_Y: Sequence[Tensor], frequency_Y: np.ndarray) -> tuple[Tensor, Tensor]:
+    """log p(z) and its terms, as `learned_log_prob` gives them, from log p(z|y) `[B]` of every label."""
+    pairs = zip(log_prob_of_Y, frequency_Y, strict=True)
+    terms_YB = torch.stack([log_prob_B.double() + math.log(max(frequency, 1e-300)) for log_prob_B, frequency in pairs])
     return terms_YB.logsumexp(0), terms_YB
 
 
+def _marginal_by_position(log_prob_YBP: Tensor, frequency_Y: np.ndarray) -> Tensor:
+    """log p of each position's codes given those before it, `[B, P]`, from those given the label as well.
+
+    Under p(z) = sum_y p(y) p(z|y) position n costs log p(z_<n) - log p(z_<=n), which the running sums of every label's
+    own log-probabilities give.
+    """
+    log_frequency_Y = torch.log(torch.from_numpy(np.maximum(frequency_Y, 1e-300))).to(log_prob_YBP.device)
+    log_prob_BP = (log_prob_YBP.cumsum(2) + log_frequency_Y[:, None, None]).logsumexp(0)
+    before_BP = torch.cat([torch.zeros_like(log_prob_BP[:, :1]), log_prob_BP[:, :-1]], 1)
+    return log_prob_BP - before_BP
+
+
 @torch.no_grad()
+def learned_rate(
+    prior: PixelCNN,
+    codes: np.ndarray,
+    frequency_Y: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int,
+    label: str = "learned rate",
+) -> LearnedRate:
+    """Bits of codes `[N, G, h, w]` under the prior, item by item and position by position, in one pass over the labels.
+
+    `label` is that of the progress bar.
+    """
+
+    def measure(batch: slice) -> list[np.ndarray]:
+        codes_BGHW = torch.from_numpy(codes[batch].astype(np.int64)).to(device)
+        totals, positions = [], []
+        for log_prob_BGHW in _log_probs_by_code(prior, codes_BGHW, len(frequency_Y)):
+            totals.append(log_prob_BGHW.flatten(1).sum(1))
+            positions.append(log_prob_BGHW.sum(1).double().flatten(1))
+        log_prob_B, _ = _marginal(totals, frequency_Y)
+        log_prob_PB = _marginal_by_position(torch.stack(positions), frequency_Y).t()
+        return [-nats_B.cpu().numpy() / math.log(2) for nats_B in (log_prob_B, *log_prob_PB)]
+
+    rows = 1 + math.prod(codes.shape[2:])
+    bits_RN = _over_batches(label, rows, len(codes), batch_size, measure, unit="item")
+    return LearnedRate(bits=bits_RN[0], by_position=bits_RN[1:].T.reshape(len(codes), *codes.shape[2:]))
+
+
 def learned_rate_bits(
     prior: PixelCNN, codes: np.ndarray, train_labels: np.ndarray, *, device: torch.device, batch_size: int
 ) -> np.ndarray:
     """`[N]` bits of codes `[N, G, h, w]` under the prior, labels marginalised with their training frequencies."""
     frequency_Y = label_frequencies(prior, train_labels)
-
-    def measure(batch: slice) -> list[np.ndarray]:
-        codes_BGHW = torch.from_numpy(codes[batch].astype(np.int64)).to(device)
-        log_prob_B, _ = learned_log_prob(prior, codes_BGHW, frequency_Y)
-        return [(-log_prob_B / math.log(2)).cpu().numpy()]
-
-    (bits_N,) = _over_batches("learned rate", 1, len(codes), batch_size, measure, unit="item")
-    return bits_N
+    return learned_rate(prior, codes, frequency_Y, device=device, batch_size=batch_size).bits
 
 
 @dataclass(frozen=True)

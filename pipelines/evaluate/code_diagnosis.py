@@ -38,10 +38,9 @@ from stage2_prior import PixelCNN
 from twostage.metrics.codebook_usage import CodebookUsage, collapse_of
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly, standard_error
-from twostage.progress import Progress
 from twostage.training.record import UNDERTRAINED_FALL
 
-from ..bits.images import label_frequencies, unigram_rate_bits
+from ..bits.images import label_frequencies, learned_rate, unigram_rate_bits
 
 OVERFITTED_SHARE = 0.10
 """Gap between held-out and training bits per code, as a share of the latter."""
@@ -159,31 +158,12 @@ class Verdict:
         return f"{self.stage.capitalize()} limits the result ({self.cause}): {self.reason}."
 
 
-@torch.no_grad()
 def position_bits(
     prior: PixelCNN, codes: np.ndarray, frequency_Y: np.ndarray, *, device: torch.device, batch_size: int
 ) -> np.ndarray:
-    """`[N, h, w]` bits of each position's codes `[N, G, h, w]`, given those before it, labels marginalised.
-
-    Under p(z) = sum_y p(y) p(z|y) position n costs log p(z_<n) - log p(z_<=n), which the running sums of every label's
-    own log-probabilities give.
-    """
-    log_frequency_Y1 = torch.log(torch.from_numpy(np.maximum(frequency_Y, 1e-300)))[:, None].to(device)
-    parts = []
-    with Progress("bits by position", total=len(codes), unit="item") as progress:
-        for start in range(0, len(codes), batch_size):
-            codes_BGHW = torch.from_numpy(codes[start : start + batch_size].astype(np.int64)).to(device)
-            terms = []
-            for label in range(len(frequency_Y)):
-                condition = torch.full((len(codes_BGHW), 1), label, device=device) if prior.classes else None
-                terms.append(prior.log_prob_by_position(codes_BGHW, condition).double().flatten(1))
-            so_far_YBP = torch.stack(terms).cumsum(2) + log_frequency_Y1[:, :, None]
-            log_prob_BP = so_far_YBP.logsumexp(0)
-            before_BP = torch.cat([torch.zeros_like(log_prob_BP[:, :1]), log_prob_BP[:, :-1]], 1)
-            bits_BP = (before_BP - log_prob_BP) / math.log(2)
-            parts.append(bits_BP.view(len(codes_BGHW), *codes.shape[2:]).cpu().numpy())
-            progress.advance(len(codes_BGHW))
-    return np.concatenate(parts)
+    """`[N, h, w]` bits of each position's codes `[N, G, h, w]`, given those before it, labels marginalised."""
+    label = "bits by position"
+    return learned_rate(prior, codes, frequency_Y, device=device, batch_size=batch_size, label=label).by_position
 
 
 def diagnose_prior(
@@ -194,11 +174,17 @@ def diagnose_prior(
     *,
     device: torch.device,
     batch_size: int,
+    bits_by_position: np.ndarray | None = None,
 ) -> PriorDiagnosis:
-    """Bits per code of held-out codes `[N, G, h, w]`, beside simpler priors and beside training codes."""
+    """Bits per code of held-out codes `[N, G, h, w]`, beside simpler priors and beside training codes.
+
+    `bits_by_position` are those of the held-out codes, `[N, h, w]`, where they are known already.
+    """
     frequency_Y = label_frequencies(prior, train_labels)
     per_item = math.prod(codes.shape[1:])
-    held_out_Nhw = position_bits(prior, codes, frequency_Y, device=device, batch_size=batch_size)
+    held_out_Nhw = bits_by_position
+    if held_out_Nhw is None:
+        held_out_Nhw = position_bits(prior, codes, frequency_Y, device=device, batch_size=batch_size)
     seen = train_codes[evenly(len(train_codes), len(codes))]
     seen_Nhw = position_bits(prior, seen, frequency_Y, device=device, batch_size=batch_size)
     held_out_N, seen_N = (bits.sum((1, 2)) / per_item for bits in (held_out_Nhw, seen_Nhw))

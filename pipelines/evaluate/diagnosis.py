@@ -23,6 +23,7 @@ from ..runs.run import Run, is_finished
 from .code_diagnosis import PriorDiagnosis, StageFacts, diagnose_prior, limiting_stage
 from .latent_diagnosis import COLLAPSED_BITS, Posteriors, collect_posteriors, diagnose_posteriors
 from .rows import Diagnosis, Row
+from .score_images import Scored
 
 PRICED_ITEMS = 1000
 """Most items, spread over the split, and as many training items, whose codes are priced position by position."""
@@ -57,17 +58,17 @@ class Diagnosing:
     split: str
     device: torch.device
 
-    def diagnose(self, name: str, stage1: LoadedStage1, rows: Sequence[Row]) -> Diagnosis | None:
+    def diagnose(self, name: str, stage1: LoadedStage1, scored: Sequence[Scored]) -> Diagnosis | None:
         """What is right or wrong with a trained model; None where there is nothing to go by.
 
         Args:
             name: of the model.
             stage1: its first stage.
-            rows: its rows of this evaluation.
+            scored: its rows of this evaluation.
         """
         model = stage1.model
         if isinstance(model, VQVAE):
-            return self._two_stages(name, stage1, model, rows)
+            return self._two_stages(name, stage1, model, scored)
         if isinstance(model, VAE) and len(self.dataset.split(self.split)) > 1:
             found = diagnose_posteriors(
                 posteriors_of(
@@ -84,7 +85,7 @@ class Diagnosing:
             sentences = (found.sentence, *self._unrest(name), *entangled)
             return Diagnosis(name, found.verdict, sentences, found.record())
         if isinstance(model, VIMCO):
-            return self._drawn_codes(name, model, rows)
+            return self._drawn_codes(name, model, [s.row for s in scored])
         if isinstance(model, Autoencoder):
             guess = "It has no distribution over latents: what it draws is a guess at one."
             return Diagnosis(name, "no prior", (guess, *self._unrest(name)), {})
@@ -123,7 +124,7 @@ class Diagnosing:
         sentences = (*ordered, *self._unrest(name))
         return Diagnosis(name, verdict, sentences, {"dead_codes": usage.dead, "rate_bits": rate_bits})
 
-    def _two_stages(self, name: str, stage1: LoadedStage1, model: VQVAE, rows: Sequence[Row]) -> Diagnosis:
+    def _two_stages(self, name: str, stage1: LoadedStage1, model: VQVAE, scored: Sequence[Scored]) -> Diagnosis:
         run = self.run
         files = extract_codes(run, name, stage1, self.dataset, self.device)
         usage = codebook_usage(files[self.split].codes, codebook_size=model.codebook_size)
@@ -134,9 +135,10 @@ class Diagnosing:
                 of_codes = f"The codebook has collapsed: {collapse}."
             sentences = (of_codes, *self._unrest(name))
             return Diagnosis(name, "codebook collapsed" if collapse else "no prior", sentences, {})
-        prior = self._priced(name, stage1, files)
         # None of a model trained on squared error, whose codes have a price all the same.
-        learned = next((r for r in rows if r.prior == "learned" and r.search_items is None), None)
+        of_all = next((s for s in scored if s.row.prior == "learned" and s.row.search_items is None), None)
+        prior = self._priced(name, stage1, files, None if of_all is None else of_all.bits_by_position)
+        learned = None if of_all is None else of_all.row
         rate = prior.bits_hw.sum() / model.dims if learned is None else learned.rate_bits_per_dim
         assert rate is not None
         verdict = limiting_stage(
@@ -161,14 +163,18 @@ class Diagnosing:
             return Diagnosis(name, "no bits", (nothing, of_codes, prior.sentence), numbers)
         return Diagnosis(name, verdict.cause, (verdict.sentence, of_codes, prior.sentence), numbers)
 
-    def _priced(self, name: str, stage1: LoadedStage1, files: dict[str, CodeFile]) -> PriorDiagnosis:
+    def _priced(
+        self, name: str, stage1: LoadedStage1, files: dict[str, CodeFile], bits_by_position: np.ndarray | None
+    ) -> PriorDiagnosis:
+        """`bits_by_position` of all items, where the scores have them already."""
         held_out, train = files[self.split].codes, files["train"]
-        chosen: np.ndarray = held_out[evenly(len(held_out), PRICED_ITEMS)]
+        chosen = evenly(len(held_out), PRICED_ITEMS)
         return diagnose_prior(
             self.run.prior(name, stage1, self.device).model,
-            chosen,
+            held_out[chosen],
             train.codes,
             train.labels,
             device=self.device,
             batch_size=self.run.recipe.evaluation.batch_size,
+            bits_by_position=None if bits_by_position is None else bits_by_position[chosen],
         )

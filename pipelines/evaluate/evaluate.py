@@ -83,7 +83,7 @@ def score_run(
         run.check_data(stage1, dataset)
         own = tuple(scoring.score(name, stage1))
         scored += own
-        diagnoses.append(diagnosing.diagnose(name, stage1, [s.row for s in own]))
+        diagnoses.append(diagnosing.diagnose(name, stage1, own))
         if isinstance(stage1.model, VQVAE) and is_finished(run.prior_folder(name)):
             coded.append(name)
     if not leave():

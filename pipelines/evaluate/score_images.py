@@ -24,6 +24,8 @@ from ..bits.images import (
     bound_bits,
     codebook_distortion,
     drawn_codes,
+    label_frequencies,
+    learned_rate,
     learned_rate_bits,
     reconstruction_psnr_db,
     uniform_rate_bits,
@@ -45,9 +47,17 @@ class Scored:
     """None where the model has no bits (likelihood `mse`)."""
     partner: "Scored | None" = None
     """The row on the same items that this one is paired with; None: the evaluation's reference."""
+    bits_by_position: np.ndarray | None = None
+    """`[N, h, w]`, the parts of the rate of all items, where the prior is learned."""
 
 
-def _scored(bits: ItemBits | None, *, partner: Scored | None = None, **fields: Any) -> Scored:
+def _scored(
+    bits: ItemBits | None,
+    *,
+    partner: Scored | None = None,
+    bits_by_position: np.ndarray | None = None,
+    **fields: Any,
+) -> Scored:
     distortion = None if bits is None or bits.distortion is None else float(bits.distortion.mean())
     rate = None if bits is None or bits.rate is None else float(bits.rate.mean())
     row = Row(
@@ -57,7 +67,7 @@ def _scored(bits: ItemBits | None, *, partner: Scored | None = None, **fields: A
         rate_bits_per_dim=rate,
         **fields,
     )
-    return Scored(row=row, bits=bits, partner=partner)
+    return Scored(row=row, bits=bits, partner=partner, bits_by_position=bits_by_position)
 
 
 def _psnr_of(model: Stage1) -> str:
@@ -138,7 +148,8 @@ class Scoring:
             return
         loaded, prior_cost = run.prior(name, stage1, self.device), training_cost(run.prior_folder(name))
         prior = loaded.model
-        learned = learned_rate_bits(prior, codes, train.labels, device=self.device, batch_size=batch_size)
+        frequency_Y = label_frequencies(prior, train.labels)
+        learned = learned_rate(prior, codes, frequency_Y, device=self.device, batch_size=batch_size)
         both: dict[str, Any] = {
             **shared,
             "prior": "learned",
@@ -148,8 +159,8 @@ class Scoring:
             "steps": cost.steps + prior_cost.steps,
             "train_seconds": cost.seconds + prior_cost.seconds,
         }
-        bits = two_part(learned)
-        yield _scored(bits, **both)
+        bits = two_part(learned.bits)
+        yield _scored(bits, bits_by_position=learned.by_position, **both)
         if run.recipe.evaluation.search_items:
             yield from self._searched(model, prior, bits, files, both)
 

@@ -14,7 +14,8 @@ Where the paper defines nothing:
 - Where one of the two is zero, or a million times shorter than the other, the gradient is copied (straight-through):
   no angle is known, and lambda would silence the encoder or drown every other vector's gradient.
 
-Shape letters: G codebooks, N vectors, D channels of one codebook.
+Shape letters: G codebooks, N vectors, D channels of one codebook; [B, D, *S] is the encoder's layout of the same (see
+`stage1_vqvae.quantiser.layout`).
 """
 
 from typing import Any
@@ -22,23 +23,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stage1_vqvae.quantiser.layout import Split
+
 # |a + b| is off by about 1e-7: below this, the direction of r would be made of rounding errors.
 _OPPOSITE = 1e-4
 _SHORTEST = 1e-6
 
 
 class Rotation(torch.autograd.Function):
-    """The value of `e_GND`, the gradient of lambda R `z_GND` with lambda and R constant; every vector on its own."""
+    """The value of `e_BDS`, the gradient of lambda R `z_GND` with lambda and R constant; every vector on its own."""
 
     @staticmethod
-    def forward(ctx: Any, z_GND: Tensor, e_GND: Tensor) -> Tensor:
-        ctx.save_for_backward(z_GND, e_GND)
-        return e_GND
+    def forward(ctx: Any, z_GND: Tensor, e_BDS: Tensor) -> Tensor:
+        ctx.save_for_backward(z_GND, e_BDS)
+        return e_BDS
 
     @staticmethod
-    def backward(ctx: Any, grad_GND: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_BDS: Tensor) -> tuple[Tensor, None]:
         # detached: constants, also for a second derivative
-        z_GND, e_GND = (tensor.detach() for tensor in ctx.saved_tensors)
+        z_GND, e_BDS = (tensor.detach() for tensor in ctx.saved_tensors)
+        grad_GND, e_GND = (Split.apply(x_BDS, len(z_GND)) for x_BDS in (grad_BDS, e_BDS))
         z_norm_GN1 = torch.linalg.vector_norm(z_GND, dim=-1, keepdim=True)
         e_norm_GN1 = torch.linalg.vector_norm(e_GND, dim=-1, keepdim=True)
         shorter_GN1, longer_GN1 = torch.minimum(z_norm_GN1, e_norm_GN1), torch.maximum(z_norm_GN1, e_norm_GN1)
@@ -67,3 +71,17 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+class SquaredError(torch.autograd.Function):
+    """Mean of |x - y|^2 over elements, given as `mean` by who has measured it; gradient to `x` only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, mean: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return mean.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, y = ctx.saved_tensors
+        return (x - y) * (2 * grad / max(1, x.numel())), None, None

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Scores held at once. On CPU about the size of a second-level cache, so that the argmin reads what the product has just
-# written; on an accelerator large enough to hide the launches.
-_CPU_SCORES = 2**20
+# Scores held at once. On CPU as many as fit a second-level cache, so that the argmin reads what the product has just
+# written, but never fewer than 128 rows: every product reads the whole codebook anew (with 8192 codes, 32 rows at a
+# time take 1.07 to 1.2 times as long). On an accelerator large enough to hide the launches.
+_CPU_SCORES = 2**18
+_CPU_ROWS = 128
 _ACCELERATOR_SCORES = 2**26
 
 
@@ -37,7 +39,8 @@ def nearest_codes(z_ND: Tensor, codebook_KD: Tensor) -> Tensor:
         factor_DK = (-2.0 * centred_KD).t()
         codes_N = torch.empty(len(z_ND), dtype=torch.int64, device=z_ND.device)
         on_cpu = z_ND.device.type == "cpu"
-        rows = max(1, (_CPU_SCORES if on_cpu else _ACCELERATOR_SCORES) // len(codebook_KD))
+        fewest, scores = (_CPU_ROWS, _CPU_SCORES) if on_cpu else (1, _ACCELERATOR_SCORES)
+        rows = max(fewest, scores // len(codebook_KD))
         scores_RK = torch.empty(min(rows, len(z_ND)), len(codebook_KD), dtype=z_ND.dtype, device=z_ND.device)
         for start in range(0, len(z_ND), rows):
             chunk_RD = z_ND[start : start + rows]

@@ -38,8 +38,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.quantiser.gradients import Rotation, StraightThrough
+from stage1_vqvae.quantiser.gradients import Rotation, SquaredError, StraightThrough
 from stage1_vqvae.quantiser.kmeans import ITERATIONS, kmeans
+from stage1_vqvae.quantiser.layout import Join, Split, replace
 from stage1_vqvae.quantiser.nearest import nearest_codes, sum_by_code
 from twostage.distributed import copy_from_first, draw_rows, sum_over_ranks
 from twostage.errors import UsageError
@@ -51,15 +52,16 @@ class QuantiserStatistics:
 
     counts_GK: Tensor
     """Tokens assigned to each code, float."""
-    sums_GKD: Tensor
-    """Sum of the vectors assigned to each code."""
+    sums_GKD: Tensor | None
+    """Sum of the vectors assigned to each code; None with update="loss", which does not need it."""
     candidates_GND: Tensor
     """The batch's vectors, onto which a dead code may move; shares memory with the forward pass."""
 
     def __add__(self, other: "QuantiserStatistics") -> "QuantiserStatistics":
+        summed = self.sums_GKD is not None and other.sums_GKD is not None
         return QuantiserStatistics(
             self.counts_GK + other.counts_GK,
-            self.sums_GKD + other.sums_GKD,
+            self.sums_GKD + other.sums_GKD if summed else None,
             torch.cat([self.candidates_GND, other.candidates_GND], dim=1),
         )
 
@@ -152,18 +154,18 @@ class VectorQuantiser(nn.Module):
         # fp32 from here on, also under autocast: scores, sums and losses lose codes in bf16
         with torch.autocast(device_type=z_BDS.device.type, enabled=False):
             z_BDS = z_BDS.to(self.codebook.dtype)
-            z_GND = self._split(z_BDS)
+            z_GND = Split.apply(z_BDS, self.codebooks)
             codes_GN = torch.stack([nearest_codes(z_GND[g], self.codebook[g]) for g in range(self.codebooks)])
-            e_GND = self._gather(codes_GN)
-            elements = max(1, z_GND.numel())
-            commitment_loss = F.mse_loss(z_GND, e_GND.detach(), reduction="sum") / elements
-            codebook_loss = commitment_loss.detach()
+            e_BDS, squared = replace(z_GND, codes_GN, self.codebook, z_BDS.shape)
+            mean_squared = squared / max(1, z_BDS.numel())
+            commitment_loss = SquaredError.apply(z_BDS, e_BDS, mean_squared)
+            codebook_loss = mean_squared
             if self.update_rule == "loss":
-                codebook_loss = F.mse_loss(e_GND, z_GND.detach(), reduction="sum") / elements
+                codebook_loss = SquaredError.apply(self._gather(codes_GN), z_GND.detach(), mean_squared)
             if self.gradient == "rotation":
-                vectors_BDS = self._join(Rotation.apply(z_GND, e_GND.detach()), z_BDS.shape)
+                vectors_BDS = Rotation.apply(z_GND, e_BDS)
             else:
-                vectors_BDS = StraightThrough.apply(z_BDS, self._join(e_GND.detach(), z_BDS.shape))
+                vectors_BDS = StraightThrough.apply(z_BDS, e_BDS)
         codes_BGS = codes_GN.reshape(self.codebooks, len(z_BDS), *z_BDS.shape[2:]).transpose(0, 1).contiguous()
         statistics = self._statistics(z_GND.detach(), codes_GN) if self.training else None
         return Quantised(vectors_BDS, codes_BGS, commitment_loss, codebook_loss, statistics)
@@ -189,7 +191,7 @@ class VectorQuantiser(nn.Module):
             )
         batch, grid = codes_BGS.shape[0], codes_BGS.shape[2:]
         e_GND = self._gather(codes_BGS.transpose(0, 1).reshape(self.codebooks, batch * grid.numel()))
-        return self._join(e_GND, torch.Size((batch, self.embedding_dim, *grid)))
+        return Join.apply(e_GND, torch.Size((batch, self.embedding_dim, *grid)))
 
     @torch.no_grad()
     def update(self, statistics: QuantiserStatistics) -> CodebookUpdate:
@@ -197,7 +199,8 @@ class VectorQuantiser(nn.Module):
 
         Under torch.distributed every rank must call it. Statistics without a token change nothing.
         """
-        counts_GK, batch_sums_GKD = sum_over_ranks(statistics.counts_GK, statistics.sums_GKD)
+        sums = () if statistics.sums_GKD is None else (statistics.sums_GKD,)
+        counts_GK, *batch_sums = sum_over_ranks(statistics.counts_GK, *sums)
         revived_GK = torch.zeros_like(counts_GK, dtype=torch.bool)
         tokens = counts_GK[0].sum()
         if float(tokens) > 0:
@@ -205,6 +208,7 @@ class VectorQuantiser(nn.Module):
             self.weight.mul_(self.decay).add_(fresh)
             self.usage.mul_(self.decay).add_(counts_GK / tokens, alpha=fresh)
             if self.update_rule == "ema":
+                (batch_sums_GKD,) = batch_sums
                 self.sums.mul_(self.decay).add_(batch_sums_GKD / tokens, alpha=fresh)
                 means_GKD = self.sums / self.usage[..., None]
                 # where() drops the 0 / 0 of codes never used
@@ -231,7 +235,7 @@ class VectorQuantiser(nn.Module):
                 "pass encoder outputs with the channels last."
             )
         generator = torch.Generator().manual_seed(seed)
-        z_GND = self._split(vectors_ND.detach().to(self.codebook))
+        z_GND = Split.apply(vectors_ND.detach().to(self.codebook), self.codebooks)
         for g in range(self.codebooks):
             clusters = kmeans(z_GND[g], clusters=self.codebook_size, generator=generator, iterations=iterations)
             self.codebook[g] = clusters.centres_KD
@@ -255,20 +259,12 @@ class VectorQuantiser(nn.Module):
 
     def _statistics(self, z_GND: Tensor, codes_GN: Tensor) -> QuantiserStatistics:
         counts = [torch.bincount(codes_N, minlength=self.codebook_size) for codes_N in codes_GN]
-        sums = [sum_by_code(z_GND[g], codes_GN[g], self.codebook_size) for g in range(self.codebooks)]
-        return QuantiserStatistics(torch.stack(counts).to(z_GND.dtype), torch.stack(sums), z_GND)
-
-    def _split(self, z_BDS: Tensor) -> Tensor:
-        """[B, D, *S] -> [G, N, D/G]; N runs over items, then positions in raster order."""
-        batch, positions = z_BDS.shape[0], z_BDS.shape[2:].numel()
-        width = self.embedding_dim // self.codebooks
-        z_BGDP = z_BDS.reshape(batch, self.codebooks, width, positions)
-        return z_BGDP.permute(1, 0, 3, 2).reshape(self.codebooks, batch * positions, width)
-
-    def _join(self, e_GND: Tensor, shape: torch.Size) -> Tensor:
-        """[G, N, D/G] -> [B, D, *S], the inverse of `_split`."""
-        e_GBPD = e_GND.reshape(self.codebooks, shape[0], shape[2:].numel(), e_GND.shape[-1])
-        return e_GBPD.permute(1, 0, 3, 2).reshape(shape)
+        sums_GKD = None
+        if self.update_rule == "ema":
+            sums_GKD = torch.stack(
+                [sum_by_code(z_GND[g], codes_GN[g], self.codebook_size) for g in range(self.codebooks)]
+            )
+        return QuantiserStatistics(torch.stack(counts).to(z_GND.dtype), sums_GKD, z_GND)
 
     def _gather(self, codes_GN: Tensor) -> Tensor:
         """One embedding lookup for all codebooks, in a table of G * K rows."""

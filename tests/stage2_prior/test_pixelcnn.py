@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -349,3 +350,27 @@ def test_steps_out_of_order_are_refused() -> None:
         prior.step(state, None)
     with pytest.raises(UsageError, match=r"symbol of shape \[2\].*got \[1\]"):
         prior.step(state, torch.tensor([0]))
+
+
+def test_many_conditions_share_what_does_not_see_them() -> None:
+    """The same numbers to the bit; embedding and first convolutions run once, everything later once a condition."""
+    prior = build(codebooks=2, classes=(3,), layers=3)
+    codes_BGHW = random_codes(prior, 4)
+    conditions = [torch.full((4, 1), label) for label in range(3)]
+    with torch.no_grad():
+        expected = [prior.log_prob_by_position(codes_BGHW, condition) for condition in conditions]
+    calls: Counter[str] = Counter()
+    first, second = prior.stack.layers[0], prior.stack.layers[1]
+    parts = {
+        "embedding": prior.embedding,
+        "first vertical": first.vertical,
+        "first horizontal": first.horizontal,
+        "second vertical": second.vertical,
+        "head": prior.head,
+    }
+    for name, part in parts.items():
+        part.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    with torch.no_grad():
+        found = list(prior.log_probs_by_code(codes_BGHW, conditions))
+    assert all(torch.equal(a.sum(dim=1), b) for a, b in zip(found, expected, strict=True))
+    assert calls == {"embedding": 1, "first vertical": 1, "first horizontal": 1, "second vertical": 3, "head": 3}

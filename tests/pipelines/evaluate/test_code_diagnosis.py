@@ -10,7 +10,7 @@ import torch
 
 from stage2_prior import PixelCNN
 from twostage.metrics.codebook_usage import codebook_usage
-from twostage_pipelines.bits.images import learned_rate_bits
+from twostage_pipelines.bits.images import learned_rate, learned_rate_bits
 from twostage_pipelines.evaluate.code_diagnosis import (
     PriorDiagnosis,
     StageFacts,
@@ -89,6 +89,22 @@ class TestPrior:
         assert found.bits_hw.shape == (2, 3)
         assert found.bits_hw.sum() == pytest.approx(6 * found.held_out_bits_per_code)
         assert np.asarray(found.record()["bits_by_position"]).sum() == pytest.approx(found.bits_hw.sum())
+
+    def test_known_bits_by_position_are_not_computed_again(self) -> None:
+        """One pass per label over the training codes is left, and the result is the same to the bit."""
+        prior, labels = build(classes=(3,)), np.arange(30) % 3
+        held_out, train = random_codes(7, prior), random_codes(30, prior)
+        rate = learned_rate(prior, held_out, np.full(3, 1 / 3), device=CPU, batch_size=10)
+        np.testing.assert_allclose(rate.by_position.sum((1, 2)), rate.bits, rtol=1e-6)
+        np.testing.assert_array_equal(rate.bits, learned_rate_bits(prior, held_out, labels, device=CPU, batch_size=10))
+        passes: list[int] = []
+        prior.head.register_forward_hook(lambda _, arguments, __: passes.append(len(arguments[0])))
+        known: dict[str, Any] = {"bits_by_position": rate.by_position}
+        reused, anew = (
+            diagnose_prior(prior, held_out, train, labels, device=CPU, batch_size=10, **given) for given in (known, {})
+        )
+        assert passes == [7] * 9
+        assert reused.record() == anew.record()
 
     def test_learning_by_heart_is_caught(self) -> None:
         """Codes without any structure: what is learned of twenty items is of no use to others."""

@@ -25,9 +25,14 @@ def rotation_matrix(z_D: Tensor, e_D: Tensor) -> Tensor:
     return torch.eye(len(a_D), dtype=a_D.dtype) - torch.outer(a_D, a_D) - torch.outer(c_D, c_D) + turn
 
 
+def one_item(x_GND: Tensor) -> Tensor:
+    """The vectors as the positions of one item, `[1, G * D, N]`."""
+    return x_GND.mT.reshape(1, -1, x_GND.shape[1])
+
+
 def gradient_at_z(z: Tensor, e: Tensor, grad: Tensor) -> Tensor:
     z = z.detach().clone().requires_grad_()
-    Rotation.apply(z, e).backward(grad)
+    Rotation.apply(z, one_item(e)).backward(one_item(grad))
     assert z.grad is not None
     return z.grad
 
@@ -68,7 +73,9 @@ def test_second_derivative_sees_a_constant_rotation() -> None:
     z_GND = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
     e_GND = torch.randn(1, 5, 4, dtype=torch.float64)
     grad_GND = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
-    (moved_GND,) = torch.autograd.grad(Rotation.apply(z_GND, e_GND), z_GND, grad_GND, create_graph=True)
+    (moved_GND,) = torch.autograd.grad(
+        Rotation.apply(z_GND, one_item(e_GND)), z_GND, one_item(grad_GND), create_graph=True
+    )
     to_grad, to_z = torch.autograd.grad(moved_GND.square().sum(), [grad_GND, z_GND], allow_unused=True)
     scale_GN1 = e_GND.norm(dim=-1, keepdim=True) / z_GND.detach().norm(dim=-1, keepdim=True)
     torch.testing.assert_close(to_grad, 2 * scale_GN1**2 * grad_GND.detach())

@@ -28,6 +28,7 @@ def test_several_chunks_give_the_codes_of_one(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     z_ND, codebook_KD = torch.randn(103, 4), torch.randn(10, 4)
     whole_N = nearest_codes(z_ND, codebook_KD)
+    monkeypatch.setattr("stage1_vqvae.quantiser.nearest._CPU_ROWS", 1)
     monkeypatch.setattr("stage1_vqvae.quantiser.nearest._CPU_SCORES", 70)  # chunks of 7 rows, the last of 5
     assert torch.equal(nearest_codes(z_ND, codebook_KD), whole_N)
 

@@ -131,6 +131,18 @@ def test_accumulated_statistics_equal_those_of_one_large_batch() -> None:
     torch.testing.assert_close(whole.codebook, parts.codebook)
 
 
+def test_only_moving_averages_need_the_sums() -> None:
+    with_sums, without = (quantiser(codebook_size=8, embedding_dim=3, update=update) for update in UPDATES)
+    batch = statistics(with_sums, torch.randn(30, 3))
+    assert batch.sums_GKD is not None
+    first, second = (statistics(without, torch.randn(30, 3)) for _ in range(2))
+    assert first.sums_GKD is None
+    both = first + second
+    assert both.sums_GKD is None
+    without.update(both)
+    torch.testing.assert_close(without.usage[0] / without.weight, (first.counts_GK + second.counts_GK)[0] / 60)
+
+
 # Revival
 
 
