@@ -26,7 +26,7 @@ def extract_sound_codes(
     for split in SPLITS:
         path, source = run.codes_file(name, split), dataset.split(split)
         stored = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(source))
-        if stored is not None and stored.samples is not None:  # early versions did not note the samples
+        if stored is not None:
             files[split] = stored
             continue
         codes_NGT, lengths_N = encode_split(
@@ -144,8 +144,7 @@ def check_sound_codes(
         raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
     if codes.samples is None or header.speakers != len(stage1.record["speakers"]):
         raise RunError(
-            f"expected codes with their speakers and numbers of samples, but {source} comes from an earlier version of "
-            f"twostage, which did not note them: {remedy}"
+            f"expected codes with their speakers and numbers of samples, but {source} does not state them: {remedy}"
         )
     if (-(-codes.samples // model.stride) != codes.lengths).any():
         raise RunError(
