@@ -3,9 +3,10 @@
 The weights are a fixed wave, not random numbers, so that the files do not hang on a generator. A file may be rewritten
 only when a change of a format or of the mathematics is meant and is announced in the CHANGELOG:
 
-    python -P tests/test_goldens.py
+    python -P tests/test_goldens.py NAME ...
 """
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae import VAE, VQVAE, SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae.images.autoencoder import Autoencoder
+from stage1_vqvae.images.vimco import VIMCO
 from stage2_prior import PixelCNN, WaveNet
 
 FOLDER = Path(__file__).parent / "goldens"
 _STAGE1 = {"image_shape": (1, 4, 4), "levels": 5, "downsampling": 2, "channels": 6, "residual_channels": 3}
+_AUDIO = {"speakers": 2, "speaker_channels": 2, "downsampling_layers": 4, "channels": 4, "residual_channels": 3}
 
 
 def _models() -> dict[str, nn.Module]:
@@ -38,6 +42,23 @@ def _models() -> dict[str, nn.Module]:
             auxiliary_weight=1.0,
         ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
+        "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
+        "vimco": VIMCO(**_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, samples=2),
+        "audio-vq-vae": SoundVQVAE(
+            **_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, embedding_dim=4, codebook_size=5, codebooks=2
+        ),
+        "audio-vae": SoundVAE(**_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, latent_channels=2),
+        "wavenet-decoder": WaveNetDecoder(
+            condition_channels=3,
+            stride=4,
+            mixtures=2,
+            speakers=2,
+            speaker_channels=2,
+            channels=2,
+            blocks=1,
+            layers_per_block=2,
+            head_channels=3,
+        ),
         "wavenet": WaveNet(
             codebook_size=5, max_length=6, codebooks=2, classes=(3, 2), channels=4, blocks=2, layers_per_block=2
         ),
@@ -61,13 +82,40 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
-    assert isinstance(model, VQVAE | VAE)
+    if isinstance(model, SoundVQVAE | SoundVAE | WaveNetDecoder):
+        return _audio_outputs(model)
+    assert isinstance(model, VQVAE | VAE | Autoencoder | VIMCO)
     x = (torch.arange(2 * model.dims) % 5).reshape(2, *model.image_shape)
     if isinstance(model, VQVAE):
         codes = model.encode(x)
         return {"codes": codes, "log_prob": model.log_prob(x, codes), "mean": model.decode(codes)}
+    if isinstance(model, Autoencoder):
+        latents = model.encode(x)
+        return {"latents": latents, "log_prob": model.log_prob(x, latents), "mean": model.decode(latents)}
+    if isinstance(model, VIMCO):
+        codes = model.encode(x)
+        numbers = {"log_prior": model.log_prior(codes), "log_prob": model.log_prob(x, codes)}
+        return {"codes": codes, "posterior": model.posterior(x), "mean": model.decode(codes), **numbers}
     posterior = model.posterior(x)
     return {"mean": posterior.mean, "kl": posterior.kl_nats(), "reconstruction": model.reconstruct(x)}
+
+
+def _audio_outputs(model: SoundVQVAE | SoundVAE | WaveNetDecoder) -> dict[str, Tensor]:
+    """Of two recordings by two speakers, 32 samples long and 20, both padded to 32."""
+    samples = ((torch.arange(64) * 7919 % 2001) - 1000).to(torch.int16).reshape(2, 32)
+    mask, speakers = torch.arange(32) < torch.tensor([[32], [20]]), torch.tensor([1, 0])
+    if isinstance(model, WaveNetDecoder):
+        vectors = torch.linspace(-1, 1, 48).reshape(2, 3, 8)
+        return {"log_prob": model.log_prob(samples, mask, vectors, speakers)}
+    lengths = model.code_lengths(mask.sum(1))
+    if isinstance(model, SoundVQVAE):
+        codes = model.encode(samples, mask)
+        log_prob = model.log_prob(samples, mask, codes, speakers)
+        return {"codes": codes, "log_prob": log_prob, "waveform": model.decode(codes, lengths, speakers)}
+    posterior = model.posterior(samples, mask)
+    reconstruction = model.reconstruct(samples, mask, speakers)
+    log_prob = model.decoder.log_prob(posterior.mean, samples, mask, speakers)
+    return {"mean": posterior.mean, "kl": posterior.kl_nats(), "log_prob": log_prob, "reconstruction": reconstruction}
 
 
 @pytest.mark.parametrize("name", sorted(_models()))
@@ -82,7 +130,8 @@ def test_committed_weights_still_load_and_give_the_same_numbers(name: str) -> No
 
 
 if __name__ == "__main__":
-    for golden_name, golden in _models().items():
+    for golden_name in sys.argv[1:]:
+        golden = _models()[golden_name]
         _fill(golden.eval())
         weights = {key: tensor.detach().clone().contiguous() for key, tensor in golden.state_dict().items()}
         save_file(weights, FOLDER / f"{golden_name}.weights.safetensors")

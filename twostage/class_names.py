@@ -31,12 +31,9 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def number_of(name: str, names: Sequence[str]) -> int | None:
-    """Place of a name, in whatever form its characters are written; None where it is not there."""
-    if name in names:
-        return names.index(name)
-    # Records of earlier versions hold names as the file system gave them.
-    spelled = [composed(each) for each in names]
-    return spelled.index(composed(name)) if composed(name) in spelled else None
+    """Place of a name among composed ones, in whatever form it is written itself; None where it is not there."""
+    spelled = composed(name)
+    return names.index(spelled) if spelled in names else None
 
 
 def place_of(text: str, names: Sequence[str]) -> int | None:

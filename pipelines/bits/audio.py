@@ -32,16 +32,6 @@ class Device:
 
 
 @dataclass(frozen=True)
-class SoundDistortion:
-    """Of one decoder, every field `[N]` float64."""
-
-    bits: np.ndarray
-    """-log2 p(x|z, speaker) of all samples of a recording."""
-    shuffled_bits: np.ndarray
-    """The same with the codes of another recording, repeated or cut to the length."""
-
-
-@dataclass(frozen=True)
 class OnDevice:
     """A batch as tensors."""
 

@@ -9,15 +9,10 @@ stream belongs to machine, device, thread count and the number of items walked s
 and a checksum of the codes tells when one of the others has changed.
 
 Order in a stream: batches of items one after another; in a batch the symbols in the prior's order, and for each symbol
-the items in turn. Labels of a conditional prior take one of three ways:
-
-- *given*: both sides know the condition; it costs nothing here and must be paid elsewhere.
-- *paid*: the batch's labels come first, under the training frequencies: -log2 p(y) - log2 p(z|y). Any label decodes, so
-  the cheapest one may be taken, which need not be the true one.
-- *marginalised*: no label at all. A mixture of autoregressive models is one itself: symbol n is coded under the sum
-  over y of p(y | symbols before n) p(symbol n | symbols before n, y), whose product over n is exactly
-  p(z) = sum_y p(y) p(z|y), the rate that `evaluate` reports. It costs one step per label; bits-back coding, which
-  would reach the same length with one, needs other bits to borrow from.
+the items in turn. Labels of a conditional prior are marginalised, not written. A mixture of autoregressive models is
+one itself: symbol n is coded under the sum over y of p(y | symbols before n) p(symbol n | symbols before n, y), whose
+product over n is exactly p(z) = sum_y p(y) p(z|y), the rate that `evaluate` reports. It costs one step per label;
+bits-back coding, which would reach the same length with one, needs other bits to borrow from.
 
 Shapes: N items, B of them in a batch, Y labels, X = B Y, S symbols of one item, K codes, G codebooks.
 """
@@ -49,7 +44,6 @@ class StoredPrior(Prior, Protocol):
 def encode_codes(
     prior: StoredPrior,
     codes: Tensor,
-    condition: Tensor | None = None,
     *,
     label_frequencies: np.ndarray | None = None,
     batch_size: int = 256,
@@ -59,17 +53,16 @@ def encode_codes(
     Args:
         prior: with its weights on the device of the codes.
         codes: int64 `[N, G, *grid]`, N >= 1.
-        condition: int64 `[N, A]` as in `Prior.log_prob`.
-        label_frequencies: `[Y]`, p(y) of a prior with one attribute. With a condition, its labels are paid; without
-            one, they are marginalised. None: the condition is given to the decoder, or there is none.
+        label_frequencies: `[Y]`, p(y) of a prior with one attribute, whose labels are marginalised. None: the prior
+            takes no label, or need not be given one.
         batch_size: labels times items walked side by side; changes memory, speed and the bytes, not their number.
 
     Raises:
-        UsageError: codes, condition or frequencies do not fit the prior.
+        UsageError: codes or frequencies do not fit the prior.
         RunError: the prior's probabilities are not finite.
     """
     _check_codes(prior, codes)
-    labels = _way(prior, condition, label_frequencies, count=len(codes))
+    labels = _way(prior, label_frequencies, count=len(codes))
     items = min(len(codes), max(1, batch_size // prior.classes[0] if labels == "marginalised" else batch_size))
     digest = _digest(prior, label_frequencies)
     header = StreamHeader(
@@ -82,13 +75,8 @@ def encode_codes(
         return symbols
 
     for start in range(0, len(codes), items):
-        part = slice(start, start + items)
-        symbols_SB = _to_symbols(codes[part])
-        condition_BA = None if condition is None else condition[part]
-        if condition_BA is not None and label_frequencies is not None:
-            labels_B = condition_BA[:, 0].cpu().numpy().astype(np.int32)
-            _code(labels_B, _repeat(label_frequencies, len(labels_B)), write)
-        _walk(prior, symbols_SB, write, condition_BA=condition_BA, frequencies=label_frequencies, device=codes.device)
+        symbols_SB = _to_symbols(codes[start : start + items])
+        _walk(prior, symbols_SB, write, frequencies=label_frequencies, device=codes.device)
     return seal(header.pack() + encoder.get_compressed().astype("<u4").tobytes())
 
 
@@ -96,22 +84,20 @@ def decode_codes(
     prior: StoredPrior,
     data: bytes,
     count: int,
-    condition: Tensor | None = None,
     *,
     label_frequencies: np.ndarray | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Codes int64 `[count, G, *grid]` on `device` of a stream that `encode_codes` wrote.
 
-    Takes the time of `count` items whatever the bytes are. Paid and marginalised labels need the frequencies and no
-    condition.
+    Takes the time of `count` items whatever the bytes are.
 
     Raises:
-        UsageError: condition or frequencies do not fit the prior.
+        UsageError: the frequencies do not fit the prior, or the stream was written with none or without them.
         RunError: the stream is damaged, of another prior or count, or was written where arithmetic rounds otherwise.
     """
     header, words = StreamHeader.split(data)
-    _check_header(header, prior, count, condition, label_frequencies)
+    _check_header(header, prior, count, label_frequencies)
     decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
 
     def read(_: np.ndarray, probabilities_BK: np.ndarray) -> np.ndarray:
@@ -124,14 +110,7 @@ def decode_codes(
     for start in range(0, count, header.batch_size):
         items = min(header.batch_size, count - start)
         blank_SB = np.zeros((math.prod(prior.code_shape), items), np.int32)
-        condition_BA = None if condition is None else condition[start : start + items].to(device)
-        if header.labels == "paid":
-            assert label_frequencies is not None
-            labels_B = _code(blank_SB[0], _repeat(label_frequencies, items), read)
-            condition_BA = torch.from_numpy(labels_B.astype(np.int64))[:, None].to(device)
-        symbols_SB = _walk(
-            prior, blank_SB, read, condition_BA=condition_BA, frequencies=label_frequencies, device=torch.device(device)
-        )
+        symbols_SB = _walk(prior, blank_SB, read, frequencies=label_frequencies, device=torch.device(device))
         parts.append(_from_symbols(symbols_SB, prior.code_shape))
     codes = torch.cat(parts)
     if _codes_crc(codes) != header.codes_crc:
@@ -155,15 +134,14 @@ def _walk(
     symbols_SB: np.ndarray,
     coder: Coder,
     *,
-    condition_BA: Tensor | None,
     frequencies: np.ndarray | None,
     device: torch.device,
 ) -> np.ndarray:
     """Symbols `[S, B]` of one batch as the coder returned them, both sides by the very same steps."""
     symbols, items = symbols_SB.shape
-    mixed = frequencies is not None and condition_BA is None
+    condition_BA: Tensor | None = None
     log_weight_BY = torch.zeros(items, 1, dtype=torch.float64)
-    if mixed:
+    if frequencies is not None:
         log_weight_BY = torch.from_numpy(np.asarray(frequencies, np.float64)).log().repeat(items, 1)
         condition_BA = torch.arange(log_weight_BY.shape[1], device=device).repeat(items)[:, None]
     labels = log_weight_BY.shape[1]
@@ -186,10 +164,6 @@ def _code(symbols_B: np.ndarray, probabilities_BK: np.ndarray, coder: Coder) -> 
         raise RunError("Expected finite probabilities from the prior, got others: its training diverged, train again.")
     # An alphabet of one is no question, and constriction takes none.
     return symbols_B if probabilities_BK.shape[1] == 1 else coder(symbols_B, probabilities_BK)
-
-
-def _repeat(frequencies_Y: np.ndarray, items: int) -> np.ndarray:
-    return np.tile(np.asarray(frequencies_Y, np.float64), (items, 1))
 
 
 def _to_symbols(codes: Tensor) -> np.ndarray:
@@ -217,24 +191,22 @@ def _digest(prior: StoredPrior, frequencies: np.ndarray | None) -> bytes:
     return sha256.digest()[:16]
 
 
-def _way(prior: Prior, condition: Tensor | None, frequencies: np.ndarray | None, *, count: int) -> Labels:
+def _way(prior: Prior, frequencies: np.ndarray | None, *, count: int) -> Labels:
     """What is done about labels.
 
     Raises:
-        UsageError: condition or frequencies do not fit the prior.
+        UsageError: the frequencies do not fit the prior.
     """
-    if condition is not None or frequencies is None:
-        cpu = None if condition is None else condition.cpu()
-        check_condition(cpu, classes=prior.classes, optional=prior.condition_optional, batch_size=count)
     if frequencies is None:
-        return "none" if condition is None else "given"
+        check_condition(None, classes=prior.classes, optional=prior.condition_optional, batch_size=count)
+        return "none"
     fits = (len(frequencies),) == prior.classes
     if not fits or not (np.isfinite(frequencies).all() and np.min(frequencies) >= 0 and np.sum(frequencies) > 0):
         raise UsageError(
             f"Expected the label frequencies of a prior with one attribute, one for each of its classes "
             f"{prior.classes}, got {len(frequencies)}: leave them out or count the labels again."
         )
-    return "marginalised" if condition is None else "paid"
+    return "marginalised"
 
 
 def _check_codes(prior: Prior, codes: Tensor) -> None:
@@ -252,16 +224,12 @@ def _check_codes(prior: Prior, codes: Tensor) -> None:
         )
 
 
-def _check_header(
-    header: StreamHeader, prior: StoredPrior, count: int, condition: Tensor | None, frequencies: np.ndarray | None
-) -> None:
-    way, digest = _way(prior, condition, frequencies, count=count), _digest(prior, frequencies)
-    # Paid labels are read from the stream, so that both take the frequencies alone.
-    if way != ("marginalised" if header.labels == "paid" else header.labels):
-        needs = {"none": "neither condition nor label frequencies", "given": "the condition alone"}
+def _check_header(header: StreamHeader, prior: StoredPrior, count: int, frequencies: np.ndarray | None) -> None:
+    way, digest = _way(prior, frequencies, count=count), _digest(prior, frequencies)
+    if way != header.labels:
+        needs, came = ("no", "some") if header.labels == "none" else ("the", "none")
         raise UsageError(
-            f"Expected {needs.get(header.labels, 'the label frequencies alone')} to decode this stream, got something "
-            "else: give what it was encoded with."
+            f"Expected {needs} label frequencies to decode this stream, got {came}: give what it was encoded with."
         )
     shapes = (header.codebook_size, header.code_shape), (prior.codebook_size, tuple(prior.code_shape))
     if shapes[0] != shapes[1] or header.digest != digest:

@@ -1,13 +1,12 @@
 """Bits proved by bytes: codes of a split written with the range coder, read back, and their length compared.
 
 Compared are the bits in the streams with `evaluate`'s own -log2 p(z), which comes from the parallel `log_prob` and not
-from the steps that the coder took. Headers are counted apart. The coder may need 0.1 % more, for probabilities rounded
-to 24 bits, and 64 bits a stream, for its last words; in streams of one item the latter weigh heavily.
+from the steps that the coder took. The header is counted apart. The coder may need 0.1 % more, for probabilities
+rounded to 24 bits, and 64 bits, for its last words; with few items the latter weigh heavily.
 """
 
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,28 +31,25 @@ class CodingProof:
 
     model: str
     labels: str
-    """`none` (the prior knows no labels), `marginalised`, or `paid`: the cheapest label of each item, written first."""
+    """`none` (the prior knows no labels) or `marginalised`."""
     items: int
     """Spread over the split."""
-    streams: int
     identical: bool
     """Whether every decoded code is the encoded one."""
     bits_reported: float
-    """Sum over the items of -log2 p(z) with labels treated as said, by `log_prob`."""
+    """Sum over the items of -log2 p(z), labels marginalised, by `log_prob`."""
     bits_written: int
-    """Whole 32-bit words of all streams, headers apart."""
+    """Whole 32-bit words, the header apart."""
     header_bits: int
-    bits_marginalised: float
-    """-log2 sum_y p(y) p(z|y); `bits_reported` unless labels are paid."""
     bits_paid: float
-    """-log2 max_y p(y) p(z|y): the same with the cheapest label paid."""
+    """Sum of -log2 max_y p(y) p(z|y): what it would be if each item's cheapest label were written beside its codes."""
     encode_seconds: float
     decode_seconds: float
 
     @property
-    def excess_bits_per_stream(self) -> float:
+    def excess_bits(self) -> float:
         """Written minus reported; below 0 for luck with the rounding."""
-        return (self.bits_written - self.bits_reported) / self.streams
+        return self.bits_written - self.bits_reported
 
     @property
     def excess_percent(self) -> float | None:
@@ -62,32 +58,20 @@ class CodingProof:
 
     @property
     def within_bound(self) -> bool:
-        """Whether the length is the reported one to 0.1 % and 64 bits a stream, either way."""
-        allowed = 0.001 * self.bits_reported + 64 * self.streams
-        return abs(self.bits_written - self.bits_reported) <= allowed
+        """Whether the length is the reported one to 0.1 % and 64 bits, either way."""
+        return abs(self.excess_bits) <= 0.001 * self.bits_reported + 64
 
 
-def prove(
-    run: Run,
-    model: str,
-    split: str,
-    items: int,
-    device: torch.device,
-    *,
-    streams: int = 1,
-    labels: Literal["marginalised", "paid"] = "marginalised",
-) -> CodingProof:
+def prove(run: Run, model: str, split: str, items: int, device: torch.device) -> CodingProof:
     """Encode and decode the codes of `items` items of a split with the trained prior of a discrete model.
 
     The codes are those that `evaluate` wrote into the run. An inexact round trip is told in the result, not raised.
 
     Args:
         items: at most; fewer where the split has fewer.
-        streams: independent streams that the items are divided into.
-        labels: what to do with the labels of a conditional prior; see `entropy_coding`.
 
     Raises:
-        UsageError: the model has no codes, or a number is out of range.
+        UsageError: the model has no codes.
         RunError: stage one, prior or codes are missing, unfinished, damaged or do not belong together.
     """
     stage1 = run.stage1(model, device)
@@ -100,56 +84,43 @@ def prove(
         for name in ("train", split)
     }
     codes = files[split].codes[evenly(len(files[split].codes), items)]
-    if not 1 <= streams <= len(codes):
-        raise UsageError(f"Expected 1 to {len(codes)} streams for as many items, got {streams}: choose in that range.")
     batch_size = run.recipe.evaluation.batch_size
     frequencies = label_frequencies(prior, files["train"].labels) if prior.classes else None
-    bits_LN, cheapest_N = _bits(prior, codes, frequencies, device=device, batch_size=batch_size)
-    marginalised, paid = (float(bits) for bits in bits_LN.sum(1))
-    conditions_NA = cheapest_N[:, None] if labels == "paid" and frequencies is not None else None
-    written = header = 0
-    seconds, identical = np.zeros(2), True
+    marginalised, paid = _bits(prior, codes, frequencies, device=device, batch_size=batch_size)
+    part = torch.from_numpy(codes).to(device)
     with Progress("entropy coding", total=len(codes), unit="item") as progress:
-        for rows in np.array_split(np.arange(len(codes)), streams):
-            part = torch.from_numpy(codes[rows]).to(device)
-            condition = None if conditions_NA is None else torch.from_numpy(conditions_NA[rows]).to(device)
-            began = time.perf_counter()
-            data = encode_codes(prior, part, condition, label_frequencies=frequencies, batch_size=batch_size)
-            halfway = time.perf_counter()
-            identical &= _reads_back(prior, data, part, frequencies)
-            seconds += halfway - began, time.perf_counter() - halfway
-            header += overhead_bits(data)
-            written += 8 * len(data) - overhead_bits(data)
-            progress.advance(len(rows))
+        began = time.perf_counter()
+        data = encode_codes(prior, part, label_frequencies=frequencies, batch_size=batch_size)
+        halfway = time.perf_counter()
+        identical = _reads_back(prior, data, part, frequencies)
+        ended = time.perf_counter()
+        progress.advance(len(codes))
     return CodingProof(
         model=model,
-        labels=labels if prior.classes else "none",
+        labels="marginalised" if prior.classes else "none",
         items=len(codes),
-        streams=streams,
         identical=identical,
-        bits_reported=marginalised if conditions_NA is None else paid,
-        bits_written=written,
-        header_bits=header,
-        bits_marginalised=marginalised,
+        bits_reported=marginalised,
+        bits_written=8 * len(data) - overhead_bits(data),
+        header_bits=overhead_bits(data),
         bits_paid=paid,
-        encode_seconds=float(seconds[0]),
-        decode_seconds=float(seconds[1]),
+        encode_seconds=halfway - began,
+        decode_seconds=ended - halfway,
     )
 
 
 def _bits(
     prior: PixelCNN, codes: np.ndarray, frequencies: np.ndarray | None, *, device: torch.device, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bits of every item with labels marginalised and with the cheapest one paid, `[2, N]`; that label, `[N]`."""
+) -> tuple[float, float]:
+    """Bits of all items with labels marginalised, and with the cheapest label of each paid."""
     weights_Y = np.ones(1) if frequencies is None else frequencies
-    bits, cheapest = [], []
+    bits = []
     for start in range(0, len(codes), batch_size):
         part = torch.from_numpy(codes[start : start + batch_size]).to(device)
         marginal_B, terms_YB = learned_log_prob(prior, part, weights_Y)
-        best_B, label_B = terms_YB.max(0)
-        bits.append(-torch.stack((marginal_B, best_B)).cpu().numpy() / np.log(2))
-        cheapest.append(label_B.cpu().numpy())
-    return np.concatenate(bits, axis=1), np.concatenate(cheapest)
+        bits.append(-torch.stack((marginal_B, terms_YB.amax(0))).cpu().numpy() / np.log(2))
+    marginalised, paid = (float(total) for total in np.concatenate(bits, axis=1).sum(1))
+    return marginalised, paid
 
 
 def _reads_back(prior: PixelCNN, data: bytes, codes: torch.Tensor, frequencies: np.ndarray | None) -> bool:
@@ -165,12 +136,12 @@ def proof_line(proof: CodingProof) -> str:
     """The proof in one line, for terminal and report."""
     verdict = "decoded codes identical" if proof.identical else "DECODED CODES DIFFER"
     bound = "within" if proof.within_bound else "NOT within"
-    paid, excess = _percent_more(proof.bits_paid, proof.bits_marginalised), proof.excess_percent
+    paid, excess = _percent_more(proof.bits_paid, proof.bits_reported), proof.excess_percent
     labels = "" if proof.labels == "none" else f", labels {proof.labels} (paid against marginalised: {_shown(paid, 2)})"
     return (
-        f"{proof.model}: {proof.items} items in {proof.streams} stream{'s' if proof.streams > 1 else ''}{labels}: "
+        f"{proof.model}: {proof.items} items in one stream{labels}: "
         f"{proof.bits_reported:.1f} bits reported, {proof.bits_written} written ({_shown(excess, 3)}, "
-        f"{proof.excess_bits_per_stream:+.1f} bits per stream, {bound} 0.1 % + 64) and {proof.header_bits} of header, "
+        f"{proof.excess_bits:+.1f} bits, {bound} 0.1 % + 64) and {proof.header_bits} of header, "
         f"{verdict}, {proof.encode_seconds:.1f} s + {proof.decode_seconds:.1f} s"
     )
 

@@ -12,12 +12,12 @@ from typing import Literal
 
 from twostage.errors import RunError
 
-Labels = Literal["none", "given", "paid", "marginalised"]
+Labels = Literal["none", "marginalised"]
 
 _MAGIC, _VERSION = b"2SEC", 1
 _FIXED = struct.Struct("<4sBBHIIII16s")
 _CRC = struct.Struct("<I")
-_WAYS: tuple[Labels, ...] = ("none", "given", "paid", "marginalised")
+_WAYS: tuple[Labels, ...] = ("none", "marginalised")
 _AGAIN = "encode the codes again"
 
 
@@ -73,7 +73,7 @@ def seal(body: bytes) -> bytes:
 
 
 def overhead_bits(data: bytes) -> int:
-    """Bits of a stream that are no codes or labels: header and checksum.
+    """Bits of a stream that are no codes: header and checksum.
 
     Raises:
         RunError: it is damaged or something else.

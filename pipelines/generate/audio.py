@@ -1,7 +1,6 @@
 """`twostage generate` of a run on recordings: prior sample -> decoder -> WAV files with pictures."""
 
 import re
-from pathlib import Path
 
 from stage1_vqvae import SoundVQVAE
 from twostage.class_names import as_file_name
@@ -101,8 +100,3 @@ def _write(command: Generate, sounds: list[Sound], *, prefix: str) -> None:
             write_atomic(folder / f"{stem}.png", picture_of(sound.samples, settings=settings, title=title))
     seconds = sum(sound.seconds for sound in sounds)
     say(f"{len(sounds)} sounds, {seconds:.1f} s, {which_have_pictures(len(sounds))}, in {folder}")
-
-
-def own_samples(folder: Path) -> list[Path]:
-    """WAV files that `generate` wrote into a folder, by name."""
-    return sorted(path for path in folder.glob("sound-*.wav") if _OWN_NAME.fullmatch(path.name))

@@ -255,7 +255,7 @@ def _write_images(
 
 def _remove_images(folder: Path, prefix: str, classes: Sequence[str]) -> None:
     """Remove the images of an earlier call, and nothing else."""
-    named = "|".join(["label[0-9]+", *(re.escape(as_file_name(name)) for name in classes)])  # label: earlier versions
+    named = "|".join(re.escape(as_file_name(name)) for name in classes)
     own_name = re.compile(re.escape(prefix) + rf"[0-9]{{4,}}(-({named}))?\.png")
     for path in folder.glob("*.png"):
         if own_name.fullmatch(path.name):

@@ -101,8 +101,7 @@ def check_sound_codes(
         raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
     if codes.samples is None or header.speakers != len(stage1.record["speakers"]):
         raise RunError(
-            f"expected codes with their speakers and numbers of samples, but {source} comes from an earlier version of "
-            f"twostage, which did not note them: {remedy}"
+            f"expected codes with their speakers and numbers of samples, but {source} does not state them: {remedy}"
         )
     if (-(-codes.samples // model.stride) != codes.lengths).any():
         raise RunError(

@@ -53,12 +53,9 @@ def trained_names(dataset: AnyDataset) -> dict[str, list[str]]:
 
 
 def trained_numbers(record: Mapping[str, Any], kind: Kind) -> list[int]:
-    """Numbers of the labels, or speakers, that a model has met in training, by its record.
-
-    Records from before these were noted say nothing of it; then it is all of them.
-    """
+    """Numbers of the labels, or speakers, that a model has met in training, by its record."""
     names = record["classes" if kind == "labels" else "speakers"]
-    met = set(record.get(f"trained_{kind}", names))
+    met = set(record[f"trained_{kind}"])
     return [number for number, name in enumerate(names) if name in met]
 
 

@@ -11,16 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from twostage.config.audio_schema import SoundConfig, WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.model_names import model_spec
-from twostage.config.schema import (
-    GaussianConfig,
-    PriorConfig,
-    QuantiserConfig,
-    Stage1Config,
-    TrainingConfig,
-    VimcoConfig,
-)
+from twostage.config.schema import TrainingConfig
 from twostage.errors import UsageError
 from twostage.progress import say
 from twostage.storage.training_state import recorded_state
@@ -160,30 +152,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's settings with those that are younger than it at their defaults, which do what was done before them."""
-    defaults: dict[str, dict[str, Any]] = {
-        "data": {"horizontal_flips": False},
-        "stage1": asdict(Stage1Config()),
-        "sound": asdict(SoundConfig()),
-        "wavenet_decoder": asdict(WaveNetDecoderConfig()),
-        "wavenet_prior": asdict(WaveNetPriorConfig()),
-        "quantiser": asdict(QuantiserConfig()),
-        "gaussian": asdict(GaussianConfig()),
-        "vimco": asdict(VimcoConfig()),
-        "prior": asdict(PriorConfig()),
-        "training": deciding(TrainingConfig()),
-    }
-    return {
-        key: {**defaults[key], **value} if key in defaults and isinstance(value, Mapping) else value
-        for key, value in config.items()
-    }
-
-
 def _in_plain_precision(record: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a record and of a job, with the precision that they come to; `auto` comes to the record's."""
-    before, now = _completed(record["config"]), job.config
-    recorded = recorded_precision(record, default="fp32", folder=job.folder)
+    before, now = record["config"], job.config
+    recorded = recorded_precision(record, folder=job.folder)
     asked = asked_precision(job.training.precision) or recorded
     return (
         {**before, "training": {**before["training"], "precision": recorded}},

@@ -191,11 +191,8 @@ def is_finished(folder: Path) -> bool:
     Raises:
         RunError: its checkpoints are damaged, or of another program.
     """
-    state = recorded_state(folder, warn=say)
-    if state is None:
-        return False
-    # Trainings from before there was patience do not say so themselves.
-    return bool(state.get("finished", state["step"] >= state["record"]["config"]["training"]["steps"]))
+    state = recorded_state(folder, "finished", warn=say)
+    return state is not None and bool(state["finished"])
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 from stage1_vqvae.audio.networks import PartWeights
 from stage1_vqvae.audio.vae import SoundVAE
 from stage1_vqvae.audio.vqvae import SoundVQVAE
+from stage1_vqvae.codebook_step import codebook_step
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
-from stage1_vqvae.quantiser.quantiser import QuantiserStatistics
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.data.audio.segments import segment_count, segment_lengths, segments_at
 from twostage.data.audio.spectral import log_mel_distance, log_mel_settings, waveform
@@ -181,14 +181,7 @@ class SoundCodebookTask:
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
-        assert isinstance(result.output, QuantiserStatistics)
-        update = self.model.quantiser.update(result.output)
-        codebook = self.model.quantiser.codebook
-        revived = int(update.revived.sum())
-        if revived and codebook in optimiser.state:
-            for name in ("exp_avg", "exp_avg_sq"):
-                optimiser.state[codebook][name][update.revived] = 0.0
-        return {"running_perplexity": float(update.perplexity), "revived": revived}
+        return codebook_step(self.model.quantiser, result, optimiser)
 
     def validate(self) -> Mapping[str, float]:
         """Bits per sample with a uniform prior, codebook usage and log-mel distance over all validation recordings.

@@ -7,12 +7,13 @@ Shapes: B items, C x H x W image, L the shape of an item's latents, (Z, h, w) or
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 
 
@@ -32,7 +33,8 @@ class Autoencoder(nn.Module):
     Args:
         latent_channels: Z, latents per grid position; of a convolutional vector, channels of the grid between.
         latent_dim, network, mlp_layers, mlp_width: as in `VAE`.
-        Others: as in `VQVAE`.
+        auxiliary_weight: see `PixelDecoder`.
+        networks: see `ImageNetworks`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
@@ -41,32 +43,19 @@ class Autoencoder(nn.Module):
     def __init__(
         self,
         *,
-        image_shape: tuple[int, int, int],
-        levels: int = 256,
-        likelihood: str = "categorical",
-        downsampling: int = 4,
-        channels: int = 256,
-        residual_blocks: int = 2,
-        residual_channels: int = 128,
-        head_channels: int = 64,
-        mixtures: int = 10,
-        autoregressive_layers: int = 0,
-        autoregressive_channels: int = 32,
-        autoregressive_kernel: int = 5,
         auxiliary_weight: float = 0.0,
         latent_channels: int = 8,
         latent_dim: int = 0,
         network: Literal["convolutional", "mlp"] = "convolutional",
         mlp_layers: int = 1,
         mlp_width: int = 512,
+        **networks: Unpack[ImageNetworkSettings],
     ) -> None:
         super().__init__()
-        self.image_shape, self.levels = image_shape, levels
-        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
+        settings = ImageNetworks(**networks)
+        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
         self.layout = LatentLayout(
-            image_shape=image_shape,
-            levels=levels,
-            downsampling=downsampling,
+            settings=settings,
             latent_channels=latent_channels,
             latent_dim=latent_dim,
             network=network,
@@ -75,26 +64,11 @@ class Autoencoder(nn.Module):
             classes=0,
         )
         self.latent_shape = self.layout.latent_shape
-        self.encoder = self.layout.encoder(
-            statistics=1, channels=channels, residual_blocks=residual_blocks, residual_channels=residual_channels
-        )
+        self.encoder = self.layout.encoder(statistics=1)
         self.decoder = PixelDecoder(
-            in_channels=self.layout.decoder_channels,
-            image_shape=image_shape,
-            levels=levels,
-            likelihood=likelihood,
-            mixtures=mixtures,
-            downsampling=downsampling,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            head_channels=head_channels,
-            autoregressive_layers=autoregressive_layers,
-            autoregressive_channels=autoregressive_channels,
-            autoregressive_kernel=autoregressive_kernel,
-            auxiliary_weight=auxiliary_weight,
+            settings, in_channels=self.layout.decoder_channels, auxiliary_weight=auxiliary_weight
         )
-        self.layout.lead_into(self.decoder, head_channels=head_channels)
+        self.layout.lead_into(self.decoder)
         self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def _latents(self, x_BCHW: Tensor) -> Tensor:

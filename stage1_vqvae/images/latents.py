@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.images.networks import Encoder, check_images, code_grid, normalise
+from stage1_vqvae.images.networks import ImageNetworks, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
 
@@ -37,9 +37,7 @@ class LatentLayout:
         UsageError: the sizes do not fit one another, or the network is unknown or an MLP over a grid.
     """
 
-    image_shape: tuple[int, int, int]
-    levels: int
-    downsampling: int
+    settings: ImageNetworks
     latent_channels: int
     latent_dim: int
     network: Literal["convolutional", "mlp"]
@@ -62,7 +60,7 @@ class LatentLayout:
     @property
     def grid_shape(self) -> tuple[int, int, int]:
         """(Z, h, w): of the latents, or of what lies between a vector and the convolutions."""
-        return (self.latent_channels, *code_grid(self.image_shape, self.downsampling))
+        return (self.latent_channels, *self.settings.grid)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -74,34 +72,26 @@ class LatentLayout:
         """Channels of the grid that the convolutional decoder begins with."""
         return self.latent_channels + (0 if self.latent_dim else self.classes)
 
-    def encoder(self, *, statistics: int, channels: int, residual_blocks: int, residual_channels: int) -> nn.Module:
+    def encoder(self, *, statistics: int) -> nn.Module:
         """Network from `encoder_input` to `[B, S Z, h, w]` or `[B, S N]`."""
         if self.network == "mlp":
-            pixels = self.image_shape[0] * self.image_shape[1] * self.image_shape[2]
-            hidden = self._hidden(pixels + self.classes)
+            hidden = self._hidden(self.settings.dims + self.classes)
             return nn.Sequential(*hidden, nn.Linear(self.mlp_width, statistics * self.latent_dim))
-        convolutions = Encoder(
-            image_channels=self.image_shape[0] + self.classes,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling=self.downsampling,
-            out_channels=statistics * self.latent_channels,
-        )
+        convolutions = self.settings.encoder(out_channels=statistics * self.latent_channels, label_planes=self.classes)
         if not self.latent_dim:
             return convolutions
         positions = self.grid_shape[1] * self.grid_shape[2]
         last = nn.Linear(statistics * self.latent_channels * positions, statistics * self.latent_dim)
         return nn.Sequential(convolutions, nn.Flatten(), last)
 
-    def lead_into(self, decoder: PixelDecoder, *, head_channels: int) -> None:
+    def lead_into(self, decoder: PixelDecoder) -> None:
         """Give the decoder of a vector its own way to the features; that of a grid has it already."""
         if self.network == "mlp":
-            _, height, width = self.image_shape
+            _, height, width = self.settings.image_shape
             shape = (MLP_PIXEL_FEATURES, height, width)
             # No ReLU between these and the next: of few features per pixel it leaves too little to say "surely white".
             pixels = [nn.Linear(self.mlp_width, MLP_PIXEL_FEATURES * height * width), nn.Unflatten(1, shape)]
-            widen = [nn.Conv2d(MLP_PIXEL_FEATURES, head_channels, 1), nn.ReLU()]
+            widen = [nn.Conv2d(MLP_PIXEL_FEATURES, self.settings.head_channels, 1), nn.ReLU()]
             hidden = self._hidden(self.latent_dim + self.classes)
             decoder.add_module("network", nn.Sequential(*hidden, *pixels, *widen))
         elif self.latent_dim:
@@ -119,8 +109,8 @@ class LatentLayout:
         Raises:
             UsageError: images or labels do not fit.
         """
-        check_images(x_BCHW, self.image_shape, self.levels)
-        scaled = normalise(x_BCHW, self.levels)
+        check_images(x_BCHW, self.settings.image_shape, self.settings.levels)
+        scaled = normalise(x_BCHW, self.settings.levels)
         return self._with_labels(scaled.flatten(1) if self.network == "mlp" else scaled, labels_B)
 
     def decoder_input(self, z: Tensor, labels_B: Tensor | None) -> Tensor:

@@ -8,7 +8,9 @@ Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck c
 """
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Required, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -109,6 +111,74 @@ class Decoder(nn.Module):
 
     def forward(self, z_BDHW: Tensor) -> Tensor:
         return self.layers(z_BDHW)
+
+
+class ImageNetworkSettings(TypedDict, total=False):
+    """Keyword arguments that every model of images takes; `ImageNetworks` says what they mean and their defaults."""
+
+    image_shape: Required[tuple[int, int, int]]
+    levels: int
+    likelihood: str
+    mixtures: int
+    downsampling: int
+    channels: int
+    residual_blocks: int
+    residual_channels: int
+    head_channels: int
+    autoregressive_layers: int
+    autoregressive_channels: int
+    autoregressive_kernel: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetworks:
+    """The settings of encoder, decoder and likelihood that are common to all models of images, complete."""
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W); H and W must be multiples of `downsampling`."""
+    levels: int = 256
+    """Size L of the alphabet; images hold integers 0..L-1."""
+    likelihood: str = "categorical"
+    """See `twostage.likelihoods.make_likelihood`, as for `mixtures`."""
+    mixtures: int = 10
+    """Components of a mixture likelihood."""
+    downsampling: int = 4
+    """2, 4 or 8; the code grid is (H, W) / downsampling."""
+    channels: int = 256
+    """Width of encoder and decoder."""
+    residual_blocks: int = 2
+    """Depth of encoder and decoder."""
+    residual_channels: int = 128
+    """Width inside a residual block."""
+    head_channels: int = 64
+    """F, features per pixel handed to the likelihood."""
+    autoregressive_layers: int = 0
+    """Gated layers over the pixels, see `PixelNetwork`; 0: none, pixels are independent given the latents."""
+    autoregressive_channels: int = 32
+    """Width of that network."""
+    autoregressive_kernel: int = 5
+    """Kernel side of its first layer."""
+
+    @property
+    def dims(self) -> int:
+        """Numbers in an image, C H W."""
+        return math.prod(self.image_shape)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the code grid; see `code_grid` for what it refuses."""
+        return code_grid(self.image_shape, self.downsampling)
+
+    def encoder(self, *, out_channels: int, label_planes: int = 0) -> Encoder:
+        """Encoder to `out_channels` numbers per position, of images with so many planes of labels beside them."""
+        return Encoder(
+            image_channels=self.image_shape[0] + label_planes,
+            channels=self.channels,
+            residual_blocks=self.residual_blocks,
+            residual_channels=self.residual_channels,
+            downsampling=self.downsampling,
+            out_channels=out_channels,
+        )
 
 
 def check_images(x_BCHW: Tensor, image_shape: tuple[int, int, int], levels: int) -> None:

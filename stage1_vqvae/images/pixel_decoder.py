@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.images.networks import Decoder, normalise
+from stage1_vqvae.images.networks import Decoder, ImageNetworks, normalise
 from twostage.layers.causal import GatedStack
 from twostage.layers.causal_step import GatedStackState
 from twostage.likelihoods.images import AnyLikelihood, draw_levels, make_likelihood
@@ -86,16 +86,11 @@ class PixelNetwork(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """p(x|z) over integer images, shared by VQ-VAE and VAE.
+    """p(x|z) over integer images, shared by all models of images.
 
     Args:
+        settings: the model's; what the encoder needs beside the decoder is not read.
         in_channels: D, latent channels.
-        image_shape: (C, H, W).
-        levels: L, size of the alphabet.
-        likelihood, mixtures: see `twostage.likelihoods.images.make_likelihood`.
-        downsampling, channels, residual_blocks, residual_channels: see `Decoder`.
-        head_channels: F, features per pixel.
-        autoregressive_layers, autoregressive_channels, autoregressive_kernel: see `PixelNetwork`; 0 layers: none.
         auxiliary_weight: weight of the auxiliary likelihood in `training_nats`, read with an autoregressive decoder
             only; 0: none.
 
@@ -103,57 +98,37 @@ class PixelDecoder(nn.Module):
         UsageError: the likelihood does not exist or does not fit the alphabet.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        image_shape: tuple[int, int, int],
-        levels: int,
-        likelihood: str,
-        mixtures: int,
-        downsampling: int,
-        channels: int,
-        residual_blocks: int,
-        residual_channels: int,
-        head_channels: int,
-        autoregressive_layers: int,
-        autoregressive_channels: int,
-        autoregressive_kernel: int,
-        auxiliary_weight: float,
-    ) -> None:
+    def __init__(self, settings: ImageNetworks, *, in_channels: int, auxiliary_weight: float = 0.0) -> None:
         super().__init__()
-        self.image_shape, self.auxiliary_weight = image_shape, auxiliary_weight
+        self.image_shape, self.auxiliary_weight = settings.image_shape, auxiliary_weight
+        head_channels, layers = settings.head_channels, settings.autoregressive_layers
+        alphabet = {"channels": settings.image_shape[0], "levels": settings.levels}
         self.network = Decoder(
             in_channels=in_channels,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling=downsampling,
+            channels=settings.channels,
+            residual_blocks=settings.residual_blocks,
+            residual_channels=settings.residual_channels,
+            downsampling=settings.downsampling,
             features=head_channels,
         )
         self.pixels: PixelNetwork | None = None
-        if autoregressive_layers:
+        if layers:
             self.pixels = PixelNetwork(
-                image_channels=image_shape[0],
-                levels=levels,
+                image_channels=settings.image_shape[0],
+                levels=settings.levels,
                 features=head_channels,
-                layers=autoregressive_layers,
-                channels=autoregressive_channels,
-                kernel=autoregressive_kernel,
+                layers=layers,
+                channels=settings.autoregressive_channels,
+                kernel=settings.autoregressive_kernel,
             )
+        features = head_channels if self.pixels is None else self.pixels.out_features
         self.likelihood = make_likelihood(
-            likelihood,
-            features=head_channels if self.pixels is None else self.pixels.out_features,
-            channels=image_shape[0],
-            levels=levels,
-            mixtures=mixtures,
+            settings.likelihood, features=features, mixtures=settings.mixtures, **alphabet
         )
         self.auxiliary: AnyLikelihood | None = None
-        if autoregressive_layers and auxiliary_weight:
+        if layers and auxiliary_weight:
             # One component is enough to ask for; ten would cost as much as the likelihood itself.
-            self.auxiliary = make_likelihood(
-                likelihood, features=head_channels, channels=image_shape[0], levels=levels, mixtures=1
-            )
+            self.auxiliary = make_likelihood(settings.likelihood, features=head_channels, mixtures=1, **alphabet)
 
     @property
     def autoregressive(self) -> bool:

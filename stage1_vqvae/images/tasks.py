@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.codebook_step import codebook_step
 from stage1_vqvae.images.latents import check_labels
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vae import VAE
 from stage1_vqvae.images.vqvae import VQVAE
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
-from stage1_vqvae.quantiser.quantiser import QuantiserStatistics
 from twostage.distributed import own_batches, sum_over_ranks
 from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage
 from twostage.progress import say
@@ -85,14 +85,7 @@ class CodebookTask:
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
-        assert isinstance(result.output, QuantiserStatistics)
-        update = self.model.quantiser.update(result.output)
-        codebook = self.model.quantiser.codebook
-        revived = int(update.revived.sum())
-        if revived and codebook in optimiser.state:
-            for name in ("exp_avg", "exp_avg_sq"):
-                optimiser.state[codebook][name][update.revived] = 0.0
-        return {"running_perplexity": float(update.perplexity), "revived": revived}
+        return codebook_step(self.model.quantiser, result, optimiser)
 
     def validate(self) -> Mapping[str, float]:
         """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items.

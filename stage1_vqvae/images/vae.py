@@ -16,13 +16,14 @@ Shapes: B items, C x H x W image, L the shape of an item's latents, (Z, h, w) or
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
 from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
 from twostage.noise import item_noise
@@ -52,7 +53,8 @@ class VAE(nn.Module):
         classes: Y, number of labels that encoder and decoder are given; 0: none. With labels, all methods need them.
         kl_warmup_steps: steps until the training loss has the whole of beta; 0: from the start.
         free_bits: nats per latent that training does not lower the KL below.
-        Others: as in `VQVAE`.
+        auxiliary_weight: see `PixelDecoder`.
+        networks: see `ImageNetworks`.
 
     Raises:
         UsageError: beta is not positive or the sizes do not fit one another; later, images or labels do not fit.
@@ -63,18 +65,6 @@ class VAE(nn.Module):
     def __init__(
         self,
         *,
-        image_shape: tuple[int, int, int],
-        levels: int = 256,
-        likelihood: str = "categorical",
-        downsampling: int = 4,
-        channels: int = 256,
-        residual_blocks: int = 2,
-        residual_channels: int = 128,
-        head_channels: int = 64,
-        mixtures: int = 10,
-        autoregressive_layers: int = 0,
-        autoregressive_channels: int = 32,
-        autoregressive_kernel: int = 5,
         auxiliary_weight: float = 0.0,
         latent_channels: int = 8,
         latent_dim: int = 0,
@@ -85,19 +75,19 @@ class VAE(nn.Module):
         beta: float = 1.0,
         kl_warmup_steps: int = 0,
         free_bits: float = 0.0,
+        **networks: Unpack[ImageNetworkSettings],
     ) -> None:
         super().__init__()
         if not (beta > 0 and math.isfinite(beta)):
             raise UsageError(f"beta must be a positive number, not {beta}")
         if not (kl_warmup_steps >= 0 and free_bits >= 0 and math.isfinite(free_bits)):
             raise UsageError(f"kl_warmup_steps and free_bits must be at least 0, not {kl_warmup_steps} and {free_bits}")
-        self.image_shape, self.levels, self.classes, self.beta = image_shape, levels, classes, beta
+        settings = ImageNetworks(**networks)
+        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        self.classes, self.beta = classes, beta
         self.kl_warmup_steps, self.free_bits = kl_warmup_steps, free_bits
-        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
         self.layout = LatentLayout(
-            image_shape=image_shape,
-            levels=levels,
-            downsampling=downsampling,
+            settings=settings,
             latent_channels=latent_channels,
             latent_dim=latent_dim,
             network=network,
@@ -106,26 +96,11 @@ class VAE(nn.Module):
             classes=classes,
         )
         self.latent_shape = self.layout.latent_shape
-        self.encoder = self.layout.encoder(
-            statistics=2, channels=channels, residual_blocks=residual_blocks, residual_channels=residual_channels
-        )
+        self.encoder = self.layout.encoder(statistics=2)
         self.decoder = PixelDecoder(
-            in_channels=self.layout.decoder_channels,
-            image_shape=image_shape,
-            levels=levels,
-            likelihood=likelihood,
-            mixtures=mixtures,
-            downsampling=downsampling,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            head_channels=head_channels,
-            autoregressive_layers=autoregressive_layers,
-            autoregressive_channels=autoregressive_channels,
-            autoregressive_kernel=autoregressive_kernel,
-            auxiliary_weight=auxiliary_weight,
+            settings, in_channels=self.layout.decoder_channels, auxiliary_weight=auxiliary_weight
         )
-        self.layout.lead_into(self.decoder, head_channels=head_channels)
+        self.layout.lead_into(self.decoder)
         if kl_warmup_steps:
             self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete

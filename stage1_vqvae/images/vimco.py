@@ -21,12 +21,13 @@ Shapes: B items, S samples, C x H x W image, G codebooks of K codes, h x w grid,
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage1_vqvae.images.networks import Encoder, check_images, code_grid, normalise
+from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
 from twostage.noise import batch_uniform, uniform_noise
@@ -96,7 +97,7 @@ class VIMCO(nn.Module):
     Args:
         embedding_dim, codebook_size, codebooks: D, K and G; the embedding is split into G equal parts.
         samples: k of the training bound, at least 2; the paper used 50. A step decodes k times.
-        Others: as in `VQVAE`.
+        networks: see `ImageNetworks`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
@@ -107,22 +108,11 @@ class VIMCO(nn.Module):
     def __init__(
         self,
         *,
-        image_shape: tuple[int, int, int],
-        levels: int = 256,
-        likelihood: str = "categorical",
-        downsampling: int = 4,
-        channels: int = 256,
-        residual_blocks: int = 2,
-        residual_channels: int = 128,
-        head_channels: int = 64,
-        mixtures: int = 10,
-        autoregressive_layers: int = 0,
-        autoregressive_channels: int = 32,
-        autoregressive_kernel: int = 5,
         embedding_dim: int = 64,
         codebook_size: int = 512,
         codebooks: int = 1,
         samples: int = 10,
+        **networks: Unpack[ImageNetworkSettings],
     ) -> None:
         super().__init__()
         if codebook_size < 1 or codebooks < 1 or embedding_dim < 1 or embedding_dim % codebooks:
@@ -132,37 +122,16 @@ class VIMCO(nn.Module):
             )
         if samples < 2:
             raise UsageError(f"VIMCO compares samples with one another and needs at least 2, not {samples}")
-        self.image_shape, self.levels, self.samples = image_shape, levels, samples
-        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
-        self.code_shape = (codebooks, *code_grid(image_shape, downsampling))
+        settings = ImageNetworks(**networks)
+        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        self.samples = samples
+        self.code_shape = (codebooks, *settings.grid)
         self.codebook_size = codebook_size
-        self.encoder = Encoder(
-            image_channels=image_shape[0],
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling=downsampling,
-            out_channels=codebooks * codebook_size,
-        )
+        self.encoder = settings.encoder(out_channels=codebooks * codebook_size)
         self.embedding = nn.Embedding(codebooks * codebook_size, embedding_dim // codebooks)
         self.register_buffer("offset_G11", torch.arange(codebooks)[:, None, None] * codebook_size, persistent=False)
         self.prior_logits = nn.Parameter(torch.zeros(*self.code_shape, codebook_size))
-        self.decoder = PixelDecoder(
-            in_channels=embedding_dim,
-            image_shape=image_shape,
-            levels=levels,
-            likelihood=likelihood,
-            mixtures=mixtures,
-            downsampling=downsampling,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            head_channels=head_channels,
-            autoregressive_layers=autoregressive_layers,
-            autoregressive_channels=autoregressive_channels,
-            autoregressive_kernel=autoregressive_kernel,
-            auxiliary_weight=0.0,
-        )
+        self.decoder = PixelDecoder(settings, in_channels=embedding_dim)
         self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def posterior(self, x_BCHW: Tensor) -> Tensor:

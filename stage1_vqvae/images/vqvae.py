@@ -9,13 +9,13 @@ Shapes: B items, C x H x W image, G codebooks per position, h x w code grid, D b
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from stage1_vqvae.images.networks import Encoder, check_images, code_grid, normalise
+from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 
@@ -36,15 +36,10 @@ class VQVAE(nn.Module):
     """Discrete autoencoder of integer images.
 
     Args:
-        image_shape: (C, H, W); H and W must be multiples of `downsampling`.
-        levels: size L of the alphabet; images hold integers 0..L-1.
-        likelihood, mixtures: see `twostage.likelihoods.images.make_likelihood`.
-        downsampling: 2, 4 or 8; the code grid is (H, W) / downsampling.
-        channels, residual_blocks, residual_channels: widths and depth of encoder and decoder.
-        head_channels: F, features per pixel handed to the likelihood.
-        autoregressive_layers, autoregressive_channels, autoregressive_kernel, auxiliary_weight: see `PixelDecoder`.
+        auxiliary_weight: see `PixelDecoder`.
         embedding_dim, codebook_size, codebooks, update, gradient, commitment_beta, decay, revival_threshold: see
             `VectorQuantiser`.
+        networks: see `ImageNetworks`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
@@ -53,18 +48,6 @@ class VQVAE(nn.Module):
     def __init__(
         self,
         *,
-        image_shape: tuple[int, int, int],
-        levels: int = 256,
-        likelihood: str = "categorical",
-        downsampling: int = 4,
-        channels: int = 256,
-        residual_blocks: int = 2,
-        residual_channels: int = 128,
-        head_channels: int = 64,
-        mixtures: int = 10,
-        autoregressive_layers: int = 0,
-        autoregressive_channels: int = 32,
-        autoregressive_kernel: int = 5,
         auxiliary_weight: float = 0.0,
         embedding_dim: int = 64,
         codebook_size: int = 512,
@@ -74,20 +57,14 @@ class VQVAE(nn.Module):
         commitment_beta: float = 0.25,
         decay: float = 0.99,
         revival_threshold: float = 0.03,
+        **networks: Unpack[ImageNetworkSettings],
     ) -> None:
         super().__init__()
-        self.image_shape, self.levels = image_shape, levels
-        self.dims = image_shape[0] * image_shape[1] * image_shape[2]
-        self.code_shape = (codebooks, *code_grid(image_shape, downsampling))
+        settings = ImageNetworks(**networks)
+        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        self.code_shape = (codebooks, *settings.grid)
         self.codebook_size = codebook_size
-        self.encoder = Encoder(
-            image_channels=image_shape[0],
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling=downsampling,
-            out_channels=embedding_dim,
-        )
+        self.encoder = settings.encoder(out_channels=embedding_dim)
         self.quantiser = VectorQuantiser(
             codebook_size=codebook_size,
             embedding_dim=embedding_dim,
@@ -98,22 +75,7 @@ class VQVAE(nn.Module):
             decay=decay,
             revival_threshold=revival_threshold,
         )
-        self.decoder = PixelDecoder(
-            in_channels=embedding_dim,
-            image_shape=image_shape,
-            levels=levels,
-            likelihood=likelihood,
-            mixtures=mixtures,
-            downsampling=downsampling,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            head_channels=head_channels,
-            autoregressive_layers=autoregressive_layers,
-            autoregressive_channels=autoregressive_channels,
-            autoregressive_kernel=autoregressive_kernel,
-            auxiliary_weight=auxiliary_weight,
-        )
+        self.decoder = PixelDecoder(settings, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)
         self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def encode_vectors(self, x_BCHW: Tensor) -> Tensor:

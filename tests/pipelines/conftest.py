@@ -69,7 +69,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         run.mkdir()
         (run / "config.toml").write_text(dump_recipe(recipe))
         facts = {"dataset": "digits", "classes": list(names)}
-        facts |= {} if trained is None else {"trained_labels": list(trained)}
+        facts |= {"trained_labels": list(names if trained is None else trained)}
         model, architecture = _stage1(recipe, seed)
         _save(run / "models/vq-vae/stage1", model, {"kind": "vq-vae", "architecture": architecture, **facts})
         sha256 = load_checkpoint(run / "models/vq-vae/stage1/best").sha256["model.safetensors"]

@@ -43,8 +43,8 @@ __all__ = ["Fit", "FitResult", "StepResult", "Task", "exclusive", "seed_step"]
 
 LOG_EVERY = 25
 CHECKPOINTS_KEPT = 2
-_BEFORE_RECORDED = {"processes": 1, "accumulate": 1, "compile": False}
-"""What these settings were in trainings from before they were part of the record."""
+_MOVES_DROPOUT = ("processes", "accumulate", "compile")
+"""Settings of which what dropout hides depends."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class Fit:
         state = checkpoint.state
         check_state(state, self.folder, *RESUMED)
         for what in ("threads", "device", "processes", "accumulate", "compile"):
-            before = state["record"].get(what, _BEFORE_RECORDED.get(what))
+            before = state["record"].get(what)
             if before != self.record[what]:
-                hides = " and in what dropout hides" if what in _BEFORE_RECORDED else ""
+                hides = " and in what dropout hides" if what in _MOVES_DROPOUT else ""
                 say(
                     f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
                     f"the result will differ in the last bits{hides}"

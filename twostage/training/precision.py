@@ -101,18 +101,13 @@ def chosen_precision(setting: Setting, device: torch.device) -> Precision:
     return asked_precision(setting) or ("bf16" if bf16_on(device).native else "fp32")
 
 
-def recorded_precision(record: Mapping[str, Any], *, default: Precision, folder: Path) -> Precision:
-    """What the training of that record in that folder has computed in; `default` where the record does not say.
-
-    Trainings from before there was a choice have their setting in their `config`.
+def recorded_precision(record: Mapping[str, Any], *, folder: Path) -> Precision:
+    """What the training of that record in that folder has computed in.
 
     Raises:
         RunError: it says what this version does not know.
     """
-    config = record.get("config")
-    training = config.get("training") if isinstance(config, Mapping) else None
-    before = training.get("precision", default) if isinstance(training, Mapping) else default
-    found = record.get("precision", before)
+    found = record.get("precision")
     if found not in ("fp32", "bf16"):
         raise RunError(
             f"the training in {folder} has computed in the precision {shown(found)}, but this version knows fp32 and "
@@ -127,7 +122,7 @@ def kept_precision(record: Mapping[str, Any], setting: Setting, device: torch.de
     Raises:
         RunError: its record says what this version does not know.
     """
-    kept = recorded_precision(record, default=asked_precision(setting) or "fp32", folder=folder)
+    kept = recorded_precision(record, folder=folder)
     if setting != "bf16-forced" and (setting == "auto" or kept == "bf16"):
         bf16 = bf16_on(device)
         if kept != ("bf16" if bf16.native else "fp32"):

@@ -101,7 +101,8 @@ def write_sound_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         run, dataset = tmp_path_factory.mktemp("spoken"), _dataset(classes, speakers)
         (run / "config.toml").write_text(dump_recipe(recipe))
         facts = {"dataset": "recordings", "classes": list(classes), "speakers": list(speakers)}
-        facts |= {"trained_speakers": list(heard) if speakers else [], "sample_rate_hz": RATE_HZ}
+        facts |= {"trained_labels": list(classes), "trained_speakers": list(heard) if speakers else []}
+        facts |= {"sample_rate_hz": RATE_HZ}
         torch.manual_seed(0)
         for name in ("vq-vae", "vae"):
             spec = model_spec(name, recipe)

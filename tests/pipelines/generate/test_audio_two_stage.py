@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from twostage.data.audio import AudioDataset
 from twostage.errors import RunError, TwoStageError, UsageError
 from twostage.storage.codes import load_codes, save_codes
 from twostage_pipelines import load_run
@@ -161,8 +160,8 @@ def test_codes_that_do_not_say_who_or_how_long_are_refused(
     early = replace(codes, samples=None)
     nobody = replace(codes, speakers=None, header=replace(codes.header, speakers=0))
     for file, said in (
-        (early, "comes from an earlier version of twostage, which did not note them"),
-        (nobody, "comes from an earlier version of twostage, which did not note them"),
+        (early, "does not state them"),
+        (nobody, "does not state them"),
         (replace(codes, samples=codes.samples + 64), "expected a code for every 64 samples"),
     ):
         with pytest.raises(RunError, match=f"{said}.*: encode the recordings again"):

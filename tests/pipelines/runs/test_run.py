@@ -13,25 +13,21 @@ from twostage_pipelines.runs.run import is_finished, training_cost
 
 
 @pytest.mark.parametrize(
-    ("step", "said", "finished"),
+    ("step", "finished"),
     [
-        (10, {}, True),  # written before there was patience
-        (4, {}, False),
-        (10, {"finished": True}, True),
-        (4, {"finished": True}, True),  # out of patience
-        (4, {"finished": False}, False),
+        (10, True),
+        (4, True),  # out of patience
+        (4, False),
     ],
 )
-def test_a_training_is_finished_at_its_last_step_or_out_of_patience(
-    tmp_path: Path, step: int, said: dict[str, Any], finished: bool
-) -> None:
+def test_a_training_is_finished_at_its_last_step_or_out_of_patience(tmp_path: Path, step: int, finished: bool) -> None:
     assert not is_finished(tmp_path)
     record = {"config": {"training": {"steps": 10}}}
-    for at, state in ((1, {"finished": False}), (step, said)):
+    for at, said in ((1, False), (step, finished)):
         save_checkpoint(
             tmp_path / f"step-{at:08d}",
             tensors={"model": {"weight": torch.zeros(1)}},
-            state={"step": at, "record": record, **state},
+            state={"step": at, "record": record, "finished": said},
         )
     assert is_finished(tmp_path) == finished
 
@@ -66,9 +62,9 @@ def test_a_state_that_says_something_else_is_refused_with_a_sentence(
             read(tmp_path)
 
 
-@pytest.mark.parametrize("missing", ["step", "record", "seconds"])
+@pytest.mark.parametrize("missing", ["step", "record", "seconds", "finished"])
 def test_a_state_that_lacks_something_is_refused_with_a_sentence(tmp_path: Path, missing: str) -> None:
     state = {key: value for key, value in WHOLE.items() if key != missing}
     save_checkpoint(tmp_path / "step-00000004", tensors={"model": {"weight": torch.zeros(1)}}, state=state)
     with pytest.raises(RunError, match=f"has no {missing} that this version understands"):
-        training_cost(tmp_path)
+        (is_finished if missing == "finished" else training_cost)(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae.images.networks import ImageNetworks
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.likelihoods.images import draw_levels
 from twostage.noise import uniform_noise
@@ -16,8 +17,7 @@ def _decoder(
     likelihood: str = "categorical", *, image_shape=(1, 4, 6), levels: int = 4, layers: int = 2, auxiliary_weight=0.5
 ):
     torch.manual_seed(0)
-    decoder = PixelDecoder(
-        in_channels=3,
+    settings = ImageNetworks(
         image_shape=image_shape,
         levels=levels,
         likelihood=likelihood,
@@ -30,8 +30,8 @@ def _decoder(
         autoregressive_layers=layers,
         autoregressive_channels=4,
         autoregressive_kernel=3,
-        auxiliary_weight=auxiliary_weight,
     )
+    decoder = PixelDecoder(settings, in_channels=3, auxiliary_weight=auxiliary_weight)
     for parameter in decoder.likelihood.parameters():
         torch.nn.init.normal_(parameter, std=0.7)  # far from uniform
     return decoder.eval()

@@ -70,11 +70,33 @@ def test_stack_sees_its_field_of_view_and_nothing_else(layers: int, first_kernel
         assert torch.equal(gradient[0].abs().sum(dim=0) > 0, expected), f"position {(h, w)}"
 
 
-def test_blind_spot_of_masked_kernels_is_inside_the_field_of_view() -> None:
-    seen = field_of_view(5, 4, grid=(9, 10), layers=3, first_kernel=3, kernel=3)
-    # Three masked 3x3 kernels see one column to the right for each row above; the rest of the right half is blind.
-    assert seen[4, 6]
-    assert seen[3, 7]
+def masked_kernel_view(h: int, w: int, *, grid: tuple[int, int], layers: int) -> Tensor:
+    """Reference: what feature (h, w) of a stack of masked 3x3 kernels sees, bool [H, W]; it has the blind spot."""
+    before = {(-1, -1), (-1, 0), (-1, 1), (0, -1)}
+    seen = {(h, w)}
+    for layer in range(layers):
+        taps = before | ({(0, 0)} if layer else set())
+        seen = {(row + dh, column + dw) for row, column in seen for dh, dw in taps}
+    view = torch.zeros(grid, dtype=torch.bool)
+    for row, column in seen:
+        if 0 <= row < grid[0] and 0 <= column < grid[1]:
+            view[row, column] = True
+    return view
+
+
+def test_stack_sees_the_blind_spot_of_masked_kernels() -> None:
+    torch.manual_seed(4)
+    grid, h, w = (9, 12), 6, 4
+    stack = GatedStack(channels=4, skip_channels=3, layers=3, first_kernel=3, kernel=3, dropout=0.0).double()
+    x_BCHW = torch.randn(1, 4, *grid, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(stack(x_BCHW)[0, :, h, w].square().sum(), x_BCHW)
+    seen = gradient[0].abs().sum(dim=0) > 0
+    square = torch.zeros(grid, dtype=torch.bool)
+    square[h - 3 : h, w : w + 4] = True
+    blind = square & ~masked_kernel_view(h, w, grid=grid, layers=3)
+    # Each masked kernel on the way goes one row up for every column to the right: more columns than rows are blind.
+    assert blind.nonzero().tolist() == [[h - 2, w + 3], [h - 1, w + 2], [h - 1, w + 3]]
+    assert seen[blind].all()
 
 
 @pytest.mark.parametrize("grid", [(4, 5), (1, 6), (6, 1)])

@@ -140,15 +140,13 @@ def test_a_cuda_device_is_asked(native: bool, chosen: str, monkeypatch: pytest.M
     assert "inf" not in str(bf16_on(torch.device("cuda")))
 
 
-def test_older_records_say_it_in_their_settings_and_newer_ones_what_is_not_known_here() -> None:
+def test_a_record_says_what_was_chosen_and_nothing_that_is_not_known_here() -> None:
     place = Path("run")
-    assert recorded_precision({"config": {"training": {"precision": "bf16"}}}, default="fp32", folder=place) == "bf16"
     chosen = {"precision": "fp32", "config": {"training": {"precision": "auto"}}}
-    assert recorded_precision(chosen, default="bf16", folder=place) == "fp32"
-    assert recorded_precision({}, default="bf16", folder=place) == "bf16"
+    assert recorded_precision(chosen, folder=place) == "fp32"
     for unknown in ("fp8", ["bf16"], None):
         with pytest.raises(RunError, match="use the version that wrote it"):
-            recorded_precision({"precision": unknown}, default="fp32", folder=place)
+            recorded_precision({"precision": unknown}, folder=place)
 
 
 def test_measuring_leaves_threads_gradients_and_random_numbers_alone() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twostage.data.audio.dataset import AudioDataset, AudioSplit
     from twostage.data.audio.folder import load_recordings
-    from twostage.data.audio.segments import RecordingBatch, length_batches, segment_batch, whole_batch
+    from twostage.data.audio.segments import RecordingBatch, length_batches, whole_batch
     from twostage.data.audio.synthetic import load_synthetic_vowels
 
 _SUBMODULES = {
@@ -19,7 +19,6 @@ _SUBMODULES = {
     "length_batches": "segments",
     "load_recordings": "folder",
     "load_synthetic_vowels": "synthetic",
-    "segment_batch": "segments",
     "whole_batch": "segments",
 }
 
@@ -30,7 +29,6 @@ __all__ = [
     "length_batches",
     "load_recordings",
     "load_synthetic_vowels",
-    "segment_batch",
     "whole_batch",
 ]
 

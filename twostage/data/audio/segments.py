@@ -1,7 +1,6 @@
 """What training and evaluation read of a split: random segments of one length, or whole recordings, padded at the end.
 
-Segments are a pure function of (seed, step), like batches of images (`twostage.data.batches`): nothing is
-remembered between calls. An epoch has one segment per begun segment length of every recording, in random order, at a
+An epoch has one segment per begun segment length of every recording, in random order, at a
 random offset: every sample is equally likely to be read, apart from the ends of recordings, while one segment per
 recording would read long ones less. Recordings shorter than a segment are read whole and padded.
 
@@ -10,16 +9,12 @@ Padding is silence (0) behind a mask; nothing may count where the mask is false.
 Shapes: B items, S samples, N recordings of the split.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from twostage.data.audio.dataset import AudioSplit
-from twostage.data.batches import batch_indices
-
-OFFSET_SEED = "twostage segments 1"
 
 
 @dataclass(frozen=True)
@@ -43,28 +38,6 @@ class RecordingBatch:
     def lengths(self) -> np.ndarray:
         """Samples that are no padding, int64 [B]."""
         return self.mask.sum(axis=1, dtype=np.int64)
-
-
-def segment_batch(split: AudioSplit, *, seed: int, step: int, batch_size: int, segment_samples: int) -> RecordingBatch:
-    """The segments of one optimiser step, `[batch_size, segment_samples]`.
-
-    Args:
-        split: where they come from.
-        seed: non-negative seed of the order and the offsets.
-        step: optimiser step, counted from 0.
-        batch_size: B.
-        segment_samples: S, at least 1.
-
-    Raises:
-        ValueError: a negative seed or step, or a batch size or segment below 1.
-    """
-    places_B = batch_indices(
-        seed=seed, step=step, batch_size=batch_size, items=segment_count(split, segment_samples=segment_samples)
-    )
-    # The raw stream, which numpy promises to keep, unlike what its generators make of it.
-    key = int.from_bytes(hashlib.sha256(f"{OFFSET_SEED} {seed} {step}".encode()).digest()[:16], "little")
-    draws_B = np.random.Philox(key=key).random_raw(batch_size) >> np.uint64(32)
-    return segments_at(split, places_B, draws_B, segment_samples=segment_samples)
 
 
 def segment_count(split: AudioSplit, *, segment_samples: int) -> int:

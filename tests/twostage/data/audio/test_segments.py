@@ -1,9 +1,9 @@
-"""Segments as a pure function of (seed, step), whole recordings in batches, and padding that can be told apart."""
+"""Segments at places of an epoch, whole recordings in batches, and padding that can be told apart."""
 
 import numpy as np
 import pytest
 
-from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, segment_batch, whole_batch
+from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.data.audio.segments import segment_count, segments_at
 
 LENGTHS = (5, 100, 33, 8, 1, 64)
@@ -22,8 +22,11 @@ def make(lengths: tuple[int, ...] = LENGTHS) -> AudioSplit:
     )
 
 
-def draw(split: AudioSplit, step: int, **settings: int) -> RecordingBatch:
-    return segment_batch(split, **{"seed": 1, "step": step, "batch_size": 7, "segment_samples": 16, **settings})
+def draw(split: AudioSplit, seed: int, *, count: int = 7) -> RecordingBatch:
+    """`count` segments of 16 samples, anywhere."""
+    generator = np.random.default_rng(seed)
+    places_B = generator.integers(segment_count(split, segment_samples=16), size=count)
+    return segments_at(split, places_B, generator.integers(2**32, size=count), segment_samples=16)
 
 
 class TestSegments:
@@ -42,25 +45,15 @@ class TestSegments:
                 assert (batch.labels[row], batch.speakers[row]) == (item % 3, item % 2)
                 assert batch.lengths[row] == len(piece)
 
-    def test_a_step_depends_on_nothing_but_seed_and_number(self) -> None:
-        split = make()
-        later = draw(split, 9)
-        for step in range(9):
-            draw(split, step)
-        again = draw(split, 9)
-        assert again.items.tolist() == later.items.tolist()
-        assert again.offsets.tolist() == later.offsets.tolist()
-        assert draw(split, 9, seed=2).samples.tolist() != later.samples.tolist()
-        assert draw(split, 10).samples.tolist() != later.samples.tolist()
-
     def test_an_epoch_reads_recordings_in_proportion_to_their_begun_segments(self) -> None:
         split, shares = make(), [-(-length // 16) for length in LENGTHS]
-        items = np.concatenate([draw(split, step, batch_size=sum(shares)).items for step in range(3)])
-        assert np.bincount(items).tolist() == [3 * share for share in shares]
+        places = np.random.default_rng(0).permutation(segment_count(split, segment_samples=16))
+        items = segments_at(split, places, np.zeros(len(places), dtype=np.int64), segment_samples=16).items
+        assert np.bincount(items).tolist() == shares
 
     def test_every_offset_is_drawn_about_as_often(self) -> None:
         split = make((20,))
-        offsets = np.concatenate([draw(split, step, batch_size=50).offsets for step in range(100)])
+        offsets = np.concatenate([draw(split, step, count=50).offsets for step in range(100)])
         counts = np.bincount(offsets, minlength=5)
         assert len(counts) == 5
         assert counts.min() > 900
@@ -70,10 +63,9 @@ class TestSegments:
         assert batch.mask.all()
         assert set(batch.offsets.tolist()) == {0}
 
-    @pytest.mark.parametrize("setting", [{"seed": -1}, {"step": -1}, {"batch_size": 0}, {"segment_samples": 0}])
-    def test_wrong_use(self, setting: dict[str, int]) -> None:
-        with pytest.raises(ValueError, match="expected"):
-            segment_batch(make(), **{"seed": 0, "step": 0, "batch_size": 1, "segment_samples": 1, **setting})
+    def test_a_segment_has_samples(self) -> None:
+        with pytest.raises(ValueError, match="expected segment_samples >= 1"):
+            segment_count(make(), segment_samples=0)
 
 
 class TestWhole:

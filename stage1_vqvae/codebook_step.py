@@ -1,0 +1,26 @@
+"""What every codebook task does once after an optimiser step."""
+
+import torch
+
+from stage1_vqvae.quantiser.quantiser import QuantiserStatistics, VectorQuantiser
+from twostage.training.task import StepResult
+
+
+def codebook_step(quantiser: VectorQuantiser, result: StepResult, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    """Update the codebook from the batch's statistics; forget Adam's moments of revived codes.
+
+    Args:
+        quantiser: of the model that trains.
+        result: of the step; its output is the quantiser's statistics.
+        optimiser: of the model; it knows the codebook only where the codebook learns by its loss.
+
+    Returns:
+        Numbers for the training's record.
+    """
+    assert isinstance(result.output, QuantiserStatistics)
+    update = quantiser.update(result.output)
+    revived = int(update.revived.sum())
+    if revived and quantiser.codebook in optimiser.state:
+        for name in ("exp_avg", "exp_avg_sq"):
+            optimiser.state[quantiser.codebook][name][update.revived] = 0.0
+    return {"running_perplexity": float(update.perplexity), "revived": revived}
