@@ -60,9 +60,9 @@ def recipe_of(recipe: Recipe, *, length: int, seed: int, steps: int) -> Recipe:
 def trained(recipe: Recipe, dataset: ImageDataset, folder: Path) -> tuple[Autoencoder, float]:
     """The best autoencoder of a recipe, and by how much its validation distortion rose after that."""
     run = Run(path=folder, recipe=recipe)
-    sitting = prepare(run, dataset, all_jobs(run, dataset), device="cpu", resume="auto", dry_run=False)
-    assert sitting is not None
-    train_jobs(sitting, all_jobs(sitting.run, dataset))
+    session = prepare(run, dataset, all_jobs(run, dataset), device="cpu", resume="auto", dry_run=False)
+    assert session is not None
+    train_jobs(session, all_jobs(session.run, dataset))
     model = run.stage1("ae", CPU).model
     assert isinstance(model, Autoencoder)
     rows = read_metrics(run.stage1_folder("ae") / "metrics.jsonl")

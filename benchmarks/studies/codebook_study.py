@@ -93,12 +93,12 @@ def study(setting: Setting, recipe: Recipe, dataset: ImageDataset, work: Path) -
     run = Run(path=work / setting.name, recipe=recipe)
     jobs = all_jobs(run, dataset)
     with redirect_stdout(sys.stderr):
-        sitting = prepare(run, dataset, jobs, device="cpu", resume="auto", dry_run=False)
-        assert sitting is not None
-        train_jobs(sitting, all_jobs(sitting.run, dataset))
+        session = prepare(run, dataset, jobs, device="cpu", resume="auto", dry_run=False)
+        assert session is not None
+        train_jobs(session, all_jobs(session.run, dataset))
         written = run.path / "evaluation-validation.json"
         if not written.is_file():
-            evaluate_run(run, dataset, device=sitting.device, split="validation")
+            evaluate_run(run, dataset, device=session.device, split="validation")
     return Evaluation.read(written)
 
 

@@ -26,7 +26,7 @@ from .stream_header import overhead_bits
 
 
 @dataclass(frozen=True)
-class CodingProof:
+class RoundTrip:
     """What it took to write the codes of some items of a split, and whether they came back."""
 
     model: str
@@ -62,7 +62,7 @@ class CodingProof:
         return abs(self.excess_bits) <= 0.001 * self.bits_reported + 64
 
 
-def prove(run: Run, model: str, split: str, items: int, device: torch.device) -> CodingProof:
+def check_round_trip(run: Run, model: str, split: str, items: int, device: torch.device) -> RoundTrip:
     """Encode and decode the codes of `items` items of a split with the trained prior of a discrete model.
 
     The codes are those that `evaluate` wrote into the run. An inexact round trip is told in the result, not raised.
@@ -95,7 +95,7 @@ def prove(run: Run, model: str, split: str, items: int, device: torch.device) ->
         identical = _reads_back(prior, data, part, frequencies)
         ended = time.perf_counter()
         progress.advance(len(codes))
-    return CodingProof(
+    return RoundTrip(
         model=model,
         labels="marginalised" if prior.classes else "none",
         items=len(codes),
@@ -132,17 +132,17 @@ def _reads_back(prior: PixelCNN, data: bytes, codes: torch.Tensor, frequencies: 
     return torch.equal(decoded, codes)
 
 
-def proof_line(proof: CodingProof) -> str:
-    """The proof in one line, for terminal and report."""
-    verdict = "decoded codes identical" if proof.identical else "DECODED CODES DIFFER"
-    bound = "within" if proof.within_bound else "NOT within"
-    paid, excess = _percent_more(proof.bits_paid, proof.bits_reported), proof.excess_percent
-    labels = "" if proof.labels == "none" else f", labels {proof.labels} (paid against marginalised: {_shown(paid, 2)})"
+def round_trip_line(trip: RoundTrip) -> str:
+    """The trip in one line, for terminal and report."""
+    verdict = "decoded codes identical" if trip.identical else "DECODED CODES DIFFER"
+    bound = "within" if trip.within_bound else "NOT within"
+    paid, excess = _percent_more(trip.bits_paid, trip.bits_reported), trip.excess_percent
+    labels = "" if trip.labels == "none" else f", labels {trip.labels} (paid against marginalised: {_shown(paid, 2)})"
     return (
-        f"{proof.model}: {proof.items} items in one stream{labels}: "
-        f"{proof.bits_reported:.1f} bits reported, {proof.bits_written} written ({_shown(excess, 3)}, "
-        f"{proof.excess_bits:+.1f} bits, {bound} 0.1 % + 64) and {proof.header_bits} of header, "
-        f"{verdict}, {proof.encode_seconds:.1f} s + {proof.decode_seconds:.1f} s"
+        f"{trip.model}: {trip.items} items in one stream{labels}: "
+        f"{trip.bits_reported:.1f} bits reported, {trip.bits_written} written ({_shown(excess, 3)}, "
+        f"{trip.excess_bits:+.1f} bits, {bound} 0.1 % + 64) and {trip.header_bits} of header, "
+        f"{verdict}, {trip.encode_seconds:.1f} s + {trip.decode_seconds:.1f} s"
     )
 
 

@@ -13,7 +13,7 @@ from twostage.errors import RunError
 from twostage.metrics.statistics import standard_error
 from twostage.progress import say
 
-from ..bits.round_trip import prove
+from ..bits.round_trip import check_round_trip
 from ..commands.results import Evaluate
 from ..runs.class_numbers import warn_of_untrained_labels
 from ..runs.device import pick_device, use_threads
@@ -102,7 +102,9 @@ def score_run(
     path = evaluation_file(run, split)
     evaluation.write(path)  # the bits are kept whatever happens to the streams and the samples
     if items := run.recipe.evaluation.coded_items:
-        evaluation = replace(evaluation, coding=tuple(prove(run, name, split, items, device) for name in coded))
+        evaluation = replace(
+            evaluation, coding=tuple(check_round_trip(run, name, split, items, device) for name in coded)
+        )
         evaluation.write(path)
     scores = score_samples(run, dataset, split, device)
     if scores:

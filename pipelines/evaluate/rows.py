@@ -9,7 +9,7 @@ from twostage.errors import RunError
 from twostage.storage.atomic import write_atomic
 from twostage.storage.regular_file import read_regular
 
-from ..bits.round_trip import CodingProof
+from ..bits.round_trip import RoundTrip
 
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 1 << 26
@@ -146,7 +146,7 @@ class Evaluation:
     paired_differences: tuple[PairedDifference, ...]
     sample_scores: tuple[SampleScore, ...] = ()
     """Empty where sample quality was not asked for."""
-    coding: tuple[CodingProof, ...] = ()
+    coding: tuple[RoundTrip, ...] = ()
     """Codes written as bytes and read back; empty where that was not asked for."""
     diagnoses: tuple[Diagnosis, ...] = ()
     """One per model that there is something to say of; empty in files of an earlier version."""
@@ -213,7 +213,7 @@ class Evaluation:
             data["rows"] = tuple(Row(**row) for row in data["rows"])
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
             data["sample_scores"] = tuple(SampleScore(**score) for score in data.get("sample_scores", ()))
-            data["coding"] = tuple(CodingProof(**proof) for proof in data.get("coding", ()))
+            data["coding"] = tuple(RoundTrip(**trip) for trip in data.get("coding", ()))
             data["diagnoses"] = tuple(
                 Diagnosis(**{**found, "sentences": tuple(found["sentences"])}) for found in data.get("diagnoses", ())
             )

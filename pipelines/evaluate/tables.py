@@ -4,7 +4,7 @@ import textwrap
 
 from rich.table import Table
 
-from ..bits.round_trip import proof_line
+from ..bits.round_trip import round_trip_line
 from ..media.console import Output
 from .rows import Evaluation
 from .sizes import COST, ONE_TRAINING, size_remark
@@ -140,7 +140,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         _print_wrapped(console, f"{ONE_TRAINING}\n")
     if evaluation.coding:
         console.print("codes as bytes, labels as said:", soft_wrap=True)
-        console.print("\n".join(f"  {proof_line(proof)}" for proof in evaluation.coding), soft_wrap=True)
+        console.print("\n".join(f"  {round_trip_line(trip)}" for trip in evaluation.coding), soft_wrap=True)
     if evaluation.diagnoses:
         console.print("diagnosis:")
         for found in evaluation.diagnoses:

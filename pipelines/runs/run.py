@@ -201,7 +201,7 @@ class TrainingCost:
 
     steps: int
     seconds: float
-    """Wall-clock seconds of steps and validations, over all sittings."""
+    """Wall-clock seconds of steps and validations, over all sessions."""
 
 
 def training_cost(folder: Path) -> TrainingCost:

@@ -36,7 +36,7 @@ from .run import Run, check_folder, is_finished
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sitting:
+class TrainingSession:
     """What every training of one command shares; made by `prepare`, which has checked it."""
 
     run: Run
@@ -57,7 +57,7 @@ def prepare(
     resume: Resume,
     extend: bool = False,
     dry_run: bool = False,
-) -> Sitting | None:
+) -> TrainingSession | None:
     """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
 
     Args:
@@ -93,7 +93,7 @@ def prepare(
         run.write()
     if extend:
         wait_for_all()  # the others go on from what the first has written
-    return Sitting(run=run, dataset=dataset, device=where)
+    return TrainingSession(run=run, dataset=dataset, device=where)
 
 
 def _check_apart(run: Run) -> None:
@@ -148,7 +148,7 @@ def check_codebook_of(job: Job, stage1: Loaded[Any]) -> None:
 
 
 def fit(
-    sitting: Sitting,
+    session: TrainingSession,
     job: Job,
     record: dict[str, Any],
     *,
@@ -168,15 +168,15 @@ def fit(
         say(f"{job.label}: already trained in {job.folder}")
         return
     # The weights are drawn on the CPU, so that every device starts from the same ones.
-    seed_step(sitting.recipe.seed, 0)
-    model = make_model().to(sitting.device)
+    seed_step(session.recipe.seed, 0)
+    model = make_model().to(session.device)
     training = Fit(
         make_task(model),
         folder=job.folder,
         budget=job.training,
-        seed=sitting.recipe.seed,
+        seed=session.recipe.seed,
         record={**record, "model": job.model, "config": job.config},
-        device=sitting.device,
+        device=session.device,
     )
     result = training.run(label=job.label)
     say(

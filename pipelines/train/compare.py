@@ -99,7 +99,7 @@ def run_compare(command: Compare) -> None:
     device = pick_device(command.device)
     found: list[Sequence[Scored]] = []
     diagnoses: list[Sequence[Diagnosis]] = []
-    sittings = [
+    sessions = [
         prepare(
             run,
             dataset,
@@ -110,12 +110,12 @@ def run_compare(command: Compare) -> None:
         )
         for run in runs
     ]
-    for sitting in sittings:
-        if sitting is None:
+    for session in sessions:
+        if session is None:
             continue
-        say(f"seed {sitting.recipe.seed}: {', '.join(sitting.recipe.models)}")
-        train_jobs(sitting, all_jobs(sitting.run, dataset))
-        scores = score_run(sitting.run, dataset, device=device, split=SPLIT)
+        say(f"seed {session.recipe.seed}: {', '.join(session.recipe.models)}")
+        train_jobs(session, all_jobs(session.run, dataset))
+        scores = score_run(session.run, dataset, device=device, split=SPLIT)
         assert scores is not None  # this verb is the work of one process
         evaluation, scored = scores
         found.append(scored)

@@ -69,13 +69,13 @@ def run_demo(command: Demo) -> None:
     run = Run(path=command.run, recipe=recipe)
     dataset = load_data(recipe)
     jobs = all_jobs(run, dataset)
-    sitting = prepare(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
-    if sitting is None:
+    session = prepare(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    if session is None:
         return
-    train_jobs(sitting, jobs)
+    train_jobs(session, jobs)
     if isinstance(dataset, ImageDataset):
-        write_samples(run, dataset, device=sitting.device, seed=command.seed)
+        write_samples(run, dataset, device=session.device, seed=command.seed)
     else:
         run_generate(Generate(run=run.path, count=15, seed=command.seed, device=command.device))
-    report = evaluate_and_report(run, dataset, device=sitting.device)
+    report = evaluate_and_report(run, dataset, device=session.device)
     say(f"pictures in {command.run / 'samples'}, everything on one page in {report}")

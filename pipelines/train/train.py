@@ -15,7 +15,7 @@ from ..runs.class_numbers import trained_names
 from ..runs.codes import extract_codes
 from ..runs.jobs import Job, make_job
 from ..runs.run import Run
-from ..runs.session import Sitting, check_codebook_of, fit, prepare
+from ..runs.session import TrainingSession, check_codebook_of, fit, prepare
 
 
 def all_jobs(run: Run, dataset: AnyDataset) -> list[Job]:
@@ -28,7 +28,7 @@ def all_jobs(run: Run, dataset: AnyDataset) -> list[Job]:
     ]
 
 
-def train_jobs(sitting: Sitting, jobs: list[Job]) -> None:
+def train_jobs(session: TrainingSession, jobs: list[Job]) -> None:
     """Every job in order; finished ones are skipped.
 
     Raises:
@@ -36,49 +36,49 @@ def train_jobs(sitting: Sitting, jobs: list[Job]) -> None:
         RunError: a codebook is missing, unfinished or damaged.
     """
     for job in jobs:
-        (_train_stage1 if job.stage == "stage1" else _train_follower)(sitting, job)
+        (_train_stage1 if job.stage == "stage1" else _train_follower)(session, job)
 
 
-def _record(sitting: Sitting, kind: str, arguments: dict[str, Any], **more: object) -> dict[str, Any]:
-    dataset = sitting.dataset
+def _record(session: TrainingSession, kind: str, arguments: dict[str, Any], **more: object) -> dict[str, Any]:
+    dataset = session.dataset
     return {
         "kind": kind,
         "dataset": dataset.name,
         "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
         **trained_names(dataset),
-        **modality_of(sitting.recipe).facts(dataset),
+        **modality_of(session.recipe).facts(dataset),
         "architecture": arguments,
         **more,
     }
 
 
-def _train_stage1(sitting: Sitting, job: Job) -> None:
+def _train_stage1(session: TrainingSession, job: Job) -> None:
     """A codebook with its decoder, or a baseline."""
-    recipe, modality = sitting.recipe, modality_of(sitting.recipe)
-    kind, arguments = modality.stage1(model_spec(job.model, recipe), recipe, sitting.dataset)
+    recipe, modality = session.recipe, modality_of(session.recipe)
+    kind, arguments = modality.stage1(model_spec(job.model, recipe), recipe, session.dataset)
     fit(
-        sitting,
+        session,
         job,
-        _record(sitting, kind, arguments),
+        _record(session, kind, arguments),
         make_model=lambda: modality.build(kind, arguments),
-        make_task=lambda model: modality.stage1_task(model, recipe, sitting.dataset, sitting.device),
+        make_task=lambda model: modality.stage1_task(model, recipe, session.dataset, session.device),
     )
 
 
-def _train_follower(sitting: Sitting, job: Job) -> None:
+def _train_follower(session: TrainingSession, job: Job) -> None:
     """Extract the codes of a trained codebook and fit a prior, or a decoder, to them."""
-    recipe, modality = sitting.recipe, modality_of(sitting.recipe)
-    codebook = sitting.run.codebook(job.model, sitting.device)
+    recipe, modality = session.recipe, modality_of(session.recipe)
+    codebook = session.run.codebook(job.model, session.device)
     check_codebook_of(job, codebook)
-    codes = extract_codes(sitting.run, job.model, codebook, sitting.dataset, sitting.device)
-    kind, arguments = modality.follower(job.stage, recipe, codebook.model, sitting.dataset)
+    codes = extract_codes(session.run, job.model, codebook, session.dataset, session.device)
+    kind, arguments = modality.follower(job.stage, recipe, codebook.model, session.dataset)
     fit(
-        sitting,
+        session,
         job,
-        _record(sitting, kind, arguments, stage1_sha256=codebook.sha256),
+        _record(session, kind, arguments, stage1_sha256=codebook.sha256),
         make_model=lambda: modality.build(kind, arguments),
-        make_task=lambda model: modality.follower_task(model, codebook.model, codes, recipe, sitting.dataset),
+        make_task=lambda model: modality.follower_task(model, codebook.model, codes, recipe, session.dataset),
     )
 
 
@@ -91,11 +91,11 @@ def _run_one(command: OneStage, stage: Stage) -> None:
     if stage != "stage1":
         run.codebook(command.model, torch.device("cpu"))  # without one nothing is written
     jobs = [make_job(run, command.model, stage, dataset)]
-    sitting = prepare(
+    session = prepare(
         run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
     )
-    if sitting is not None:
-        train_jobs(sitting, jobs)
+    if session is not None:
+        train_jobs(session, jobs)
         say(f"next: {_next(run, command.model, stage)}")
 
 
@@ -135,13 +135,13 @@ def run_train(command: Train) -> None:
     run = Run(path=command.run, recipe=command.recipe)
     dataset = load_data(run.recipe)
     jobs = all_jobs(run, dataset)
-    sitting = prepare(
+    session = prepare(
         run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
     )
-    if sitting is None:
+    if session is None:
         return
-    train_jobs(sitting, jobs)
-    evaluate_and_report(run, dataset, device=sitting.device)
+    train_jobs(session, jobs)
+    evaluate_and_report(run, dataset, device=session.device)
 
 
 def evaluate_and_report(run: Run, dataset: Any, *, device: torch.device) -> Path | None:

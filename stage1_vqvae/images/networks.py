@@ -139,7 +139,7 @@ class ImageNetworks:
     levels: int = 256
     """Size L of the alphabet; images hold integers 0..L-1."""
     likelihood: str = "categorical"
-    """See `twostage.likelihoods.make_likelihood`, as for `mixtures`."""
+    """See `twostage.likelihoods.images.make_likelihood`, as for `mixtures`."""
     mixtures: int = 10
     """Components of a mixture likelihood."""
     downsampling: int = 4

@@ -53,7 +53,7 @@ class FitResult:
 
     steps: int
     seconds: float
-    """Wall-clock seconds of training steps and validation, over all sittings."""
+    """Wall-clock seconds of training steps and validation, over all sessions."""
     best_step: int
     best_value: float
     """Best validation value of the task's objective; `best/` holds that model."""

@@ -18,7 +18,7 @@ from twostage.storage.codes import CodeFile, save_codes
 from twostage_pipelines.bits import round_trip as proving
 from twostage_pipelines.bits.images import learned_rate_bits
 from twostage_pipelines.bits.range_coder import decode_codes, encode_codes
-from twostage_pipelines.bits.round_trip import proof_line, prove
+from twostage_pipelines.bits.round_trip import check_round_trip, round_trip_line
 from twostage_pipelines.bits.stream_header import StreamHeader, overhead_bits, seal
 from twostage_pipelines.runs.run import Run
 
@@ -217,13 +217,13 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
 def test_a_proof_writes_the_rate_that_evaluate_reports(write_run: Callable[..., Path], conditional: bool) -> None:
     run, prior, codes, labels = _run_with_codes(write_run, conditional=conditional)
     rate = learned_rate_bits(prior, codes, labels, device=CPU, batch_size=64)
-    whole = prove(run, "vq-vae", "test", 1000, CPU)
+    whole = check_round_trip(run, "vq-vae", "test", 1000, CPU)
     assert (whole.items, whole.labels) == (40, "marginalised" if conditional else "none")
     assert whole.bits_reported == pytest.approx(rate.sum(), rel=1e-6)
     assert whole.identical
     assert whole.within_bound
     assert abs(whole.bits_written - rate.sum()) <= 0.001 * rate.sum() + 64
-    pair = prove(run, "vq-vae", "test", 2, CPU)
+    pair = check_round_trip(run, "vq-vae", "test", 2, CPU)
     assert pair.bits_reported == pytest.approx(rate[[0, 39]].sum(), rel=1e-6)
     assert pair.identical
     assert pair.within_bound
@@ -235,21 +235,21 @@ def test_a_proof_writes_the_rate_that_evaluate_reports(write_run: Callable[..., 
 
 def test_a_proof_that_fails_says_so(write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     run, *_ = _run_with_codes(write_run)
-    assert "codes identical" in proof_line(prove(run, "vq-vae", "test", 3, CPU))
+    assert "codes identical" in round_trip_line(check_round_trip(run, "vq-vae", "test", 3, CPU))
 
     def other(*_: Any, **__: Any) -> Tensor:
         raise RunError("Expected codes that match.")
 
     for decode in (other, lambda *args, **keywords: 1 - decode_codes(*args, **keywords)):
         monkeypatch.setattr(proving, "decode_codes", decode)
-        proof = prove(run, "vq-vae", "test", 3, CPU)
-        assert not proof.identical
-        assert "DIFFER" in proof_line(proof)
+        trip = check_round_trip(run, "vq-vae", "test", 3, CPU)
+        assert not trip.identical
+        assert "DIFFER" in round_trip_line(trip)
 
 
 def test_a_proof_needs_codes(write_run: Callable[..., Path]) -> None:
     run, *_ = _run_with_codes(write_run)
     with pytest.raises(UsageError, match="choose a vq-vae"):
-        prove(run, "vae", "test", 3, CPU)
+        check_round_trip(run, "vae", "test", 3, CPU)
     with pytest.raises(RunError, match="run evaluate"):
-        prove(run, "vq-vae", "validation", 3, CPU)
+        check_round_trip(run, "vq-vae", "validation", 3, CPU)

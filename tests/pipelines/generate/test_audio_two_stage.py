@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from twostage.data.audio import AudioDataset
 from twostage.errors import RunError, TwoStageError, UsageError
 from twostage.storage.codes import load_codes, save_codes
 from twostage_pipelines import load_run

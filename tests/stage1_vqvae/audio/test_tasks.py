@@ -81,7 +81,7 @@ TASKS: dict[str, Callable[[AudioDataset], Task]] = {
 
 
 def stop_in_step(task: Task, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the task ask for a clean stop in that step of its sitting, as Ctrl-C does."""
+    """Have the task ask for a clean stop in that step of its session, as Ctrl-C does."""
     loss, steps = task.loss, iter(range(STEPS))
 
     def stopping(indices: np.ndarray) -> StepResult:
@@ -120,7 +120,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     with pytest.raises(Interrupted):
         fit(interrupted, tmp_path / "parts").run(label="part")
     resumed = fit(make(), tmp_path / "parts")
-    torch.manual_seed(99)  # another sitting finds the generator elsewhere
+    torch.manual_seed(99)  # another session finds the generator elsewhere
     resumed.run(label="rest")
     for checkpoint in (f"step-{STEPS:08d}", "best"):
         whole, parts = (load_checkpoint(tmp_path / run / checkpoint).sha256 for run in ("whole", "parts"))

@@ -24,8 +24,8 @@ class _Scripted:
     """A line through noise; its validations have a new best after `BEST_STEPS` and one bad value after all others.
 
     Args:
-        done: steps before this sitting.
-        kill_step: the step of this sitting in which a signal comes.
+        done: steps before this session.
+        kill_step: the step of this session in which a signal comes.
     """
 
     objective = "error"
