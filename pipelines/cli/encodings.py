@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-_LOOK_ALIKES = {"±": "+-", "é": "e"}
-"""Of what this project prints itself; names of files and classes are spelt out."""
+_PLUS_MINUS, _OWN_WORD = "±", "Fréchet"
+"""What this project prints itself and is written plainly; names of files and classes are spelt out."""
 _HANDLER = "twostage-plain"
 
 
@@ -16,7 +16,9 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     refused = error.object[error.start : error.end]
-    shown = (_LOOK_ALIKES.get(each) or each.encode("ascii", "backslashreplace").decode() for each in refused)
+    if error.object[max(error.start - 2, 0) : error.end + 4] == _OWN_WORD:
+        return "e", error.end
+    shown = ("+-" if each == _PLUS_MINUS else each.encode("ascii", "backslashreplace").decode() for each in refused)
     return "".join(shown), error.end
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from twostage.config.schema import TrainingConfig
 from twostage.storage.checkpoint import load_newest
 from twostage_pipelines.cli.main import main
+from twostage_pipelines.runs.extension import Extension
+from twostage_pipelines.runs.jobs import Job
 
 SMALL = """
 name = "small"
@@ -297,3 +300,14 @@ def test_a_training_that_was_shortened_goes_on_with_its_warm_up(
     assert newest is not None
     training = newest.state["record"]["config"]["training"]
     assert (newest.state["step"], training["steps"], training["warmup_steps"]) == (12, 12, 4)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "what"), [(2, "goes back up to"), (4, "learning rate falls to zero at the new end")]
+)
+def test_a_cosine_that_had_not_begun_to_fall_does_not_go_up(warmup: int, what: str) -> None:
+    training = TrainingConfig(steps=12, warmup_steps=warmup, schedule="cosine")
+    job = Job(model="vae", stage="stage1", folder=Path(), training=training, config={})
+    sentence = Extension(job, step=4, steps=4).sentence
+    assert what in sentence
+    assert ("back up" in sentence) == (warmup < 4)

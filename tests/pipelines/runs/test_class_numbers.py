@@ -64,9 +64,7 @@ def test_what_was_met_in_training_takes_turns() -> None:
 
 
 def test_no_labels_are_named_as_such() -> None:
-    with pytest.raises(
-        UsageError, match=r"--label 0 names a label, but .* its data have no labels .* leave the flag out"
-    ):
+    with pytest.raises(UsageError, match=r"--label 0 names a label, but .* have no labels .* leave the flag out"):
         class_number("0", (), flag="--label")
 
 
