@@ -113,7 +113,7 @@ class PixelCNN(nn.Module):
         """
         self._check_codes(codes_BGHW)
         x_BCHW = self._embed(codes_BGHW)
-        first_inputs = self.stack.layers[0].gate_inputs(x_BCHW, x_BCHW)
+        first_inputs = self.stack.first_inputs(x_BCHW)
         for condition_BA in conditions:
             bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGHW))
             features_BSHW = self.stack(x_BCHW, bias_BLD, first_inputs=first_inputs)

@@ -58,10 +58,12 @@ class QuantiserStatistics:
     """The batch's vectors, onto which a dead code may move; shares memory with the forward pass."""
 
     def __add__(self, other: "QuantiserStatistics") -> "QuantiserStatistics":
-        summed = self.sums_GKD is not None and other.sums_GKD is not None
+        sums_GKD = None
+        if self.sums_GKD is not None and other.sums_GKD is not None:
+            sums_GKD = self.sums_GKD + other.sums_GKD
         return QuantiserStatistics(
             self.counts_GK + other.counts_GK,
-            self.sums_GKD + other.sums_GKD if summed else None,
+            sums_GKD,
             torch.cat([self.candidates_GND, other.candidates_GND], dim=1),
         )
 

@@ -88,24 +88,17 @@ class GatedLayer(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
 
     def forward(
-        self, vertical_BCHW: Tensor, horizontal_BCHW: Tensor, bias_BDHW: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the next vertical map, the next horizontal map and this layer's skip [B, S, H, W]."""
-        return self.gated(vertical_BCHW, horizontal_BCHW, self.gate_inputs(vertical_BCHW, horizontal_BCHW), bias_BDHW)
-
-    def gate_inputs(self, vertical_BCHW: Tensor, horizontal_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """What enters the gates of both stacks, [B, 2 C, H, W] each, biases apart."""
-        return self.vertical(vertical_BCHW), self.horizontal(horizontal_BCHW)
-
-    def gated(
         self,
         vertical_BCHW: Tensor,
         horizontal_BCHW: Tensor,
-        inputs: tuple[Tensor, Tensor],
         bias_BDHW: Tensor | None,
+        inputs: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The rest of the layer, from the `gate_inputs` of the same maps."""
-        vertical_in, horizontal_in = inputs
+        """Return the next vertical map, the next horizontal map and this layer's skip [B, S, H, W].
+
+        `inputs` are the `gate_inputs` of the same maps, where they are known.
+        """
+        vertical_in, horizontal_in = self.gate_inputs(vertical_BCHW, horizontal_BCHW) if inputs is None else inputs
         if bias_BDHW is not None:
             vertical_bias, horizontal_bias = bias_BDHW.chunk(2, dim=1)
             vertical_in = vertical_in + vertical_bias
@@ -118,6 +111,10 @@ class GatedLayer(nn.Module):
         if self.first:
             return vertical_gate, residual, skip
         return vertical_BCHW + vertical_gate, horizontal_BCHW + residual, skip
+
+    def gate_inputs(self, vertical_BCHW: Tensor, horizontal_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """What enters the gates of both stacks, [B, 2 C, H, W] each, biases apart."""
+        return self.vertical(vertical_BCHW), self.horizontal(horizontal_BCHW)
 
 
 class GatedStack(nn.Module):
@@ -170,8 +167,7 @@ class GatedStack(nn.Module):
             x_BCHW: the inputs; the feature at a position sees those of earlier positions.
             bias_BLD: optional biases of every layer's gates, D = 4 C.
             map_BDHW: optional biases of the first layer's gates, position by position.
-            first_inputs: of the first layer's gates (`GatedLayer.gate_inputs`), where they are known: no bias has
-                entered them, so that they serve the same inputs under many conditions.
+            first_inputs: what `first_inputs` gives for the same inputs, where it is known.
         """
         vertical, horizontal = x_BCHW, x_BCHW
         features_BSHW: Tensor | None = None
@@ -179,13 +175,17 @@ class GatedStack(nn.Module):
             bias_BDHW = None if bias_BLD is None else bias_BLD[:, index, :, None, None]
             if index == 0 and map_BDHW is not None:
                 bias_BDHW = map_BDHW if bias_BDHW is None else bias_BDHW + map_BDHW
-            if index == 0 and first_inputs is not None:
-                vertical, horizontal, skip = layer.gated(vertical, horizontal, first_inputs, bias_BDHW)
-            else:
-                vertical, horizontal, skip = layer(vertical, horizontal, bias_BDHW)
+            inputs = first_inputs if index == 0 else None
+            vertical, horizontal, skip = layer(vertical, horizontal, bias_BDHW, inputs)
             features_BSHW = skip if features_BSHW is None else features_BSHW + skip
         assert features_BSHW is not None  # layers >= 1
         return features_BSHW
+
+    def first_inputs(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """What enters the gates of the first layer before any bias, the same under every condition."""
+        first = self.layers[0]
+        assert isinstance(first, GatedLayer)
+        return first.gate_inputs(x_BCHW, x_BCHW)
 
 
 def gate(x: Tensor) -> Tensor:
