@@ -32,16 +32,6 @@ class Device:
 
 
 @dataclass(frozen=True)
-class SoundDistortion:
-    """Of one decoder, every field `[N]` float64."""
-
-    bits: np.ndarray
-    """-log2 p(x|z, speaker) of all samples of a recording."""
-    shuffled_bits: np.ndarray
-    """The same with the codes of another recording, repeated or cut to the length."""
-
-
-@dataclass(frozen=True)
 class OnDevice:
     """A batch as tensors."""
 
@@ -63,7 +53,7 @@ def repeated(codes_GT: np.ndarray, length: int) -> np.ndarray:
     return np.resize(codes_GT.T, (length, len(codes_GT))).T
 
 
-def shuffled_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
+def swapped_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
     """Codes `[N, G, T]` of another item for every item, at its own length."""
     result = np.zeros_like(codes_NGT)
     for item, partner in enumerate(swap_partners(len(codes_NGT))):

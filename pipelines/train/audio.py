@@ -18,7 +18,7 @@ from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
-from ..evaluate.audio import evaluate_sound_run
+from ..evaluate.evaluate import evaluate_run
 from ..modality.audio import (
     build_stage1,
     condition_of,
@@ -290,7 +290,7 @@ def run_train(command: Train) -> None:
     )
     if sitting is not None:
         train_all_sound(sitting, jobs)
-        if evaluate_sound_run(run, dataset, device=sitting.device, split="test") is not None:
+        if evaluate_run(run, dataset, device=sitting.device, split="test") is not None:
             from ..report.audio import write_sound_report  # and with it matplotlib, which no other training verb needs
 
             write_sound_report(run, dataset, device=sitting.device, seed=run.recipe.seed)

@@ -14,7 +14,6 @@ from twostage.progress import say
 
 from ..commands.samples import Generate
 from ..commands.tools import Demo
-from ..evaluate.audio import evaluate_sound_run
 from ..evaluate.evaluate import evaluate_run
 from ..generate.audio import run_generate
 from ..generate.two_stage import load_image_run
@@ -98,6 +97,6 @@ def run_sound_demo(command: Demo) -> None:
     if sitting is None:
         return
     train_all_sound(sitting, jobs)
-    evaluate_sound_run(run, dataset, device=sitting.device, split="test")
+    evaluate_run(run, dataset, device=sitting.device, split="test")
     run_generate(Generate(run=run.path, count=15, seed=command.seed, device=command.device))
     write_sound_report(run, dataset, device=sitting.device, seed=command.seed)
