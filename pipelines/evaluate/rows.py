@@ -161,7 +161,7 @@ class Diagnosis:
     sentences: tuple[str, ...]
     """The verdict first, with its numbers."""
     numbers: dict[str, Any]
-    """Behind the sentences; those of `posterior.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
+    """Behind the sentences; those of `latent_diagnosis.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
 
 
 @dataclass(frozen=True)
