@@ -53,7 +53,7 @@ def repeated(codes_GT: np.ndarray, length: int) -> np.ndarray:
     return np.resize(codes_GT.T, (length, len(codes_GT))).T
 
 
-def shuffled_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
+def swapped_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
     """Codes `[N, G, T]` of another item for every item, at its own length."""
     result = np.zeros_like(codes_NGT)
     for item, partner in enumerate(swap_partners(len(codes_NGT))):

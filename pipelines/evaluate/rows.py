@@ -1,23 +1,26 @@
-"""What `evaluate` found: the rows of evaluation.json and everything beside them."""
+"""What `evaluate` found, of whatever kind of data: the rows of evaluation.json and everything beside them."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twostage.errors import RunError
+from twostage.metrics.code_labels import CodeMeaning
 from twostage.storage.atomic import write_atomic
 from twostage.storage.regular_file import read_regular
 
 from ..bits.round_trip import RoundTrip
 
 SCHEMA_VERSION = 1
+UNITS = ("bits/dim", "bits/sample")
+"""Of images and of recordings."""
 LARGEST_BYTES = 1 << 26
 """Of an evaluation.json; those of a dozen models take some hundred thousand."""
 
 
 def read_evaluation(path: Path) -> bytes:
-    """The content of an evaluation.json, of images or sound.
+    """The content of an evaluation.json, whatever it is about.
 
     Raises:
         RunError: it is missing, or no file that `evaluate` can have written.
@@ -32,54 +35,84 @@ def read_evaluation(path: Path) -> bytes:
         ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One way of scoring one model; the fields are the row keys of evaluation.json."""
+    """One way of scoring one model; the fields are the row keys of evaluation.json, and what is absent is None.
+
+    Bits are bits/dim: of images a sub-pixel, of recordings a sample is a dimension.
+    """
 
     model: str
     kind: str
-    codebook_update: str | None
-    bound: str | None
-    prior: str | None
+    codebook_update: str | None = None
+    bound: str | None = None
+    prior: str | None = None
+    decoder: str | None = None
+    """Of recordings: `convolutional` or `wavenet`."""
     likelihood: str
     alphabet: int
-    beta: float | None
-    samples_k: int | None
+    beta: float | None = None
+    samples_k: int | None = None
     labels: str
     """Who pays for labels: `none` (not used), `marginalised`, `paid`, or `given`: nobody, the label being known."""
-    bits_per_dim: float | None
+    bits_per_dim: float | None = None
     """None where the model has no bits: trained on squared error, which is no mass function over levels."""
-    standard_error: float | None
+    standard_error: float | None = None
     """Of the mean over items; None for a single item, or without bits."""
-    distortion_bits_per_dim: float | None
-    rate_bits_per_dim: float | None
-    psnr_db: float | None
-    """None where every pixel is exact."""
-    codebook_perplexity: float | None
-    codebook_used: int | None
-    codebook_size: int | None
+    distortion_bits_per_dim: float | None = None
+    rate_bits_per_dim: float | None = None
+    """Of codes or latents; None for iwae, which does not split."""
+    length_bits_per_dim: float | None = None
+    """Number of codes of a recording, and of samples within the last one."""
+    label_bits_per_dim: float | None = None
+    """Of the label and the speaker of a recording, where they are told."""
+    swapped_distortion_bits_per_dim: float | None = None
+    """Distortion with the codes of another item: near the row's distortion, the decoder ignores its codes. None of a
+    single item."""
+    bits_per_code: float | None = None
+    """Rate over codes, without lengths."""
+    code_bits_per_second: float | None = None
+    """Rate, lengths and labels per second of sound."""
+    psnr_db: float | None = None
+    """None where every pixel is exact, and of sound, whose phase no decoder can know."""
+    psnr_of: str | None = None
+    """`mean` of p(x|z), or `sample` where the decoder is autoregressive."""
+    log_mel_l1: float | None = None
+    """Mean over recordings of the distance of a reconstruction's log-mel spectrogram, in nats of power."""
+    log_mel_ratio: float | None = None
+    """That distance over the one of another recording; None where there is no other one, or all are the same."""
+    log_mel_items: int | None = None
+    """Recordings that it is the mean of."""
+    codebook_perplexity: float | None = None
+    codebook_used: int | None = None
+    codebook_size: int | None = None
     """Codes that could be used, all codebooks together: G * K."""
     parameters: int
     steps: int
-    """Optimiser steps, codebook and prior together where both are needed."""
+    """Optimiser steps of everything that the row needs: codebook, prior and decoder together."""
     train_seconds: float
-    psnr_of: str | None = None
-    """`mean` of p(x|z), or `sample` where the decoder is autoregressive."""
     search_items: int | None = None
     """Number of items of a row about code search, spread over the split; None for rows on all items."""
     searched: bool = False
     """Whether the codes were searched for fewer bits; a partner row keeps the encoder's codes on the same items."""
-    swapped_distortion_bits_per_dim: float | None = None
-    """Distortion with the codes of another image: near the row's distortion, the decoder ignores its codes."""
-    stage1_sha256: str | None = None
-    """Digest of the weights that were scored; None in files of an earlier version."""
+    stage1_sha256: str
+    """Digest of the weights that were scored."""
     prior_sha256: str | None = None
     """The same of the prior; None without a learned prior."""
+    decoder_sha256: str | None = None
+    """The same of a WaveNet decoder."""
+    rate_given: str | None = None
+    """What the prior of recordings is told, and the rate is given: `label`, `speaker`, `label and speaker` or
+    `nothing`. Its own bits are paid under `label_bits_per_dim`."""
+    distortion_given: str | None = None
+    """What their decoder is told beside codes or latents: `speaker` or `nothing`; paid as well."""
 
     @property
     def name(self) -> str:
         """Short name, unique within a run."""
         parts = [self.model if self.codebook_update is None else f"{self.model} ({self.codebook_update})"]
+        if self.decoder == "wavenet":
+            parts.append("WaveNet decoder")
         if self.kind == "vq-vae" and self.prior is not None:
             parts.append(f"{self.prior} prior")
         bounds = {"elbo": "ELBO", "iwae": f"IWAE-{self.samples_k}", "multi-sample": f"{self.samples_k} samples"}
@@ -92,7 +125,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean over items of bits(other) - bits(reference); positive means that the reference is shorter."""
+    """Mean over dimensions of bits(other) - bits(reference); positive means that the reference is shorter."""
 
     reference: str
     other: str
@@ -128,10 +161,22 @@ class Diagnosis:
     sentences: tuple[str, ...]
     """The verdict first, with its numbers."""
     numbers: dict[str, Any]
-    """Behind the sentences; those of `posterior.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
+    """Behind the sentences; those of `latent_diagnosis.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
 
 
 @dataclass(frozen=True)
+class Flac:
+    """The same recordings as FLAC, 16 bits."""
+
+    bits_per_sample: float
+    """A file per recording, metadata included, as they are."""
+    joined_bits_per_sample: float
+    """All recordings in one stream, which has the metadata once."""
+    frames_bits_per_sample: float
+    """A file per recording, frames alone: what models are compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything `evaluate` found."""
 
@@ -140,6 +185,9 @@ class Evaluation:
     split: str
     items: int
     dims: int
+    """Sub-pixels of an image; samples of all recordings."""
+    unit: str
+    """One of `UNITS`."""
     seed: int
     """Of the latents that the VAE's bounds drew, of sampled pixels and of scored samples."""
     rows: tuple[Row, ...]
@@ -149,11 +197,21 @@ class Evaluation:
     coding: tuple[RoundTrip, ...] = ()
     """Codes written as bytes and read back; empty where that was not asked for."""
     diagnoses: tuple[Diagnosis, ...] = ()
-    """One per model that there is something to say of; empty in files of an earlier version."""
+    """One per model that there is something to say of."""
+    sample_rate_hz: int | None = None
+    """Of recordings."""
+    log_mel: str | None = None
+    """Settings of the log-mel spectrograms of recordings."""
+    wrong_log_mel_l1: float | None = None
+    """Mean log-mel distance of another recording of the split; None of a single recording."""
+    flac: Flac | None = None
+    """What FLAC makes of the recordings."""
+    meanings: dict[str, CodeMeaning] = field(default_factory=dict)
+    """Per discrete model of recordings, what its codes say of label and speaker; empty without them."""
 
     @property
     def has_bits(self) -> bool:
-        """Whether any row has bits/dim."""
+        """Whether any row has bits."""
         return any(row.bits_per_dim is not None for row in self.rows)
 
     @property
@@ -174,11 +232,16 @@ class Evaluation:
     @property
     def title(self) -> str:
         """What was measured on what, in one line."""
+        if self.sample_rate_hz is not None:
+            return (
+                f"{self.dataset}, {self.split} set: {self.items} recordings, {self.dims:,} samples, "
+                f"{self.dims / self.sample_rate_hz:,.1f} s at {self.sample_rate_hz} Hz, {self.unit}"
+            )
         first = self.rows[0]
-        how = f"{first.likelihood} likelihood, bits/dim"
+        how = f"{first.likelihood} likelihood, {self.unit}"
         if not self.has_bits:
             how = "trained on squared error" if first.likelihood == "mse" else "autoencoders alone"
-            how += ": no bits/dim"
+            how += f": no {self.unit}"
         return (
             f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {first.alphabet} levels, {how}"
         )
@@ -194,8 +257,8 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write evaluation.json."""
-        head = {"schema_version": SCHEMA_VERSION, "unit": "bits/dim"}
-        write_atomic(path, json.dumps(head | asdict(self), indent=2, allow_nan=False).encode() + b"\n")
+        content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        write_atomic(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> "Evaluation":
@@ -207,16 +270,18 @@ class Evaluation:
         content = read_evaluation(path)
         try:
             data: dict[str, Any] = json.loads(content)
-            version, _ = data.pop("schema_version"), data.pop("unit")
-            if version != SCHEMA_VERSION or not data["rows"]:
+            version = data.pop("schema_version")
+            if version != SCHEMA_VERSION or data["unit"] not in UNITS or not data["rows"]:
                 raise ValueError(f"schema version {version}")
             data["rows"] = tuple(Row(**row) for row in data["rows"])
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
-            data["sample_scores"] = tuple(SampleScore(**score) for score in data.get("sample_scores", ()))
-            data["coding"] = tuple(RoundTrip(**trip) for trip in data.get("coding", ()))
+            data["sample_scores"] = tuple(SampleScore(**score) for score in data["sample_scores"])
+            data["coding"] = tuple(RoundTrip(**trip) for trip in data["coding"])
             data["diagnoses"] = tuple(
-                Diagnosis(**{**found, "sentences": tuple(found["sentences"])}) for found in data.get("diagnoses", ())
+                Diagnosis(**{**found, "sentences": tuple(found["sentences"])}) for found in data["diagnoses"]
             )
+            data["flac"] = None if data["flac"] is None else Flac(**data["flac"])
+            data["meanings"] = {name: CodeMeaning.from_json(meaning) for name, meaning in data["meanings"].items()}
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(

@@ -1,4 +1,4 @@
-"""From measured bits to the rows of the table: every finished model of a run, under every decoder, prior and bound."""
+"""Rows of `evaluate` on recordings: every way of scoring one trained model, under every decoder, prior and bound."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,56 +10,36 @@ import torch
 from stage1_vqvae import SoundVAE, SoundVQVAE
 from twostage.config.model_names import model_spec
 from twostage.data.audio import AudioDataset, AudioSplit
-from twostage.data.audio.spectral import LogMelSettings, log_mel_settings
 from twostage.metrics.codebook_usage import codebook_usage
 from twostage.metrics.length_tables import LabelTable, LengthTable, remainder_bits
-from twostage.metrics.ratios import ratio
-from twostage.metrics.statistics import evenly, ratio_error
+from twostage.metrics.statistics import ratio_error
 from twostage.storage.codes import CodeFile
 
 from ..bits.audio import (
     Device,
-    convolutional_log_mel,
     gaussian_sound_bits,
     prior_bits,
-    sampled_log_mel,
-    shuffled_codes,
     sound_distortion,
+    swapped_codes,
     unigram_bits,
-    wrong_log_mel,
 )
 from ..modality.audio import condition_of, lengths_of, speakers_of
 from ..modality.audio_networks import most_codes
 from ..runs.codes import extract_codes
 from ..runs.loading import Loaded, LoadedDecoder, LoadedSound, parameter_count
 from ..runs.run import Run, is_finished, training_cost
-from .audio_rows import SoundRow
+from .differences import Scored
+from .log_mel import LogMel
+from .rows import Row
 
 
-@dataclass(frozen=True)
-class ScoredSound:
-    """A row with the bits of every recording, for paired differences."""
-
-    row: SoundRow
-    bits: np.ndarray
-
-
-@dataclass(frozen=True)
-class Heard:
-    """How far reconstructions are from their recordings."""
-
-    log_mel_l1: float | None
-    ratio: float | None
-    items: int
-
-
-class SoundScoring:
-    """Scores models of one run on one split."""
+class AudioRows:
+    """What the rows of one evaluation of recordings share."""
 
     def __init__(self, *, run: Run, dataset: AudioDataset, split: str, device: torch.device) -> None:
         self.run, self.dataset, self.split = run, dataset, split
         self.where = Device(device=device, batch_samples=run.recipe.evaluation.batch_samples)
-        self.settings: LogMelSettings = log_mel_settings(dataset.sample_rate_hz)
+        self.log_mel = LogMel(run=run, data=self.data, sample_rate_hz=dataset.sample_rate_hz, where=self.where)
         self.stride = 2**run.recipe.sound.downsampling_layers
 
     @property
@@ -70,16 +50,6 @@ class SoundScoring:
     def samples(self) -> np.ndarray:
         """Samples per recording, `[N]`."""
         return self.data.lengths
-
-    @cached_property
-    def wrong(self) -> np.ndarray:
-        """Log-mel distance of another recording, `[N]`; of a single recording 0, its own."""
-        return wrong_log_mel(self.data, settings=self.settings)
-
-    @property
-    def wrong_log_mel_l1(self) -> float | None:
-        """Mean of `wrong`; None where there is no other recording."""
-        return float(self.wrong.mean()) if len(self.wrong) > 1 else None
 
     @cached_property
     def table_bits(self) -> np.ndarray:
@@ -110,7 +80,7 @@ class SoundScoring:
         told += ["speaker"] if speaker and self.dataset.speakers else []
         return " and ".join(told) or "nothing"
 
-    def score(self, name: str, stage1: LoadedSound) -> list[ScoredSound]:
+    def score(self, name: str, stage1: LoadedSound) -> list[Scored]:
         """Every row of a model."""
         if isinstance(stage1.model, SoundVAE):
             return self._gaussian(name, stage1, stage1.model)
@@ -118,7 +88,7 @@ class SoundScoring:
 
     def _row(
         self, *, distortion: np.ndarray | None, rate: np.ndarray, length: np.ndarray, labels: np.ndarray, **fields: Any
-    ) -> ScoredSound:
+    ) -> Scored:
         """A row of bits `[N]` per recording; without a distortion, `rate` is distortion and rate together."""
         remainder = np.full(len(self.samples), remainder_bits(self.stride))
         side = length + remainder
@@ -126,7 +96,7 @@ class SoundScoring:
         samples = self.samples.sum()
         seconds = samples / self.dataset.sample_rate_hz
         discrete = fields["kind"] == "vq-vae"
-        row = SoundRow(
+        row = Row(
             bits_per_dim=float(total.sum() / samples),
             standard_error=ratio_error(total, self.samples),
             distortion_bits_per_dim=None if distortion is None else float(distortion.sum() / samples),
@@ -137,94 +107,85 @@ class SoundScoring:
             code_bits_per_second=float((rate + side + labels).sum() / seconds) if discrete else None,
             **fields,
         )
-        return ScoredSound(row=row, bits=total)
+        return Scored(row=row, bits_N=total, sizes_N=self.samples)
 
-    def _codebook(self, name: str, stage1: Loaded[SoundVQVAE]) -> list[ScoredSound]:
+    def _codebook(self, name: str, stage1: Loaded[SoundVQVAE]) -> list[Scored]:
         """A row per decoder and prior."""
-        run, model, where = self.run, stage1.model, self.where
-        files = extract_codes(run, name, stage1, self.dataset, where.device)
-        file = files[self.split]
-        lengths = lengths_of(file)
-        inside = np.arange(file.codes.shape[2]) < lengths[:, None]
-        usage = codebook_usage(file.codes.transpose(0, 2, 1)[inside], codebook_size=model.codebook_size)
-        shuffled = shuffled_codes(file.codes, lengths)
-        decoder = run.decoder(name, stage1, where.device) if is_finished(run.decoder_folder(name)) else None
+        run, model = self.run, stage1.model
+        files = extract_codes(run, name, stage1, self.dataset, self.where.device)
+        codes, lengths = files[self.split].codes, lengths_of(files[self.split])
+        inside = np.arange(codes.shape[2]) < lengths[:, None]
+        usage = codebook_usage(codes.transpose(0, 2, 1)[inside], codebook_size=model.codebook_size)
+        decoders: list[LoadedDecoder | None] = [None]
+        if is_finished(run.decoder_folder(name)):
+            decoders.append(run.decoder(name, stage1, self.where.device))
         rates = self._rates(name, stage1, files)
         scored = []
-        for each in [None, decoder] if decoder is not None else [None]:
-            network = None if each is None else each.model
-            what = f"{name} distortion" + ("" if each is None else ", WaveNet decoder")
-            distortion = sound_distortion(model, network, self.data, file.codes, where=where, label=what)
-            swapped = sound_distortion(
-                model, network, self.data, shuffled, where=where, label=f"{what}, shuffled codes"
-            )
-            of_others = float(swapped.sum() / self.samples.sum()) if len(swapped) > 1 else None
-            heard = self._heard(model, each, file)
-            cost = training_cost(run.stage1_folder(name))
-            steps, seconds, parameters = cost.steps, cost.seconds, parameter_count(model)
-            if each is not None:
-                more = training_cost(run.decoder_folder(name))
-                steps, seconds = steps + more.steps, seconds + more.seconds
-                parameters += parameter_count(each.model)
-            likelihood = (each or stage1).record["architecture"]["likelihood"]
+        for decoder in decoders:
+            decoded = self._decoded(name, stage1, decoder, files[self.split])
             for rate in rates:
                 labels = self.label_bits(label=rate.told, speaker=rate.told or model.speakers > 0)
+                fields = {
+                    **decoded,
+                    "parameters": decoded["parameters"] + rate.parameters,
+                    "steps": decoded["steps"] + rate.steps,
+                    "train_seconds": decoded["train_seconds"] + rate.seconds,
+                }
                 scored.append(
                     self._row(
-                        distortion=distortion,
                         rate=rate.codes,
                         length=rate.length,
                         labels=labels if rate.told or model.speakers else np.zeros(len(labels)),
-                        model=name,
                         kind="vq-vae",
                         codebook_update=model_spec(name, run.recipe).codebook_update,
                         bound="two-part",
                         prior=rate.prior,
-                        decoder="convolutional" if each is None else "wavenet",
-                        likelihood=likelihood,
-                        alphabet=(model if each is None else each.model).likelihood.levels,
-                        beta=None,
-                        samples_k=None,
-                        shuffled_distortion_bits_per_dim=of_others,
                         bits_per_code=float(rate.codes.sum() / (lengths.sum() * model.codebooks)),
-                        log_mel_l1=heard.log_mel_l1,
-                        log_mel_ratio=heard.ratio,
-                        log_mel_items=heard.items,
                         codebook_perplexity=usage.perplexity,
                         codebook_used=usage.used,
                         codebook_size=model.codebook_size * model.codebooks,
-                        parameters=parameters + rate.parameters,
-                        steps=steps + rate.steps,
-                        train_seconds=seconds + rate.seconds,
-                        stage1_sha256=stage1.sha256,
                         prior_sha256=rate.sha256,
-                        decoder_sha256=None if each is None else each.sha256,
                         rate_given=self._told(label=rate.told, speaker=rate.told),
-                        distortion_given=self._told(label=False, speaker=model.speakers > 0),
+                        **fields,
                     )
                 )
         return scored
 
-    def _heard(self, model: SoundVQVAE, decoder: LoadedDecoder | None, file: CodeFile) -> Heard:
-        """Log-mel distance of the reconstructions of a decoder: all of the convolutional one, samples of the other."""
-        rows = np.arange(len(self.samples))
-        if decoder is None:
-            distance = convolutional_log_mel(model, self.data, file.codes, settings=self.settings, where=self.where)
+    def _decoded(
+        self, name: str, stage1: Loaded[SoundVQVAE], decoder: LoadedDecoder | None, file: CodeFile
+    ) -> dict[str, Any]:
+        """Fields of the rows of one decoder, the prior's apart, and the bits `[N]` of its distortion."""
+        model, network = stage1.model, None if decoder is None else decoder.model
+
+        def bits(codes_NGT: np.ndarray, what: str) -> np.ndarray:
+            label = f"{name} distortion" + ("" if network is None else ", WaveNet decoder") + what
+            return sound_distortion(model, network, self.data, codes_NGT, where=self.where, label=label)
+
+        distortion = bits(file.codes, "")
+        swapped = bits(swapped_codes(file.codes, lengths_of(file)), ", swapped codes")
+        if network is None:
+            log_mel = self.log_mel.own(model, file.codes)
         else:
-            rows = evenly(len(rows), self.run.recipe.evaluation.sampled_items)
-            if not len(rows):
-                return Heard(None, None, 0)
-            distance = sampled_log_mel(
-                model,
-                decoder.model,
-                self.data,
-                file.codes,
-                rows,
-                settings=self.settings,
-                where=self.where,
-                seed=self.run.recipe.seed,
-            )
-        return Heard(float(distance.mean()), ratio(distance.mean(), self.wrong[rows].mean()), len(rows))
+            log_mel = self.log_mel.sampled(model, network, file.codes)
+        costs = [training_cost(self.run.stage1_folder(name))]
+        costs += [] if decoder is None else [training_cost(self.run.decoder_folder(name))]
+        return {
+            "distortion": distortion,
+            "model": name,
+            "decoder": "convolutional" if decoder is None else "wavenet",
+            "likelihood": (decoder or stage1).record["architecture"]["likelihood"],
+            "alphabet": (network or model).likelihood.levels,
+            "swapped_distortion_bits_per_dim": (
+                float(swapped.sum() / self.samples.sum()) if len(swapped) > 1 else None
+            ),
+            **log_mel,
+            "parameters": parameter_count(model) + (0 if network is None else parameter_count(network)),
+            "steps": sum(cost.steps for cost in costs),
+            "train_seconds": sum(cost.seconds for cost in costs),
+            "stage1_sha256": stage1.sha256,
+            "decoder_sha256": None if decoder is None else decoder.sha256,
+            "distortion_given": self._told(label=False, speaker=model.speakers > 0),
+        }
 
     def _rates(self, name: str, stage1: Loaded[SoundVQVAE], files: dict[str, CodeFile]) -> list["_Rate"]:
         """Rates under the learned prior, where it is finished, the unigram and the uniform one."""
@@ -263,40 +224,29 @@ class SoundScoring:
         )
         return [learned, *rates]
 
-    def _gaussian(self, name: str, stage1: LoadedSound, model: SoundVAE) -> list[ScoredSound]:
+    def _gaussian(self, name: str, stage1: LoadedSound, model: SoundVAE) -> list[Scored]:
         """ELBO and importance-weighted bound."""
         settings = self.run.recipe.evaluation
         bits = gaussian_sound_bits(
             model, self.data, samples=settings.iwae_samples, seed=self.run.recipe.seed, where=self.where
         )
-        distance = convolutional_log_mel(model, self.data, None, settings=self.settings, where=self.where)
         cost = training_cost(self.run.stage1_folder(name))
         shared: dict[str, Any] = {
             "length": self.table_bits,
             "labels": self.label_bits(label=False, speaker=True) if model.speakers else np.zeros(len(self.samples)),
             "model": name,
             "kind": "vae",
-            "codebook_update": None,
             "prior": "gaussian",
             "decoder": "convolutional",
             "likelihood": stage1.record["architecture"]["likelihood"],
             "alphabet": model.likelihood.levels,
             "beta": model.beta,
             "samples_k": settings.iwae_samples,
-            "shuffled_distortion_bits_per_dim": None,
-            "bits_per_code": None,
-            "log_mel_l1": float(distance.mean()),
-            "log_mel_ratio": ratio(distance.mean(), self.wrong.mean()),
-            "log_mel_items": len(distance),
-            "codebook_perplexity": None,
-            "codebook_used": None,
-            "codebook_size": None,
+            **self.log_mel.own(model, None),
             "parameters": parameter_count(model),
             "steps": cost.steps,
             "train_seconds": cost.seconds,
             "stage1_sha256": stage1.sha256,
-            "prior_sha256": None,
-            "decoder_sha256": None,
             "rate_given": "nothing",
             "distortion_given": self._told(label=False, speaker=model.speakers > 0),
         }

@@ -1,4 +1,4 @@
-"""Rows of `evaluate`: every way of scoring one trained model, with the bits of every item behind it."""
+"""Rows of `evaluate` on images: every way of scoring one trained model, with the bits of every item behind it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,20 +35,8 @@ from ..modality.images import Stage1
 from ..runs.codes import extract_codes
 from ..runs.loading import LoadedStage1, parameter_count
 from ..runs.run import Run, is_finished, training_cost
+from .differences import Scored
 from .rows import Row
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A row, and the bits of every item that it is the mean of."""
-
-    row: Row
-    bits: ItemBits | None
-    """None where the model has no bits (likelihood `mse`)."""
-    partner: "Scored | None" = None
-    """The row on the same items that this one is paired with; None: the evaluation's reference."""
-    bits_by_position: np.ndarray | None = None
-    """`[N, h, w]`, the parts of the rate of all items, where the prior is learned."""
 
 
 def _scored(
@@ -67,7 +55,8 @@ def _scored(
         rate_bits_per_dim=rate,
         **fields,
     )
-    return Scored(row=row, bits=bits, partner=partner, bits_by_position=bits_by_position)
+    bits_N = None if bits is None else bits.total
+    return Scored(row=row, bits_N=bits_N, partner=partner, bits_by_position=bits_by_position)
 
 
 def _psnr_of(model: Stage1) -> str:
@@ -88,8 +77,8 @@ def _measured(model: VQVAE, distortion: Distortion, codes: np.ndarray) -> dict[s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """What the rows of one evaluation share."""
+class ImageRows:
+    """What the rows of one evaluation of images share."""
 
     run: Run
     dataset: ImageDataset
@@ -121,8 +110,6 @@ class Scoring:
             "bound": "two-part",
             "likelihood": stage1.record["architecture"]["likelihood"],
             "alphabet": model.levels,
-            "beta": None,
-            "samples_k": None,
             **_measured(model, distortion, codes),
             "stage1_sha256": stage1.sha256,
             "codebook_size": model.codebook_size * model.code_shape[0],
@@ -134,7 +121,7 @@ class Scoring:
             "train_seconds": cost.seconds,
         }
         if not model.likelihood_is_discrete:
-            yield _scored(None, prior=None, **{**shared, "bound": None}, **alone)
+            yield _scored(None, **{**shared, "bound": None}, **alone)
             return
 
         def two_part(rate_bits_N: np.ndarray) -> ItemBits:
@@ -206,19 +193,12 @@ class Scoring:
         return {
             "model": name,
             "kind": stage1.record["kind"],
-            "codebook_update": None,
-            "bound": None,
-            "prior": None,
             "likelihood": stage1.record["architecture"]["likelihood"],
             "alphabet": model.levels,
             "beta": model.beta if isinstance(model, VAE) else None,
-            "samples_k": None,
             "labels": "given" if isinstance(model, VAE) and model.classes else "none",
             "psnr_of": _psnr_of(model),
             "stage1_sha256": stage1.sha256,
-            "codebook_perplexity": None,
-            "codebook_used": None,
-            "codebook_size": None,
             "parameters": parameter_count(model),
             "steps": cost.steps,
             "train_seconds": cost.seconds,

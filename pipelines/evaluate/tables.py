@@ -1,52 +1,200 @@
-"""The numbers of evaluation.json as table cells and lines, for terminal and report."""
+"""The numbers of evaluation.json as table cells and lines, for terminal and report, whatever the data are.
+
+A column is defined once, by its heading and by what it says of a row, and stands in a table where any row has it.
+
+Recordings have different lengths, so bits/sample is all bits over all samples, as for any file format, and its standard
+error is that of a ratio of sums over recordings. Bits of 256 mu-law levels and of 65536 levels of 16 bits are lengths
+of different messages: they stand in columns of their own.
+"""
 
 import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 
+from twostage.likelihoods.audio import SAMPLE_LEVELS
+from twostage.metrics.code_labels import meaning_table
+
 from ..bits.round_trip import round_trip_line
 from ..media.console import Output
-from .rows import Evaluation
+from .rows import Evaluation, Flac, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
-
-
-def number(value: float | None, digits: int, sign: str = "") -> str:
-    """A cell: the number, or a dash for none."""
-    return "-" if value is None else f"{value:{sign}.{digits}f}"
-
-
 MARGINALISED = (
     "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
 )
 GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
+FLAC_FRAMES = "FLAC, frames of a file each"
+"""The line of the table that models of recordings are compared with."""
+FLAC_FILES = "FLAC, a file each"
+NAME = "model, prior or bound"
+TOTAL = "total"
+ABSENT = "-"
+_LEVELS = {65536: "16 bit", 256: "mu-law"}
+"""Names of the alphabets of recordings, in the order of their columns."""
+
+
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """A cell: the number, or a dash for none."""
+    return ABSENT if value is None else f"{value:{sign}.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table of rows."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    """A dash where the row has no such thing."""
+    always: bool = False
+    """Whether it stands there even where no row has it."""
+
+
+Of = Callable[[Row], float | None]
+
+
+def _figure(heading: str, of: Of, digits: int = 4, *, always: bool = False) -> Column:
+    return Column(heading, lambda row: number(of(row), digits), always)
+
+
+def _by_alphabet(rows: Sequence[Row], heading: str, of: Of, *, beside: int | None = None) -> list[Column]:
+    """A column of bits for every alphabet of the rows, and for the one of what stands `beside` them.
+
+    A single one is named only where there is something beside.
+    """
+    alphabets = {row.alphabet for row in rows} | ({beside} if beside is not None else set())
+    if len(alphabets) == 1 and beside is None:
+        return [_figure(heading, of, always=True)]
+
+    def of_one(alphabet: int) -> Column:
+        name = _LEVELS.get(alphabet, f"{alphabet} levels")
+        own = f"{heading}, {name}"
+        return _figure(own, lambda row: of(row) if row.alphabet == alphabet else None, always=alphabet == beside)
+
+    return [of_one(alphabet) for alphabet in sorted(alphabets, reverse=True)]
+
+
+def _psnr(row: Row) -> str:
+    return number(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else "")
+
+
+def _labels(row: Row) -> str:
+    """Who pays for labels or, where they are paid in bits of their own, how many."""
+    return row.labels if row.label_bits_per_dim is None else number(row.label_bits_per_dim, 4)
+
+
+def _score_columns(evaluation: Evaluation) -> list[Column]:
+    """Of the table of bits. A total given the label stands in a column of its own, `given label`."""
+    rows = evaluation.rows
+    items = Column("items", lambda row: f"{row.search_items or evaluation.items:,}")
+    flac = None if evaluation.flac is None else SAMPLE_LEVELS
+    return [
+        Column(NAME, lambda row: row.name),
+        *([items] if len({items.cell(row) for row in rows}) > 1 else []),
+        *_by_alphabet(rows, TOTAL, lambda row: None if row.labels == "given" else row.bits_per_dim, beside=flac),
+        _figure("given label", lambda row: row.bits_per_dim if row.labels == "given" else None),
+        _figure("± s.e.", lambda row: row.standard_error, always=True),
+        *_by_alphabet(rows, "distortion", lambda row: row.distortion_bits_per_dim),
+        Column("decoder told", lambda row: row.distortion_given or ABSENT),
+        _figure("rate", lambda row: row.rate_bits_per_dim, always=True),
+        Column("prior told", lambda row: row.rate_given or ABSENT),
+        _figure("length", lambda row: row.length_bits_per_dim),
+        Column("PSNR dB", _psnr),
+        Column("labels", _labels),
+        _figure("log-mel", lambda row: row.log_mel_l1, 3),
+        _figure("of wrong", lambda row: row.log_mel_ratio, 2),
+    ]
+
+
+def _used(row: Row) -> str:
+    return ABSENT if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}"
+
+
+def _model_columns(rows: Sequence[Row]) -> list[Column]:
+    """Of the table of what models cost and how they use their codes, but for the name."""
+    return [
+        Column("parameters", lambda row: f"{row.parameters:,}"),
+        Column("steps", lambda row: f"{row.steps:,}"),
+        Column("seconds", lambda row: f"{row.train_seconds:.0f}"),
+        _figure("bits/code", lambda row: row.bits_per_code, 3),
+        _figure("bits/s", lambda row: row.code_bits_per_second, 0),
+        Column("codes used", _used),
+        _figure("perplexity", lambda row: row.codebook_perplexity, 1),
+        *_by_alphabet(rows, "swapped codes", lambda row: row.swapped_distortion_bits_per_dim),
+    ]
+
+
+def _cells(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the columns that stand in a table of these rows."""
+    cells = {column.heading: [column.cell(row) for row in rows] for column in columns}
+    shown = [c.heading for c in columns if c.always or any(cell != ABSENT for cell in cells[c.heading])]
+    return shown, [list(line) for line in zip(*(cells[heading] for heading in shown), strict=True)]
 
 
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the bits/dim of every row; columns that no row needs are left out.
+    """Headings and cells of the bits of every row and, of recordings, of FLAC."""
+    headings, cells = _cells(_score_columns(evaluation), evaluation.rows)
+    return headings, cells + ([] if evaluation.flac is None else _flac_lines(evaluation.flac, headings))
 
-    A total given the label stands in a column of its own, `given label`.
-    """
-    rows, given = evaluation.rows, evaluation.has_given_labels
-    items = [evaluation.items if row.search_items is None else row.search_items for row in rows]
-    columns = {"model, prior or bound": [row.name for row in rows]}
-    if len(set(items)) > 1:
-        columns["items"] = [f"{count:,}" for count in items]
-    columns["total"] = ["-" if row.labels == "given" else number(row.bits_per_dim, 4) for row in rows]
-    if given:
-        columns["given label"] = [number(row.bits_per_dim if row.labels == "given" else None, 4) for row in rows]
-    columns |= {
-        "± s.e.": [number(row.standard_error, 4) for row in rows],
-        "distortion": [number(row.distortion_bits_per_dim, 4) for row in rows],
-        "rate": [number(row.rate_bits_per_dim, 4) for row in rows],
-        "PSNR dB": [
-            number(row.psnr_db, 2) + ("*" if row.psnr_of == "sample" and row.psnr_db is not None else "")
-            for row in rows
-        ],
-        "labels": [row.labels for row in rows],
+
+def _flac_lines(flac: Flac, headings: Sequence[str]) -> list[list[str]]:
+    """Totals alone: it is one part, and of 16 bits."""
+    total = f"{TOTAL}, {_LEVELS[SAMPLE_LEVELS]}"
+    bits = {
+        FLAC_FRAMES: flac.frames_bits_per_sample,
+        FLAC_FILES: flac.bits_per_sample,
+        "FLAC, one stream": flac.joined_bits_per_sample,
     }
-    return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
+    shown = [heading == total for heading in headings[1:]]
+    return [[name, *(number(b, 4) if show else ABSENT for show in shown)] for name, b in bits.items()]
+
+
+def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what every model cost and how it uses its codebook, one line per size of model.
+
+    Where bits of a code are known, which every prior counts in its own way, every row has a line.
+    """
+    # A row about a search is of the same model: its usage is that of all items, with the encoder's codes.
+    rows = [row for row in evaluation.rows if row.search_items is None]
+    if any(row.bits_per_code is not None for row in rows):
+        return _cells([Column(NAME, lambda row: row.name), *_model_columns(rows)], rows)
+    sizes = list({(row.model, row.parameters): row for row in rows}.values())
+    name = Column(
+        "model", lambda row: row.model + (" with prior" if row.kind == "vq-vae" and row.prior == "learned" else "")
+    )
+    return _cells([name, *_model_columns(sizes)], sizes)
+
+
+def score_notes(evaluation: Evaluation) -> list[str]:
+    """What the columns of the bits mean, where a heading does not say it all, a line each."""
+    lines = [GIVEN_LABEL] * evaluation.has_given_labels + [MARGINALISED] * evaluation.has_marginalised_labels
+    lines += [SAMPLED_PSNR] * evaluation.has_sampled_psnr
+    if any(row.length_bits_per_dim is not None for row in evaluation.rows):
+        lines.append(
+            "distortion: bits of the samples given the codes and what the decoder is told; rate: bits of the codes "
+            "alone, given what the prior is told; labels: what is told, at its training frequencies; length: number of "
+            "codes and of samples in the last one; total: all of them"
+        )
+    if evaluation.log_mel is not None:
+        wrong = f"; of wrong: over the {number(evaluation.wrong_log_mel_l1, 3)} of another recording"
+        known = any(row.log_mel_ratio is not None for row in evaluation.rows)
+        what = f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions"
+        lines.append(what + wrong * known)
+    if evaluation.flac is not None:
+        lines.append(f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it")
+    return lines
+
+
+def model_notes(evaluation: Evaluation) -> list[str]:
+    """The same of the columns of the models."""
+    lines = []
+    if any(row.bits_per_code is not None for row in evaluation.rows):
+        lines.append("bits/code: rate, given what the prior is told; bits/s: rate, length and labels")
+    if any(row.swapped_distortion_bits_per_dim is not None for row in evaluation.rows):
+        lines.append("swapped codes: distortion with the codes of another item")
+    return [*lines, COST]
 
 
 def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -84,27 +232,8 @@ def bias_line(evaluation: Evaluation) -> str:
     )
 
 
-def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of what every model cost and how it uses its codebook, one line per size of model."""
-    headings = ["model", "parameters", "steps", "seconds", "codes used", "perplexity", "swapped codes"]
-    cells: dict[tuple[str, int], list[str]] = {}
-    for row in evaluation.rows:
-        if row.search_items is not None:  # the same model: its usage is that of all items, with the encoder's codes
-            continue
-        cells[row.model, row.parameters] = [
-            row.model + (" with prior" if row.kind == "vq-vae" and row.prior == "learned" else ""),
-            f"{row.parameters:,}",
-            f"{row.steps:,}",
-            f"{row.train_seconds:.0f}",
-            "-" if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}",
-            number(row.codebook_perplexity, 1),
-            number(row.swapped_distortion_bits_per_dim, 4),
-        ]
-    return headings, list(cells.values())
-
-
 def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Name of each reference, and a line on every row that was paired with it; empty without a learned prior.
+    """Name of each reference, and a line on every row that was paired with it.
 
     A line names the sizes and the times of both sides where they are more than a tenth apart.
     """
@@ -122,22 +251,20 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The tables and the paired differences, on stdout."""
     console = Output(highlight=False)
     console.print(evaluation.title, soft_wrap=True)
-    print_table(*score_table(evaluation))
-    if evaluation.has_given_labels:
-        console.print(f"{GIVEN_LABEL}\n", soft_wrap=True)
-    if evaluation.has_marginalised_labels:
-        _print_wrapped(console, f"{MARGINALISED}\n")
-    if evaluation.has_sampled_psnr:
-        console.print(f"{SAMPLED_PSNR}\n", soft_wrap=True)
-    print_table(*model_table(evaluation))
-    _print_wrapped(console, f"{COST}\n")
+    for table, notes in ((score_table, score_notes), (model_table, model_notes)):
+        print_table(*table(evaluation))
+        for note in notes(evaluation):
+            _print_wrapped(console, f"{note}\n")
     differences = difference_lines(evaluation)
     for reference, lines in differences.items():
-        console.print(f"bits/dim more than {reference}, ± paired s.e.:")
+        console.print(f"{evaluation.unit} more than {reference}, ± paired s.e.:", soft_wrap=True)
         for line in lines:
             _print_wrapped(console, line, indent="  ")
     if differences:
         _print_wrapped(console, f"{ONE_TRAINING}\n")
+    for name, meaning in evaluation.meanings.items():
+        console.print(f"what a code of {name} says, on its own:", soft_wrap=True)
+        print_table(*meaning_table(meaning))
     if evaluation.coding:
         console.print("codes as bytes, labels as said:", soft_wrap=True)
         console.print("\n".join(f"  {round_trip_line(trip)}" for trip in evaluation.coding), soft_wrap=True)

@@ -22,8 +22,9 @@ from twostage.training.record import read_metrics
 
 from ..bits.audio import OnDevice
 from ..commands.results import Report
-from ..evaluate.audio_rows import SoundEvaluation
-from ..evaluate.audio_tables import difference_lines, notes, sound_model_table, sound_score_table
+from ..evaluate.rows import Evaluation
+from ..evaluate.sizes import ONE_TRAINING
+from ..evaluate.tables import difference_lines, model_notes, model_table, score_notes, score_table
 from ..generate.asked import Asked, asked_for
 from ..generate.voices import Voice, voice_of
 from ..media import figures
@@ -43,12 +44,18 @@ SAMPLED = 8
 COLUMNS = 4
 
 
-def _results(evaluation: SoundEvaluation) -> str:
+def _results(evaluation: Evaluation) -> str:
     intro = html.escape(
         f"{evaluation.title}; lower is better. A VQ-VAE row is an exact code length, a VAE row a bound at beta = 1."
     )
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*notes(evaluation), *difference_lines(evaluation)])
-    tables = table(*sound_score_table(evaluation)) + table(*sound_model_table(evaluation))
+    differences = [
+        f"{evaluation.unit} more than {reference}, ± paired s.e.: {line}"
+        for reference, lines in difference_lines(evaluation).items()
+        for line in lines
+    ]
+    said = [*score_notes(evaluation), *model_notes(evaluation), *differences, *([ONE_TRAINING] if differences else [])]
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in said)
+    tables = table(*score_table(evaluation)) + table(*model_table(evaluation))
     meanings = "".join(
         f"<h3>What a code of {html.escape(name)} says, on its own</h3>{table(*meaning_table(meaning))}"
         for name, meaning in evaluation.meanings.items()
@@ -56,7 +63,7 @@ def _results(evaluation: SoundEvaluation) -> str:
     return f"<h2>Results</h2><p>{intro}</p>{tables}<ul>{lines}</ul>{meanings}"
 
 
-def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: SoundEvaluation) -> None:
+def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: Evaluation) -> None:
     """Raise RunError where the weights of a model are not the ones that were scored."""
     prior: str | None = None
     decoder: str | None = None
@@ -177,7 +184,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
     Raises:
         RunError: the run has not been evaluated since its models were trained.
     """
-    evaluation, names = SoundEvaluation.read(run.path / "evaluation.json"), run.trained_models()
+    evaluation, names = Evaluation.read(run.path / "evaluation.json"), run.trained_models()
     sections = [_results(evaluation), class_section(dataset)]
     for name in names:
         stage1 = run.stage1(name, device)
@@ -203,7 +210,7 @@ def run_report(command: Report) -> None:
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
     if command.dry_run:
-        SoundEvaluation.read(run.path / "evaluation.json")
+        Evaluation.read(run.path / "evaluation.json")
         say(f"would write {run.path / 'report.html'} on {', '.join(run.trained_models())}; nothing was done")
         return
     write_sound_report(run, dataset, device=device, seed=command.seed)

@@ -10,9 +10,9 @@ from twostage.storage.atomic import write_atomic
 from twostage.training.record import training_fall
 
 from ..commands.compare import Compare
-from ..evaluate.evaluate import reference_of, score_run
+from ..evaluate.differences import Scored, reference_of
+from ..evaluate.evaluate import score_run
 from ..evaluate.rows import Diagnosis
-from ..evaluate.score_images import Scored
 from ..runs.device import pick_device
 from ..runs.jobs import Resume, check_jobs
 from ..runs.run import Run, check_folder

@@ -18,7 +18,7 @@ from twostage.metrics.statistics import standard_error
 from twostage.storage.atomic import write_atomic
 from twostage.training.record import UNDERTRAINED_FALL
 
-from ..evaluate.score_images import Scored
+from ..evaluate.differences import Scored
 from ..evaluate.sizes import COST, size_remark
 from ..evaluate.tables import GIVEN_LABEL, MARGINALISED, SAMPLED_PSNR, number, print_table
 from ..media.console import Output
@@ -103,8 +103,8 @@ def compared_row(
     rows, first = [scored.row for scored in seeds], seeds[0].row
     difference, error = None, None
     if references is not None and first.labels != "given" and first.name != references[0].row.name:
-        pairs = [(own.bits, other.bits) for own, other in zip(seeds, references, strict=True)]
-        delta_SN = [own.total - other.total for own, other in pairs if own is not None and other is not None]
+        pairs = [(own.bits_N, other.bits_N) for own, other in zip(seeds, references, strict=True)]
+        delta_SN = [own - other for own, other in pairs if own is not None and other is not None]
         if delta_SN:
             difference = Spread.of([float(delta_N.mean()) for delta_N in delta_SN])
             error = standard_error(np.mean(delta_SN, axis=0))

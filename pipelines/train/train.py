@@ -9,6 +9,7 @@ from twostage.config.model_names import MAIN_MODEL, model_spec
 from twostage.progress import say
 
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
+from ..evaluate.evaluate import evaluate_run
 from ..modality.choose import load_data, modality_of
 from ..modality.interface import AnyDataset, Stage
 from ..runs.class_numbers import trained_names
@@ -146,18 +147,12 @@ def run_train(command: Train) -> None:
 
 def evaluate_and_report(run: Run, dataset: Any, *, device: torch.device) -> Path | None:
     """Score the run on its test set and write its report; of several processes the first does, for the others None."""
+    if evaluate_run(run, dataset, device=device, split="test") is None:
+        return None
     if run.recipe.is_sound:
-        from ..evaluate.audio import evaluate_sound_run
-
-        if evaluate_sound_run(run, dataset, device=device, split="test") is None:
-            return None
         from ..report.audio import write_sound_report  # and with it matplotlib, which no other training verb needs
 
         return write_sound_report(run, dataset, device=device, seed=run.recipe.seed)
-    from ..evaluate.evaluate import evaluate_run
-
-    if evaluate_run(run, dataset, device=device, split="test") is None:
-        return None
     from ..report.report import write_report
 
     return write_report(run, dataset, device=device, seed=run.recipe.seed)

@@ -170,13 +170,12 @@ def test_recordings_that_are_one_or_all_the_same(tmp_path: Path, capsys: pytest.
         found, out = _evaluation(run), capsys.readouterr().out
         assert {row["log_mel_ratio"] for row in found["rows"]} == {None}
         assert all(row["log_mel_l1"] > 0 for row in found["rows"])
-        other = [row["shuffled_distortion_bits_per_dim"] for row in found["rows"] if row["kind"] == "vq-vae"]
+        other = [row["swapped_distortion_bits_per_dim"] for row in found["rows"] if row["kind"] == "vq-vae"]
         if tests == 1:
             assert found["wrong_log_mel_l1"] is None
             assert set(other) == {None}
             assert {row["standard_error"] for row in found["rows"]} == {None}
-            assert "of wrong: there is no other recording" in out
-            assert "1 recordings, 900 samples, 0.1 s at 8000 Hz" in out
+            assert "of wrong" not in out
         else:
             assert found["wrong_log_mel_l1"] == 0
             assert None not in other

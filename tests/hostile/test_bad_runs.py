@@ -18,7 +18,6 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile, load_codes, save_codes
 from twostage.storage.locks import exclusive
 from twostage.training.record import Metrics, read_metrics
-from twostage_pipelines.evaluate.audio_rows import SoundEvaluation
 from twostage_pipelines.evaluate.rows import Evaluation
 
 SIX_GIB = 6 << 30
@@ -60,8 +59,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 }
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "metrics": ("metrics.jsonl", read_metrics),
-    "evaluation of images": ("evaluation.json", Evaluation.read),
-    "evaluation of sound": ("evaluation.json", SoundEvaluation.read),
+    "evaluation": ("evaluation.json", Evaluation.read),
     "codes": ("codes.safetensors", load_codes),
     "record to go on with": ("metrics.jsonl", lambda path: Metrics(path, size=0)),
     "lock": (".lock", lambda path: exclusive(path.parent).__enter__()),

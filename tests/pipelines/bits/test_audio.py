@@ -17,8 +17,8 @@ from twostage_pipelines.bits.audio import (
     convolutional_log_mel,
     prior_bits,
     repeated,
-    shuffled_codes,
     sound_distortion,
+    swapped_codes,
     unigram_bits,
 )
 from twostage_pipelines.modality.audio import encode_split
@@ -64,15 +64,15 @@ def test_prior_bits_are_those_of_every_item_alone(codes: tuple[np.ndarray, np.nd
         assert end_bits[item] == pytest.approx(-float(parts.end_B) / math.log(2), abs=1e-5)
 
 
-def test_shuffled_codes_are_another_items_at_the_own_length(codes: tuple[np.ndarray, np.ndarray]) -> None:
+def test_swapped_codes_are_another_items_at_the_own_length(codes: tuple[np.ndarray, np.ndarray]) -> None:
     own, lengths = codes
-    shuffled = shuffled_codes(own, lengths)
+    swapped = swapped_codes(own, lengths)
     for item, length in enumerate(lengths):
-        assert (shuffled[item, :, length:] == 0).all()
+        assert (swapped[item, :, length:] == 0).all()
         partners = [
             other
             for other in range(7)
-            if np.array_equal(shuffled[item, :, :length], repeated(own[other, :, : lengths[other]], int(length)))
+            if np.array_equal(swapped[item, :, :length], repeated(own[other, :, : lengths[other]], int(length)))
         ]
         assert any(other != item for other in partners)
     assert repeated(np.array([[1, 2, 3]]), 7).tolist() == [[1, 2, 3, 1, 2, 3, 1]]

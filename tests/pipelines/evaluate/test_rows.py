@@ -1,4 +1,4 @@
-"""Rows, tables and evaluation.json: what is printed where a number is missing, and what older files read as."""
+"""Rows, tables and evaluation.json: what is printed where a number is missing, and what is written and read."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from twostage_pipelines.evaluate.rows import Evaluation, PairedDifference, Row, SampleScore
+from twostage.errors import RunError
+from twostage.metrics.code_labels import CodeMeaning, Meaning
+from twostage_pipelines.evaluate.rows import Evaluation, Flac, PairedDifference, Row, SampleScore
 from twostage_pipelines.evaluate.tables import (
     difference_lines,
     model_table,
@@ -42,6 +44,7 @@ def _row(**changes: Any) -> Row:
         "parameters": 1234,
         "steps": 100,
         "train_seconds": 5.0,
+        "stage1_sha256": "0" * 64,
     }
     return Row(**{**fields, **changes})
 
@@ -60,6 +63,7 @@ def _evaluation(*rows: Row, **changes: Any) -> Evaluation:
         split="test",
         items=10_000,
         dims=64,
+        unit="bits/dim",
         seed=0,
         rows=rows,
         paired_differences=(),
@@ -95,15 +99,6 @@ def test_an_evaluation_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert data["rows"][2]["bits_per_dim"] is None
     assert data["sample_scores"][0] == asdict(SCORES[0])
     assert data["sample_scores"][1]["label_agreement"] is None
-
-
-def test_a_file_from_before_searches_and_sample_scores_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "evaluation.json"
-    _evaluation(LEARNED).write(path)
-    data = json.loads(path.read_text())
-    del data["sample_scores"], data["rows"][0]["search_items"], data["rows"][0]["searched"]
-    path.write_text(json.dumps(data))
-    assert Evaluation.read(path) == _evaluation(LEARNED)
 
 
 def test_items_stand_in_the_table_only_where_rows_differ_in_them() -> None:
@@ -230,3 +225,74 @@ def test_psnr_says_what_it_is_of(sampled: bool) -> None:
     page = results_section(_evaluation(LEARNED), sampled=sampled)
     assert ("PSNR is of sampled reconstructions" in page) == sampled
     assert ("PSNR is of the mean of p(x|z)" in page) == (not sampled)
+
+
+RECORDED: dict[str, Any] = {
+    "labels": "paid",
+    "decoder": "convolutional",
+    "alphabet": 256,
+    "psnr_db": None,
+    "length_bits_per_dim": 0.004,
+    "label_bits_per_dim": 0.001,
+    "rate_given": "speaker",
+    "distortion_given": "nothing",
+    "bits_per_code": 3.5,
+    "swapped_distortion_bits_per_dim": 1.75,
+}
+FLAC = Flac(bits_per_sample=11.75, joined_bits_per_sample=11.25, frames_bits_per_sample=11.5)
+
+
+def test_recordings_have_columns_of_their_own_and_those_of_images_are_left_out() -> None:
+    evaluation = _evaluation(_row(**RECORDED), unit="bits/sample", sample_rate_hz=8000, log_mel="x", flac=FLAC)
+    headings, cells = score_table(evaluation)
+    assert headings == [
+        "model, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", "distortion", "decoder told", "rate",
+        "prior told", "length", "labels",
+    ]  # fmt: skip
+    assert cells[0][1:] == ["-", "2.2500", "0.0100", "1.5000", "nothing", "0.7500", "speaker", "0.0040", "0.0010"]
+    assert [line[:3] for line in cells[1:]] == [
+        ["FLAC, frames of a file each", "11.5000", "-"],
+        ["FLAC, a file each", "11.7500", "-"],
+        ["FLAC, one stream", "11.2500", "-"],
+    ]
+    assert "10000 recordings, 64 samples, 0 s at 8000 Hz, bits/sample" in evaluation.title
+
+
+def test_bits_of_other_levels_stand_in_other_columns_and_every_prior_has_a_line() -> None:
+    wavenet = _row(**{**RECORDED, "alphabet": 65536, "decoder": "wavenet", "bits_per_code": 2.0})
+    evaluation = _evaluation(_row(**RECORDED), wavenet, unit="bits/sample", flac=FLAC)
+    headings, cells = score_table(evaluation)
+    assert headings[1:6] == ["total, 16 bit", "total, mu-law", "± s.e.", "distortion, 16 bit", "distortion, mu-law"]
+    assert [line[1:6] for line in cells[:2]] == [
+        ["-", "2.2500", "0.0100", "-", "1.5000"],
+        ["2.2500", "-", "0.0100", "1.5000", "-"],
+    ]
+    headings, cells = model_table(evaluation)
+    assert [line[0] for line in cells] == [
+        "vq-vae-loss (loss), learned prior",
+        "vq-vae-loss (loss), WaveNet decoder, learned prior",
+    ]
+    assert headings[-2:] == ["swapped codes, 16 bit", "swapped codes, mu-law"]
+    assert [line[4] for line in cells] == ["3.500", "2.000"]
+    assert [line[-2:] for line in cells] == [["-", "1.7500"], ["1.7500", "-"]]
+
+
+def test_an_evaluation_of_recordings_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    meaning = CodeMeaning(attributes=(Meaning("label", 2, 3, 4, 0, 0.5, 0.5, 1.0, 0.5, 0.1, 0.2, 1.0),))
+    evaluation = _evaluation(
+        _row(**RECORDED),
+        unit="bits/sample",
+        sample_rate_hz=8000,
+        log_mel="settings",
+        wrong_log_mel_l1=2.5,
+        flac=FLAC,
+        meanings={"vq-vae": meaning},
+    )
+    path = tmp_path / "evaluation.json"
+    evaluation.write(path)
+    assert Evaluation.read(path) == evaluation
+    written = json.loads(path.read_text())
+    assert (written["unit"], written["flac"]["frames_bits_per_sample"]) == ("bits/sample", 11.5)
+    path.write_text(json.dumps({**written, "unit": "bits/pixel"}))
+    with pytest.raises(RunError, match="run evaluate again"):
+        Evaluation.read(path)

@@ -14,9 +14,8 @@ from twostage.training.record import validation_fall
 from twostage_pipelines.bits.images import ItemBits
 from twostage_pipelines.cli.main import main, parse
 from twostage_pipelines.commands.compare import Compare
-from twostage_pipelines.evaluate.evaluate import reference_of
+from twostage_pipelines.evaluate.differences import Scored, reference_of
 from twostage_pipelines.evaluate.rows import Row
-from twostage_pipelines.evaluate.score_images import Scored
 from twostage_pipelines.train.comparison import Comparison, Spread, compared_row, comparison_table, legend_lines
 
 RECIPE = """
@@ -88,8 +87,9 @@ def _scored(total: list[float] | None, **changes: Any) -> Scored:
         "parameters": 1234,
         "steps": 100,
         "train_seconds": 5.0,
+        "stage1_sha256": "0" * 64,
     }
-    return Scored(row=Row(**{**fields, **changes}), bits=bits)
+    return Scored(row=Row(**{**fields, **changes}), bits_N=None if bits is None else bits.total)
 
 
 LEARNED: dict[str, Any] = {"model": "vq-vae", "kind": "vq-vae", "codebook_update": "ema", "bound": "two-part"}

@@ -1,0 +1,71 @@
+"""What `evaluate` asks of a kind of data, and the one place where the kind is chosen."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from twostage.data import ImageDataset
+from twostage.metrics.code_labels import CodeMeaning
+
+from ..modality.interface import AnyDataset
+from ..runs.loading import Loaded
+from ..runs.run import Run
+from .differences import Scored
+from .rows import Diagnosis, Evaluation
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """What was found of one model."""
+
+    rows: tuple[Scored, ...]
+    diagnosis: Diagnosis | None = None
+    meaning: CodeMeaning | None = None
+    """What its codes say of labels and speakers."""
+
+
+class Scoring(Protocol):
+    """Scores the models of one run on one split. All processes score; what `extras` adds is the work of one."""
+
+    unit: str
+    """One of `rows.UNITS`."""
+
+    @property
+    def dims(self) -> int:
+        """Of an item where all are of one size, else of all items."""
+
+    def warn(self) -> None:
+        """Say what of the split no model can have met in training."""
+
+    def left_out(self) -> Sequence[str]:
+        """What the recipe asks for and these data do not allow, a sentence each."""
+
+    def stage1(self, name: str) -> Loaded[Any]:
+        """The trained stage one of a model.
+
+        Raises:
+            RunError: it is missing, unfinished or damaged.
+        """
+
+    def scores(self, name: str, stage1: Loaded[Any]) -> ModelScores:
+        """Every row of a model, and what else there is to say of it.
+
+        Raises:
+            RunError: its prior or decoder is damaged or belongs to another codebook.
+        """
+
+    def extras(self, evaluation: Evaluation, scored: Sequence[Scored]) -> Iterator[Evaluation]:
+        """The evaluation with what is not about rows, once more after each part of it: the bits come first."""
+
+
+def scoring_of(run: Run, dataset: AnyDataset, *, split: str, device: torch.device) -> Scoring:
+    """The scoring of the kind of data that a run is about."""
+    if isinstance(dataset, ImageDataset):
+        from .images import ImageScoring
+
+        return ImageScoring(run=run, dataset=dataset, split=split, device=device)
+    from .audio import AudioScoring
+
+    return AudioScoring(run=run, dataset=dataset, split=split, device=device)
