@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from twostage.data import ImageDataset
 from twostage.distributed import leave
 from twostage.errors import RunError
 from twostage.progress import say
@@ -15,8 +16,19 @@ from ..runs.device import pick_device, use_threads
 from ..runs.run import Run
 from .differences import Scored, paired_differences
 from .rows import Evaluation
-from .scoring import scoring_of
+from .scoring import Scoring
 from .tables import print_evaluation
+
+
+def scoring_of(run: Run, dataset: AnyDataset, *, split: str, device: torch.device) -> Scoring:
+    """The scoring of the kind of data that a run is about."""
+    if isinstance(dataset, ImageDataset):
+        from .images import ImageScoring
+
+        return ImageScoring(run=run, dataset=dataset, split=split, device=device)
+    from .audio import AudioScoring
+
+    return AudioScoring(run=run, dataset=dataset, split=split, device=device)
 
 
 def score_run(

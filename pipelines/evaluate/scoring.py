@@ -1,17 +1,12 @@
-"""What `evaluate` asks of a kind of data, and the one place where the kind is chosen."""
+"""What `evaluate` asks of a kind of data."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
-from twostage.data import ImageDataset
 from twostage.metrics.code_labels import CodeMeaning
 
-from ..modality.interface import AnyDataset
 from ..runs.loading import Loaded
-from ..runs.run import Run
 from .differences import Scored
 from .rows import Diagnosis, Evaluation
 
@@ -58,14 +53,3 @@ class Scoring(Protocol):
 
     def extras(self, evaluation: Evaluation, scored: Sequence[Scored]) -> Iterator[Evaluation]:
         """The evaluation with what is not about rows, once more after each part of it: the bits come first."""
-
-
-def scoring_of(run: Run, dataset: AnyDataset, *, split: str, device: torch.device) -> Scoring:
-    """The scoring of the kind of data that a run is about."""
-    if isinstance(dataset, ImageDataset):
-        from .images import ImageScoring
-
-        return ImageScoring(run=run, dataset=dataset, split=split, device=device)
-    from .audio import AudioScoring
-
-    return AudioScoring(run=run, dataset=dataset, split=split, device=device)

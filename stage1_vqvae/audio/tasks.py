@@ -19,7 +19,7 @@ from torch import Tensor
 from stage1_vqvae.audio.networks import PartWeights
 from stage1_vqvae.audio.vae import SoundVAE
 from stage1_vqvae.audio.vqvae import SoundVQVAE
-from stage1_vqvae.codebook_step import codebook_step
+from stage1_vqvae.quantiser.codebook_step import codebook_step
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.data.audio.segments import segment_count, segment_lengths, segments_at

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.codebook_step import codebook_step
 from stage1_vqvae.images.latents import check_labels
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vae import VAE
 from stage1_vqvae.images.vqvae import VQVAE
+from stage1_vqvae.quantiser.codebook_step import codebook_step
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.distributed import own_batches, sum_over_ranks
 from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage

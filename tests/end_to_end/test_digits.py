@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+from twostage.config.schema import DataConfig
+from twostage.data import load_dataset
 from twostage.errors import UsageError
 from twostage_pipelines import load_run
 from twostage_pipelines.cli.main import main
@@ -127,10 +129,10 @@ def test_generate_same_seed_same_bytes_and_other_seeds_differ(trained: Path, tmp
 
 def test_generate_depends_on_label_and_temperature(trained: Path) -> None:
     model = load_run(trained)
-    labels = torch.arange(10).repeat_interleave(20)
-    images = model.generate(200, labels=labels, seed=0)
-    by_class = images.reshape(10, 20, 64).mean(1)
-    assert torch.cdist(by_class, by_class).fill_diagonal_(9e9).min() > 5.0
+    # The same seed for every label: if labels did nothing, the images would be the same to the bit.
+    drawn = [model.generate(20, labels=torch.full((20,), label), seed=0).reshape(20, 64) for label in range(10)]
+    by_class = torch.stack(drawn).mean(1)
+    assert torch.cdist(by_class, by_class).fill_diagonal_(9e9).min() > 2.0
     cold = model.generate(20, labels=torch.zeros(20, dtype=torch.int64), temperature=0.0)
     assert (cold == cold[:1]).all()
 
@@ -142,9 +144,6 @@ def test_vae_generates_too(trained: Path, tmp_path: Path) -> None:
 
 
 def test_reconstruct_brings_back_a_training_like_image(trained: Path, tmp_path: Path) -> None:
-    from twostage.config.schema import DataConfig
-    from twostage.data import load_dataset
-
     digit = load_dataset(DataConfig(name="digits")).test.images[0, 0]
     Image.fromarray((digit.astype(np.uint16) * 255 // 16).astype(np.uint8)).save(tmp_path / "digit.png")
     assert _twostage("reconstruct", trained, tmp_path / "digit.png", "--out", tmp_path / "out") == 0
