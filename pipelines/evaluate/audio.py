@@ -47,9 +47,6 @@ class AudioScoring:
     def left_out(self) -> Sequence[str]:
         return []
 
-    def stage1(self, name: str) -> LoadedSound:
-        return self.run.stage1(name, self.device)
-
     def scores(self, name: str, stage1: LoadedSound) -> ModelScores:
         rows, meaning = tuple(self.rows.score(name, stage1)), None
         if isinstance(stage1.model, SoundVQVAE) and (self.dataset.classes or self.dataset.speakers):

@@ -50,7 +50,7 @@ def score_run(
         say(f"{name} is not finished and is left out")
     scoring, found = scoring_of(run, dataset, split=split, device=device), {}
     for name in names:
-        stage1 = scoring.stage1(name)
+        stage1 = run.stage1(name, device)
         run.check_data(stage1, dataset)
         found[name] = scoring.scores(name, stage1)
     if not leave():
@@ -106,7 +106,7 @@ def run_evaluate(command: Evaluate) -> None:
     if command.dry_run:
         scoring, names = scoring_of(run, dataset, split=command.split, device=device), run.trained_models()
         for name in names:
-            run.check_data(scoring.stage1(name), dataset)
+            run.check_data(run.stage1(name, device), dataset)
         for reason in scoring.left_out():
             say(reason)
         items = len(dataset.split(command.split))

@@ -42,9 +42,6 @@ class ImageScoring:
         reason = why_not(self.dataset, self.split, wanted) if wanted else None
         return [] if reason is None else [f"sample quality would be left out: {reason}"]
 
-    def stage1(self, name: str) -> LoadedStage1:
-        return self.run.stage1(name, self.device)
-
     def scores(self, name: str, stage1: LoadedStage1) -> ModelScores:
         rows = tuple(self.rows.score(name, stage1))
         return ModelScores(rows, diagnosis=self.diagnosing.diagnose(name, stage1, rows))

@@ -37,13 +37,6 @@ class Scoring(Protocol):
     def left_out(self) -> Sequence[str]:
         """What the recipe asks for and these data do not allow, a sentence each."""
 
-    def stage1(self, name: str) -> Loaded[Any]:
-        """The trained stage one of a model.
-
-        Raises:
-            RunError: it is missing, unfinished or damaged.
-        """
-
     def scores(self, name: str, stage1: Loaded[Any]) -> ModelScores:
         """Every row of a model, and what else there is to say of it.
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from twostage.config.schema import DataConfig, EvaluationConfig
 from twostage.data import load_dataset
-from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage_pipelines.cli.main import main
 from twostage_pipelines.evaluate import sample_quality
 from twostage_pipelines.evaluate.sample_quality import score_samples
@@ -325,37 +324,6 @@ def test_a_large_kl_weight_and_a_short_training_are_diagnosed(copy: Path, capsys
     text = " ".join(capsys.readouterr().out.split())
     assert "beta-vae-50: The posterior is collapsed: 0 of 2 latents are active" in text
     assert "It is undertrained: its validation number fell by 3.8% over the last quarter" in text
-
-
-def test_a_training_from_before_the_newer_settings_goes_on(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the settings of today at their defaults, which do what was done before there were any."""
-    config = copy / "config.toml"
-    digest, text = config.read_text().split("\n", 1)
-    assert digest.startswith("#")
-    for old, new in (
-        ("latent_dim = 2", "latent_dim = 0"),
-        ('network = "mlp"', 'network = "convolutional"'),
-        ("mlp_width = 48", "mlp_width = 512"),
-        ("kl_warmup_steps = 10", "kl_warmup_steps = 0"),
-        ("free_bits = 0.01", "free_bits = 0.0"),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    config.write_text(text)
-    for name in ("ae", "cvae", "vimco"):
-        shutil.rmtree(copy / "models" / name)
-    for path in (copy / "models/vae/stage1").iterdir():
-        if path.is_dir():
-            checkpoint = load_checkpoint(path)
-            gaussian = checkpoint.state["record"]["config"]["gaussian"]
-            checkpoint.state["record"]["config"]["gaussian"] = {
-                key: gaussian[key] for key in ("latent_channels", "auxiliary_weight", "beta")
-            }
-            save_checkpoint(path, tensors=checkpoint.tensors, state=checkpoint.state)
-    assert _twostage("train-baseline", copy, "--model", "vae") == 0
-    assert "already trained" in capsys.readouterr().err
-    assert _twostage("train-baseline", copy, "--model", "vae", "--gaussian.free-bits", "0.5") == 2
-    assert "gaussian.free_bits: 0.0 -> 0.5" in capsys.readouterr().err
 
 
 def test_cvae_needs_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,6 +141,7 @@ def test_bits_are_kept_when_what_is_added_to_them_fails(tmp_path: Path, monkeypa
     monkeypatch.setattr(Run, "trained_models", lambda _: ["vq-vae"])
     monkeypatch.setattr(Run, "begun_models", lambda _: ["vq-vae"])
     monkeypatch.setattr(Run, "check_data", lambda *_: None)
+    monkeypatch.setattr(Run, "stage1", lambda *_: None)
     run, dataset = Run(path=tmp_path, recipe=Recipe()), load_dataset(DataConfig(name="digits"))
     with pytest.raises(OSError, match="no space"):
         score_run(run, dataset, device=torch.device("cpu"), split="test")
