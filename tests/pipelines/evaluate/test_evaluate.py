@@ -124,9 +124,6 @@ class _Streams:
     unit = "bits/dim"
     dims = 64
 
-    def stage1(self, name: str) -> None:
-        return None
-
     def scores(self, name: str, _: object) -> ModelScores:
         return ModelScores((_scored("learned"), _scored("uniform")))
 
