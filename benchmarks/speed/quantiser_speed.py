@@ -150,8 +150,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak-of", nargs=4, metavar=("SIDE", "K", "D", "GRADIENT"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--alone", action="store_true", help="only ours beside the product, which no other side disturbs"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.alone:
+        return print_alone(arguments.rounds)
     if arguments.peak_of:
         side, codes, width, gradient = arguments.peak_of
         return print_peak(side, int(codes), int(width), gradient)
@@ -170,6 +175,17 @@ def main() -> None:
         for codes, width in SIZES:
             ratios.append(print_row(gradient, codes, width, arguments.rounds))
     print(f"\nGeometric mean of the ratios without backward: {math.prod(ratios) ** (1 / len(ratios)):.1f}x")
+
+
+def print_alone(count: int) -> None:
+    """Our rounds and the product in turn, at every size."""
+    print(f"medians of {count} alternating rounds in CPU ms, load {os.getloadavg()[0]:.1f}\n")
+    print("| gradient | K | D | product | ours | share |\n|---|---:|---:|---:|---:|---:|")
+    for gradient in GRADIENTS:
+        for codes, width in SIZES:
+            found = milliseconds({"ours": ours(codes, width, gradient), "product": product(codes, width)}, count)
+            share = found["product"] / found["ours"]
+            print(f"| {gradient} | {codes} | {width} | {found['product']:.1f} | {found['ours']:.1f} | {share:.2f} |")
 
 
 def print_row(gradient: str, codes: int, width: int, count: int) -> float:
