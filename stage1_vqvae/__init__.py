@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stage1_vqvae.audio.vae import SoundVAE
-    from stage1_vqvae.audio.vqvae import SoundVQVAE
+    from stage1_vqvae.audio.vae import AudioVAE
+    from stage1_vqvae.audio.vqvae import AudioVQVAE
     from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
     from stage1_vqvae.images.vae import VAE
     from stage1_vqvae.images.vqvae import VQVAE
     from stage1_vqvae.quantiser.quantiser import Quantised, VectorQuantiser
 
-__all__ = ["VAE", "VQVAE", "Quantised", "SoundVAE", "SoundVQVAE", "VectorQuantiser", "WaveNetDecoder"]
+__all__ = ["VAE", "VQVAE", "AudioVAE", "AudioVQVAE", "Quantised", "VectorQuantiser", "WaveNetDecoder"]
 
 _HOME = {
-    "SoundVAE": "stage1_vqvae.audio.vae",
-    "SoundVQVAE": "stage1_vqvae.audio.vqvae",
+    "AudioVAE": "stage1_vqvae.audio.vae",
+    "AudioVQVAE": "stage1_vqvae.audio.vqvae",
     "VAE": "stage1_vqvae.images.vae",
     "VQVAE": "stage1_vqvae.images.vqvae",
     "Quantised": "stage1_vqvae.quantiser.quantiser",

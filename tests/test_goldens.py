@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stage1_vqvae import VAE, VQVAE, SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import VAE, VQVAE, AudioVAE, AudioVQVAE, WaveNetDecoder
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.vimco import VIMCO
 from stage2_prior import PixelCNN, WaveNet
@@ -44,10 +44,10 @@ def _models() -> dict[str, nn.Module]:
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
         "vimco": VIMCO(**_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, samples=2),
-        "audio-vq-vae": SoundVQVAE(
+        "audio-vq-vae": AudioVQVAE(
             **_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, embedding_dim=4, codebook_size=5, codebooks=2
         ),
-        "audio-vae": SoundVAE(**_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, latent_channels=2),
+        "audio-vae": AudioVAE(**_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, latent_channels=2),
         "wavenet-decoder": WaveNetDecoder(
             condition_channels=3,
             stride=4,
@@ -82,7 +82,7 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
-    if isinstance(model, SoundVQVAE | SoundVAE | WaveNetDecoder):
+    if isinstance(model, AudioVQVAE | AudioVAE | WaveNetDecoder):
         return _audio_outputs(model)
     assert isinstance(model, VQVAE | VAE | Autoencoder | VIMCO)
     x = (torch.arange(2 * model.dims) % 5).reshape(2, *model.image_shape)
@@ -100,7 +100,7 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     return {"mean": posterior.mean, "kl": posterior.kl_nats(), "reconstruction": model.reconstruct(x)}
 
 
-def _audio_outputs(model: SoundVQVAE | SoundVAE | WaveNetDecoder) -> dict[str, Tensor]:
+def _audio_outputs(model: AudioVQVAE | AudioVAE | WaveNetDecoder) -> dict[str, Tensor]:
     """Of two recordings by two speakers, 32 samples long and 20, both padded to 32."""
     samples = ((torch.arange(64) * 7919 % 2001) - 1000).to(torch.int16).reshape(2, 32)
     mask, speakers = torch.arange(32) < torch.tensor([[32], [20]]), torch.tensor([1, 0])
@@ -108,7 +108,7 @@ def _audio_outputs(model: SoundVQVAE | SoundVAE | WaveNetDecoder) -> dict[str, T
         vectors = torch.linspace(-1, 1, 48).reshape(2, 3, 8)
         return {"log_prob": model.log_prob(samples, mask, vectors, speakers)}
     lengths = model.code_lengths(mask.sum(1))
-    if isinstance(model, SoundVQVAE):
+    if isinstance(model, AudioVQVAE):
         codes = model.encode(samples, mask)
         log_prob = model.log_prob(samples, mask, codes, speakers)
         return {"codes": codes, "log_prob": log_prob, "waveform": model.decode(codes, lengths, speakers)}

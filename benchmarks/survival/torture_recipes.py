@@ -64,7 +64,7 @@ sample_rate_hz = 8000
 pattern = "{{label}}_{{speaker}}_{{index}}"
 test_indices = "0"
 validation_indices = "1"
-[sound]
+[audio]
 likelihood = "mu-law"
 channels = 8
 residual_blocks = 1

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
 from stage2_prior import WaveNet
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.data.audio.spectral import LogMelSettings, log_mel_distance, waveform
@@ -68,8 +68,8 @@ def of_all(numbers_N: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def sound_distortion(
-    model: SoundVQVAE,
+def audio_distortion(
+    model: AudioVQVAE,
     decoder: WaveNetDecoder | None,
     split: AudioSplit,
     codes_NGT: np.ndarray,
@@ -96,7 +96,7 @@ def sound_distortion(
 
 @torch.no_grad()
 def convolutional_log_mel(
-    model: SoundVQVAE | SoundVAE,
+    model: AudioVQVAE | AudioVAE,
     split: AudioSplit,
     codes_NGT: np.ndarray | None,
     *,
@@ -108,7 +108,7 @@ def convolutional_log_mel(
     for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
         batch = whole_batch(split, items_B, multiple=model.stride)
         on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
-        if isinstance(model, SoundVQVAE):
+        if isinstance(model, AudioVQVAE):
             assert codes_NGT is not None
             positions = batch.samples.shape[1] // model.stride
             codes_BGT = torch.from_numpy(codes_NGT[items_B, :, :positions]).to(where.device)
@@ -121,7 +121,7 @@ def convolutional_log_mel(
 
 @torch.no_grad()
 def sampled_log_mel(
-    model: SoundVQVAE,
+    model: AudioVQVAE,
     decoder: WaveNetDecoder,
     split: AudioSplit,
     codes_NGT: np.ndarray,
@@ -204,7 +204,7 @@ def unigram_bits(
 
 
 @dataclass(frozen=True)
-class GaussianSoundBits:
+class GaussianAudioBits:
     """Bits of every recording, `[N]` float64."""
 
     distortion: np.ndarray
@@ -213,9 +213,9 @@ class GaussianSoundBits:
 
 
 @torch.no_grad()
-def gaussian_sound_bits(
-    model: SoundVAE, split: AudioSplit, *, samples: int, seed: int, where: Device
-) -> GaussianSoundBits:
+def gaussian_audio_bits(
+    model: AudioVAE, split: AudioSplit, *, samples: int, seed: int, where: Device
+) -> GaussianAudioBits:
     """ELBO, in its two parts, and IWAE bound from the same `samples` posterior draws per recording."""
     distortion, rate, weighted = np.zeros(len(split)), np.zeros(len(split)), np.zeros(len(split))
     with Progress(f"ELBO and IWAE-{samples}", total=len(split), unit="recording") as progress:
@@ -230,4 +230,4 @@ def gaussian_sound_bits(
             weighted[items_B] = -bounds.importance_weighted.double().cpu().numpy() / math.log(2)
             progress.advance_shared(len(items_B), world_size())
     distortion, rate, weighted = map(of_all, (distortion, rate, weighted))
-    return GaussianSoundBits(distortion=distortion, rate=rate, importance_weighted=weighted)
+    return GaussianAudioBits(distortion=distortion, rate=rate, importance_weighted=weighted)

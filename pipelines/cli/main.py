@@ -157,7 +157,7 @@ def _module(name: str, command: "Command") -> str:
     """The module that runs the command on a run of its kind; refuses flags, verbs and places that do not fit it."""
     from twostage.config.load import load_run_recipe
 
-    from ..commands.arguments import IMAGE_FLAGS, SOUND_FLAGS
+    from ..commands.arguments import AUDIO_FLAGS, IMAGE_FLAGS
     from ..runs.places import check_places
 
     check_places(name, command)
@@ -167,11 +167,11 @@ def _module(name: str, command: "Command") -> str:
         return verb.module
     assert hasattr(command, "run")  # of verbs that know two kinds of run
     recipe = command.recipe if hasattr(command, "recipe") else load_run_recipe(command.run)
-    about, other = ("recordings", "images") if recipe.is_sound else ("images", "recordings")
-    module = verb.sound if recipe.is_sound else verb.module
+    about, other = ("recordings", "images") if recipe.is_audio else ("images", "recordings")
+    module = verb.sound if recipe.is_audio else verb.module
     if module is None:
         raise UsageError(f"{name} is for runs on {other}, but {command.run} is about {about}.")
-    for flag in (flag.removeprefix(f"{name}.") for flag in (IMAGE_FLAGS if recipe.is_sound else SOUND_FLAGS)):
+    for flag in (flag.removeprefix(f"{name}.") for flag in (IMAGE_FLAGS if recipe.is_audio else AUDIO_FLAGS)):
         default = next((item.default for item in fields(command) if item.name == flag), None)
         if getattr(command, flag, default) != default:
             raise UsageError(f"--{flag.replace('_', '-')} is for runs on {other}, but this one is about {about}.")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae import SoundVAE, SoundVQVAE
+from stage1_vqvae import AudioVAE, AudioVQVAE
 from twostage.class_names import as_file_name, number_of
 from twostage.config.model_names import MAIN_MODEL, check_model
 from twostage.data.audio import AudioSplit, length_batches, whole_batch
@@ -27,16 +27,16 @@ from twostage.progress import say
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import load_codes, save_codes
 
-from ..bits.audio import Device, OnDevice, gaussian_sound_bits, sound_distortion
+from ..bits.audio import Device, OnDevice, audio_distortion, gaussian_audio_bits
 from ..commands.samples import Convert, Decode, Encode, Reconstruct
 from ..generate.asked import stated_speakers, voices_for
-from ..generate.audio_two_stage import DecoderName, TwoStageSound, load_sound_run
+from ..generate.audio_two_stage import DecoderName, TwoStageAudio, load_audio_run
 from ..generate.voices import own_voices, voice_number
 from ..media.spectrograms import MOST_PICTURES, picture_of_pair, which_have_pictures
 from ..media.wav import read_recording, to_int16, write_wav
 from ..modality.audio import lengths_of
 from ..modality.audio_arrays import split_of
-from ..runs.audio_codes import check_plain_names, check_sound_codes
+from ..runs.audio_codes import check_audio_codes, check_plain_names
 from ..runs.class_numbers import class_number
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
@@ -108,21 +108,21 @@ def run_reconstruct(command: Reconstruct) -> None:
     model, rate = stage1.model, stage1.record["sample_rate_hz"]
     speakers = _known_speakers(command.files, run, stage1.record, command.speaker)
     recordings = read_files(command.files, rate=rate)
-    if isinstance(model, SoundVAE) and command.decoder == "wavenet":
+    if isinstance(model, AudioVAE) and command.decoder == "wavenet":
         raise UsageError(f"model {name} is a VAE, which has a convolutional decoder only")
     if command.dry_run:
         say(f"would reconstruct {len(recordings)} files with {name} into {command.folder}; nothing was done")
         return
     split = split_of(recordings, speakers)
     where = Device(device=device, batch_samples=run.recipe.evaluation.batch_samples)
-    if isinstance(model, SoundVQVAE):
+    if isinstance(model, AudioVQVAE):
         codebook = Loaded(model=model, checkpoint=stage1.checkpoint)
-        two_stage = TwoStageSound(run=run, name=name, stage1=codebook, device=device)
+        two_stage = TwoStageAudio(run=run, name=name, stage1=codebook, device=device)
         sounds, bits_N = _through_codes(two_stage, split, where, decoder=command.decoder, seed=command.seed)
         how, measure = two_stage.voice(command.decoder).name, "distortion, bits/sample given the codes"
     else:
         sounds = _through_latents(model, split, where)
-        bounds = gaussian_sound_bits(model, split, samples=_BOUND_SAMPLES, seed=command.seed, where=where)
+        bounds = gaussian_audio_bits(model, split, samples=_BOUND_SAMPLES, seed=command.seed, where=where)
         bits_N = bounds.distortion + bounds.rate
         how, measure = "convolutional decoder", "negative ELBO in bits/sample, length and speaker apart"
     pairs = [
@@ -141,19 +141,19 @@ def run_reconstruct(command: Reconstruct) -> None:
 
 
 def _through_codes(
-    model: TwoStageSound, split: AudioSplit, where: Device, *, decoder: DecoderName, seed: int
+    model: TwoStageAudio, split: AudioSplit, where: Device, *, decoder: DecoderName, seed: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """What the decoder makes of the codes, and the bits of the recordings given them, `[N]`."""
     recordings, speakers = list(split.recordings()), split.speakers.tolist() if model.speakers else None
     codes = model.encode(recordings, speakers=speakers)
     sounds = model.decode(codes, decoder=decoder, seed=seed)
     heard = model.voice(decoder).decoder
-    bits_N = sound_distortion(model.vqvae, heard, split, codes.codes, where=where, label="distortion")
+    bits_N = audio_distortion(model.vqvae, heard, split, codes.codes, where=where, label="distortion")
     return [sound.samples for sound in sounds], bits_N
 
 
 @torch.no_grad()
-def _through_latents(model: SoundVAE, split: AudioSplit, where: Device) -> list[np.ndarray]:
+def _through_latents(model: AudioVAE, split: AudioSplit, where: Device) -> list[np.ndarray]:
     """What a VAE makes of recordings, with z at its posterior mean."""
     sounds: dict[int, np.ndarray] = {}
     for items_B in length_batches(split.lengths, most_samples=where.batch_samples):
@@ -203,7 +203,7 @@ def run_convert(command: Convert) -> None:
     check_folder(command.folder)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    model = load_sound_run(run, name, device)
+    model = load_audio_run(run, name, device)
     if not model.speakers:
         raise UsageError(
             f"{run.path} was trained on recordings without speakers: there is no other voice to convert to"
@@ -229,7 +229,7 @@ def run_encode(command: Encode) -> None:
     check_replaceable(command.out, run)
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
-    model = load_sound_run(run, name, device)
+    model = load_audio_run(run, name, device)
     speakers = speakers_in(command.files, run, model.speakers, command.speaker)
     recordings = read_files(command.files, rate=model.sample_rate_hz)
     names = tuple(path.stem for path in command.files)
@@ -266,8 +266,8 @@ def run_decode(command: Decode) -> None:
     file = load_codes(command.codes, remedy=remedy)
     header = file.header
     check_model(header.model, source=str(command.codes))  # it becomes part of a path
-    model = load_sound_run(run, header.model, device)
-    check_sound_codes(file, header.model, model.stage1, source=str(command.codes), remedy=remedy)
+    model = load_audio_run(run, header.model, device)
+    check_audio_codes(file, header.model, model.stage1, source=str(command.codes), remedy=remedy)
     voice, speakers = (
         model.voice(command.decoder),
         voices_for(file, model.stage1.record, command.speaker, flag="--speaker"),

@@ -63,7 +63,7 @@ class Compare:
         require("--seeds", self.seeds, 1 <= self.seeds <= 1000, "at least 1 and at most 1000")
         last = recipe.seed + self.seeds - 1
         require("--seed", recipe.seed, last < 2**32, f"at most {2**32 - self.seeds} with {self.seeds} seeds")
-        if recipe.is_sound:
+        if recipe.is_audio:
             raise UsageError(f"compare is for images, but data.name is {recipe.data.name}: use train and evaluate.")
         budget = recipe.codebook_training.steps + recipe.prior_training.steps
         steps = recipe.baseline_training.steps

@@ -179,7 +179,7 @@ class TrainBaseline:
             raise UsageError("--model beta-vae needs --beta, for example --beta 4.")
         if self.model not in ("vae", "beta-vae"):
             check_named(self.model, kind="baseline")
-            check_model_kind(self.model, source="--model", sound=self.stored.is_sound)
+            check_model_kind(self.model, source="--model", sound=self.stored.is_audio)
             if beta is not None and not self.model.startswith("beta-vae-"):
                 raise UsageError(f"--beta is the weight of vae and beta-vae; leave it out with --model {self.model}.")
             if beta is not None and beta != baseline_beta(self.model):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from stage1_vqvae import SoundVQVAE
+from stage1_vqvae import AudioVQVAE
 from twostage.data.audio import AudioDataset
 from twostage.likelihoods.audio import SAMPLE_LEVELS
 from twostage.metrics.code_labels import CodeMeaning, code_meaning
@@ -17,7 +17,7 @@ from twostage.progress import say
 from ..modality.audio import lengths_of, speakers_of
 from ..runs.class_numbers import warn_of_untrained_labels
 from ..runs.codes import extract_codes
-from ..runs.loading import Loaded, LoadedSound
+from ..runs.loading import Loaded, LoadedAudio
 from ..runs.run import Run
 from .differences import Scored, difference
 from .rows import Evaluation, Flac
@@ -42,18 +42,18 @@ class AudioScoring:
 
     def warn(self) -> None:
         warn_of_untrained_labels(self.dataset, self.split)
-        warn_of_unheard(self.dataset, self.split)
+        warn_of_untrained_speakers(self.dataset, self.split)
 
     def left_out(self) -> Sequence[str]:
         return []
 
-    def scores(self, name: str, stage1: LoadedSound) -> ModelScores:
+    def scores(self, name: str, stage1: LoadedAudio) -> ModelScores:
         rows, meaning = tuple(self.rows.score(name, stage1)), None
-        if isinstance(stage1.model, SoundVQVAE) and (self.dataset.classes or self.dataset.speakers):
+        if isinstance(stage1.model, AudioVQVAE) and (self.dataset.classes or self.dataset.speakers):
             meaning = self._meaning(name, Loaded(model=stage1.model, checkpoint=stage1.checkpoint))
         return ModelScores(rows, meaning=meaning)
 
-    def _meaning(self, name: str, stage1: Loaded[SoundVQVAE]) -> CodeMeaning:
+    def _meaning(self, name: str, stage1: Loaded[AudioVQVAE]) -> CodeMeaning:
         files = extract_codes(self.run, name, stage1, self.dataset, self.device)
         train, held_out = files["train"], files[self.split]
         return code_meaning(
@@ -95,7 +95,7 @@ class AudioScoring:
         return flac, sizes.frame_bits
 
 
-def warn_of_unheard(dataset: AudioDataset, split: str) -> None:
+def warn_of_untrained_speakers(dataset: AudioDataset, split: str) -> None:
     """Say which speakers no training recording has: their distortions are those of a voice that was never trained."""
     unheard = set(dataset.split(split).speakers.tolist()) - set(dataset.train.speakers.tolist())
     if dataset.speakers and unheard:

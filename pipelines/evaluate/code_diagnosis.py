@@ -38,7 +38,7 @@ from stage2_prior import PixelCNN
 from twostage.metrics.codebook_usage import CodebookUsage, collapse_of
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly, standard_error
-from twostage.training.record import UNDERTRAINED_FALL
+from twostage.training.record import UNDERTRAINED_DECREASE
 
 from ..bits.images import label_frequencies, learned_rate, unigram_rate_bits
 
@@ -129,9 +129,9 @@ class StageFacts:
     usage: CodebookUsage
     """Over the same items."""
     prior: PriorDiagnosis
-    stage1_fall: float | None
-    prior_fall: float | None
-    """`validation_fall` of each stage's training; None where its record is too short to tell."""
+    stage1_decrease: float | None
+    prior_decrease: float | None
+    """`validation_decrease` of each stage's training; None where its record is too short to tell."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def limiting_stage(facts: StageFacts) -> Verdict | None:
 
 def _stage_one_broken(facts: StageFacts) -> Verdict | None:
     swapped, own = facts.swapped_distortion_bits_per_dim, facts.distortion_bits_per_dim
-    unfinished = facts.stage1_fall is not None and facts.stage1_fall > UNDERTRAINED_FALL
+    unfinished = facts.stage1_decrease is not None and facts.stage1_decrease > UNDERTRAINED_DECREASE
     if swapped is not None and own is not None and swapped - own < facts.rate_bits_per_dim:
         found = (
             f"another item's codes cost {swapped - own:.4f} bits/dim more, less than the {facts.rate_bits_per_dim:.4f} "
@@ -226,11 +226,11 @@ def _stage_one_broken(facts: StageFacts) -> Verdict | None:
 
 def _undertrained(facts: StageFacts) -> Verdict | None:
     falls: tuple[tuple[Literal["stage one", "stage two"], float | None], ...] = (
-        ("stage one", facts.stage1_fall),
-        ("stage two", facts.prior_fall),
+        ("stage one", facts.stage1_decrease),
+        ("stage two", facts.prior_decrease),
     )
     for stage, fall in falls:
-        if fall is not None and fall > UNDERTRAINED_FALL:
+        if fall is not None and fall > UNDERTRAINED_DECREASE:
             reason = f"its validation number fell by {fall:.1%} over the last quarter of its steps; train it longer"
             return Verdict(stage, "undertrained", reason)
     return None

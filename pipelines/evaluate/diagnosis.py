@@ -14,7 +14,7 @@ from twostage.data import ImageDataset
 from twostage.metrics.codebook_usage import CodebookUsage, codebook_usage, collapse_of
 from twostage.metrics.statistics import evenly
 from twostage.storage.codes import CodeFile
-from twostage.training.record import UNDERTRAINED_FALL, training_fall
+from twostage.training.record import UNDERTRAINED_DECREASE, training_decrease
 
 from ..bits.images import drawn_codes
 from ..runs.codes import extract_codes
@@ -82,19 +82,19 @@ class Diagnosing:
             )
             # Of fewer than two active latents there is nothing to depend on one another.
             entangled = (found.entanglement,) if found.active_units > 1 else ()
-            sentences = (found.sentence, *self._unrest(name), *entangled)
+            sentences = (found.sentence, *self._undertrained(name), *entangled)
             return Diagnosis(name, found.verdict, sentences, found.record())
         if isinstance(model, VIMCO):
             return self._drawn_codes(name, model, [s.row for s in scored])
         if isinstance(model, Autoencoder):
             guess = "It has no distribution over latents: what it draws is a guess at one."
-            return Diagnosis(name, "no prior", (guess, *self._unrest(name)), {})
+            return Diagnosis(name, "no prior", (guess, *self._undertrained(name)), {})
         return None
 
-    def _unrest(self, name: str) -> tuple[str, ...]:
+    def _undertrained(self, name: str) -> tuple[str, ...]:
         """A sentence where a single training ended before it came to rest."""
-        fall = training_fall(self.run.stage1_folder(name))
-        if fall is None or fall <= UNDERTRAINED_FALL:
+        fall = training_decrease(self.run.stage1_folder(name))
+        if fall is None or fall <= UNDERTRAINED_DECREASE:
             return ()
         return (
             f"It is undertrained: its validation number fell by {fall:.1%} over the last quarter of its steps; train "
@@ -114,14 +114,14 @@ class Diagnosing:
             sentence = f"The codebook has collapsed: {collapse}."
         elbo = next((row for row in rows if row.bound == "elbo"), None)
         if elbo is None or elbo.rate_bits_per_dim is None:
-            return Diagnosis(name, verdict, (sentence, *self._unrest(name)), {"dead_codes": usage.dead})
+            return Diagnosis(name, verdict, (sentence, *self._undertrained(name)), {"dead_codes": usage.dead})
         rate_bits = elbo.rate_bits_per_dim * model.dims
         told = f"The rate is {rate_bits:.2f} bits an item."
         if rate_bits < COLLAPSED_BITS:
             verdict = "collapsed"
             told = f"The posterior is collapsed: the rate is {rate_bits:.2f} bits an item."
         ordered = (told, sentence) if verdict == "collapsed" else (sentence, told)
-        sentences = (*ordered, *self._unrest(name))
+        sentences = (*ordered, *self._undertrained(name))
         return Diagnosis(name, verdict, sentences, {"dead_codes": usage.dead, "rate_bits": rate_bits})
 
     def _two_stages(self, name: str, stage1: LoadedStage1, model: VQVAE, scored: Sequence[Scored]) -> Diagnosis:
@@ -133,7 +133,7 @@ class Diagnosing:
         if not is_finished(run.prior_folder(name)):
             if collapse is not None:
                 of_codes = f"The codebook has collapsed: {collapse}."
-            sentences = (of_codes, *self._unrest(name))
+            sentences = (of_codes, *self._undertrained(name))
             return Diagnosis(name, "codebook collapsed" if collapse else "no prior", sentences, {})
         # None of a model trained on squared error, whose codes have a price all the same.
         of_all = next((s for s in scored if s.row.prior == "learned" and s.row.search_items is None), None)
@@ -149,8 +149,8 @@ class Diagnosing:
                 swapped_distortion_bits_per_dim=None if learned is None else learned.swapped_distortion_bits_per_dim,
                 usage=usage,
                 prior=prior,
-                stage1_fall=training_fall(run.stage1_folder(name)),
-                prior_fall=training_fall(run.prior_folder(name)),
+                stage1_decrease=training_decrease(run.stage1_folder(name)),
+                prior_decrease=training_decrease(run.prior_folder(name)),
             )
         )
         numbers = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
 from twostage.data.audio import AudioSplit
 from twostage.data.audio.spectral import LogMelSettings, log_mel_settings
 from twostage.metrics.ratios import ratio
@@ -45,12 +45,12 @@ class LogMel:
         """Mean of `wrong`; None where there is no other recording."""
         return float(self.wrong.mean()) if len(self.wrong) > 1 else None
 
-    def own(self, model: SoundVQVAE | SoundVAE, codes_NGT: np.ndarray | None) -> dict[str, Any]:
+    def own(self, model: AudioVQVAE | AudioVAE, codes_NGT: np.ndarray | None) -> dict[str, Any]:
         """Fields of a row: over all recordings, by the model's own decoder; a VAE has no codes."""
         distance = convolutional_log_mel(model, self.data, codes_NGT, settings=self.settings, where=self.where)
         return self._fields(distance, np.arange(len(distance)))
 
-    def sampled(self, model: SoundVQVAE, decoder: WaveNetDecoder, codes_NGT: np.ndarray) -> dict[str, Any]:
+    def sampled(self, model: AudioVQVAE, decoder: WaveNetDecoder, codes_NGT: np.ndarray) -> dict[str, Any]:
         """The same of a WaveNet decoder, over as many recordings as the recipe has it sample."""
         rows = evenly(len(self.data), self.run.recipe.evaluation.sampled_items)
         if not len(rows):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae import SoundVAE, SoundVQVAE
+from stage1_vqvae import AudioVAE, AudioVQVAE
 from twostage.config.model_names import model_spec
 from twostage.data.audio import AudioDataset, AudioSplit
 from twostage.metrics.codebook_usage import codebook_usage
@@ -17,16 +17,16 @@ from twostage.storage.codes import CodeFile
 
 from ..bits.audio import (
     Device,
-    gaussian_sound_bits,
+    audio_distortion,
+    gaussian_audio_bits,
     prior_bits,
-    sound_distortion,
     swapped_codes,
     unigram_bits,
 )
 from ..modality.audio import condition_of, lengths_of, speakers_of
 from ..modality.audio_networks import most_codes
 from ..runs.codes import extract_codes
-from ..runs.loading import Loaded, LoadedDecoder, LoadedSound, parameter_count
+from ..runs.loading import Loaded, LoadedAudio, LoadedDecoder, parameter_count
 from ..runs.run import Run, is_finished, training_cost
 from .differences import Scored
 from .log_mel import LogMel
@@ -40,7 +40,7 @@ class AudioRows:
         self.run, self.dataset, self.split = run, dataset, split
         self.where = Device(device=device, batch_samples=run.recipe.evaluation.batch_samples)
         self.log_mel = LogMel(run=run, data=self.data, sample_rate_hz=dataset.sample_rate_hz, where=self.where)
-        self.stride = 2**run.recipe.sound.downsampling_layers
+        self.stride = 2**run.recipe.audio.downsampling_layers
 
     @property
     def data(self) -> AudioSplit:
@@ -74,15 +74,15 @@ class AudioRows:
             self.data.speakers if speakers else np.zeros_like(self.data.speakers),
         )
 
-    def _told(self, *, label: bool, speaker: bool) -> str:
+    def _conditioned_on(self, *, label: bool, speaker: bool) -> str:
         """What of a recording is told, in words."""
         told = ["label"] if label and self.dataset.classes else []
         told += ["speaker"] if speaker and self.dataset.speakers else []
         return " and ".join(told) or "nothing"
 
-    def score(self, name: str, stage1: LoadedSound) -> list[Scored]:
+    def score(self, name: str, stage1: LoadedAudio) -> list[Scored]:
         """Every row of a model."""
-        if isinstance(stage1.model, SoundVAE):
+        if isinstance(stage1.model, AudioVAE):
             return self._gaussian(name, stage1, stage1.model)
         return self._codebook(name, Loaded(model=stage1.model, checkpoint=stage1.checkpoint))
 
@@ -109,7 +109,7 @@ class AudioRows:
         )
         return Scored(row=row, bits_N=total, sizes_N=self.samples)
 
-    def _codebook(self, name: str, stage1: Loaded[SoundVQVAE]) -> list[Scored]:
+    def _codebook(self, name: str, stage1: Loaded[AudioVQVAE]) -> list[Scored]:
         """A row per decoder and prior."""
         run, model = self.run, stage1.model
         files = extract_codes(run, name, stage1, self.dataset, self.where.device)
@@ -145,21 +145,21 @@ class AudioRows:
                         codebook_used=usage.used,
                         codebook_size=model.codebook_size * model.codebooks,
                         prior_sha256=rate.sha256,
-                        rate_given=self._told(label=rate.told, speaker=rate.told),
+                        rate_given=self._conditioned_on(label=rate.told, speaker=rate.told),
                         **fields,
                     )
                 )
         return scored
 
     def _decoded(
-        self, name: str, stage1: Loaded[SoundVQVAE], decoder: LoadedDecoder | None, file: CodeFile
+        self, name: str, stage1: Loaded[AudioVQVAE], decoder: LoadedDecoder | None, file: CodeFile
     ) -> dict[str, Any]:
         """Fields of the rows of one decoder, the prior's apart, and the bits `[N]` of its distortion."""
         model, network = stage1.model, None if decoder is None else decoder.model
 
         def bits(codes_NGT: np.ndarray, what: str) -> np.ndarray:
             label = f"{name} distortion" + ("" if network is None else ", WaveNet decoder") + what
-            return sound_distortion(model, network, self.data, codes_NGT, where=self.where, label=label)
+            return audio_distortion(model, network, self.data, codes_NGT, where=self.where, label=label)
 
         distortion = bits(file.codes, "")
         swapped = bits(swapped_codes(file.codes, lengths_of(file)), ", swapped codes")
@@ -184,10 +184,10 @@ class AudioRows:
             "train_seconds": sum(cost.seconds for cost in costs),
             "stage1_sha256": stage1.sha256,
             "decoder_sha256": None if decoder is None else decoder.sha256,
-            "distortion_given": self._told(label=False, speaker=model.speakers > 0),
+            "distortion_given": self._conditioned_on(label=False, speaker=model.speakers > 0),
         }
 
-    def _rates(self, name: str, stage1: Loaded[SoundVQVAE], files: dict[str, CodeFile]) -> list["_Rate"]:
+    def _rates(self, name: str, stage1: Loaded[AudioVQVAE], files: dict[str, CodeFile]) -> list["_Rate"]:
         """Rates under the learned prior, where it is finished, the unigram and the uniform one."""
         run, file, train, model = self.run, files[self.split], files["train"], stage1.model
         lengths = lengths_of(file)
@@ -224,10 +224,10 @@ class AudioRows:
         )
         return [learned, *rates]
 
-    def _gaussian(self, name: str, stage1: LoadedSound, model: SoundVAE) -> list[Scored]:
+    def _gaussian(self, name: str, stage1: LoadedAudio, model: AudioVAE) -> list[Scored]:
         """ELBO and importance-weighted bound."""
         settings = self.run.recipe.evaluation
-        bits = gaussian_sound_bits(
+        bits = gaussian_audio_bits(
             model, self.data, samples=settings.iwae_samples, seed=self.run.recipe.seed, where=self.where
         )
         cost = training_cost(self.run.stage1_folder(name))
@@ -248,7 +248,7 @@ class AudioRows:
             "train_seconds": cost.seconds,
             "stage1_sha256": stage1.sha256,
             "rate_given": "nothing",
-            "distortion_given": self._told(label=False, speaker=model.speakers > 0),
+            "distortion_given": self._conditioned_on(label=False, speaker=model.speakers > 0),
         }
         return [
             self._row(distortion=bits.distortion, rate=bits.rate, bound="elbo", **shared),

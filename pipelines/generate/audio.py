@@ -2,7 +2,7 @@
 
 import re
 
-from stage1_vqvae import SoundVQVAE
+from stage1_vqvae import AudioVQVAE
 from twostage.class_names import as_file_name
 from twostage.config.model_names import MAIN_MODEL
 from twostage.data.audio.spectral import log_mel_settings
@@ -17,14 +17,14 @@ from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
 from ..runs.run import Run, check_folder
 from .asked import Labels, Speakers, asked_for, codes_in
-from .audio_two_stage import Sound, TwoStageSound
+from .audio_two_stage import Sound, TwoStageAudio
 
 DEFAULT_COUNT = 16
 _OWN_NAME = re.compile(r"sound-\d{4,}[^/]*(?<!-reconstructed)\.(wav|png)")
 
 
-def _wanted(command: Generate, model: TwoStageSound) -> tuple[Labels, Speakers]:
-    """The command's labels and speakers, as `TwoStageSound.generate` takes them.
+def _wanted(command: Generate, model: TwoStageAudio) -> tuple[Labels, Speakers]:
+    """The command's labels and speakers, as `TwoStageAudio.generate` takes them.
 
     Raises:
         UsageError: the prior has no such label or speaker, knows none, or cannot do without.
@@ -55,13 +55,13 @@ def run_generate(command: Generate) -> None:
     use_threads(run.recipe.threads)
     device, name = pick_device(command.device), command.model or MAIN_MODEL
     stage1 = run.stage1(name, device)
-    if not isinstance(stage1.model, SoundVQVAE):
+    if not isinstance(stage1.model, AudioVQVAE):
         raise UsageError(
             f"model {name} is a VAE, whose latents have no learned prior over time to draw a length and a sound from; "
             "choose a vq-vae, or reconstruct files with it"
         )
     codebook = Loaded(model=stage1.model, checkpoint=stage1.checkpoint)
-    model, count = TwoStageSound(run=run, name=name, stage1=codebook, device=device), count_of(command)
+    model, count = TwoStageAudio(run=run, name=name, stage1=codebook, device=device), count_of(command)
     voice, (labels, speakers) = model.voice(command.decoder), _wanted(command, model)
     if command.seconds is not None:
         codes_in(command.seconds, model.prior, model.vqvae.stride, flag="--seconds")

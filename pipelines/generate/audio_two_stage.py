@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae import SoundVQVAE
+from stage1_vqvae import AudioVQVAE
 from stage2_prior import sample_sequences
 from twostage.errors import UsageError
 from twostage.progress import Progress
 from twostage.storage.codes import CodeFile
 
 from ..modality.audio_arrays import arrays_at, split_of
-from ..runs.audio_codes import check_sound_codes, encode_recordings
+from ..runs.audio_codes import check_audio_codes, encode_recordings
 from ..runs.loading import Loaded, LoadedWaveNet
 from ..runs.run import Run
 from .asked import Labels, Speakers, asked_for, codes_in, stated_speakers, voices_for
@@ -46,7 +46,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class TwoStageSound:
+class TwoStageAudio:
     """A trained codebook of recordings, with its prior and its WaveNet decoder if they are trained.
 
     Both are loaded when they are first needed, and once. Recordings go in as arrays `[S]`, one or a list of them:
@@ -58,11 +58,11 @@ class TwoStageSound:
     run: Run
     name: str
     """Of the model within the run."""
-    stage1: Loaded[SoundVQVAE]
+    stage1: Loaded[AudioVQVAE]
     device: torch.device
 
     @property
-    def vqvae(self) -> SoundVQVAE:
+    def vqvae(self) -> AudioVQVAE:
         return self.stage1.model
 
     @property
@@ -204,7 +204,7 @@ class TwoStageSound:
             UsageError: the voice of an item is not known, or was never heard in training.
             RunError: the codes are not of this codebook, or the decoder is missing, unfinished or damaged.
         """
-        check_sound_codes(codes, self.name, self.stage1)
+        check_audio_codes(codes, self.name, self.stage1)
         voice, voices = self.voice(decoder), voices_for(codes, self.stage1.record, speakers)
         assert codes.samples is not None
         return self._speak(
@@ -274,11 +274,11 @@ class TwoStageSound:
         ]
 
 
-def load_sound_run(run: Run, name: str, device: torch.device) -> TwoStageSound:
+def load_audio_run(run: Run, name: str, device: torch.device) -> TwoStageAudio:
     """A model of a run on recordings; its prior and WaveNet decoder are looked for when they are needed.
 
     Raises:
         UsageError: the model is continuous.
         RunError: its codebook is missing, unfinished or damaged.
     """
-    return TwoStageSound(run=run, name=name, stage1=run.codebook(name, device), device=device)
+    return TwoStageAudio(run=run, name=name, stage1=run.codebook(name, device), device=device)

@@ -20,7 +20,7 @@ from ..runs.run import Run
 from .decoding import decode_in_batches
 
 if TYPE_CHECKING:
-    from .audio_two_stage import TwoStageSound
+    from .audio_two_stage import TwoStageAudio
 
 
 Labels = int | Sequence[int] | Tensor | Literal["in turn"] | None
@@ -141,7 +141,7 @@ class TwoStageModel:
 
 def load_run(
     path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu"
-) -> "TwoStageModel | TwoStageSound":
+) -> "TwoStageModel | TwoStageAudio":
     """Load a trained codebook and its prior from a run folder.
 
     Args:
@@ -150,7 +150,7 @@ def load_run(
         device: where the networks live.
 
     Returns:
-        A `TwoStageModel` of a run on images; of a run on recordings a `TwoStageSound`, which looks for its prior and
+        A `TwoStageModel` of a run on images; of a run on recordings a `TwoStageAudio`, which looks for its prior and
         its WaveNet decoder when it needs them.
 
     Raises:
@@ -158,11 +158,11 @@ def load_run(
         RunError: something is missing, unfinished, damaged or does not belong together.
     """
     run, where, name = Run.open(user_path(str(path))), torch.device(device), model or MAIN_MODEL
-    if not run.recipe.is_sound:
+    if not run.recipe.is_audio:
         return load_image_run(run, name, where)
-    from .audio_two_stage import load_sound_run
+    from .audio_two_stage import load_audio_run
 
-    return load_sound_run(run, name, where)
+    return load_audio_run(run, name, where)
 
 
 def load_image_run(run: Run, name: str, device: torch.device) -> TwoStageModel:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae import SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import AudioVQVAE, WaveNetDecoder
 from twostage.errors import UsageError
 from twostage.printable import printable, show
 from twostage.progress import Progress
@@ -26,7 +26,7 @@ BATCH = 64
 class Voice:
     """A codebook with the decoder that is to be heard."""
 
-    model: SoundVQVAE
+    model: AudioVQVAE
     decoder: WaveNetDecoder | None
     """None: the model's own convolutional one."""
     device: torch.device
@@ -83,7 +83,7 @@ class Voice:
         return sound_BS.cpu().numpy()
 
 
-def voice_of(run: Run, name: str, stage1: Loaded[SoundVQVAE], choice: str, device: torch.device) -> Voice:
+def voice_of(run: Run, name: str, stage1: Loaded[AudioVQVAE], choice: str, device: torch.device) -> Voice:
     """The decoder asked for, `convolutional` or `wavenet`.
 
     Raises:

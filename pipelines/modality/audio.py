@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
-from stage1_vqvae.audio.tasks import SoundCodebookTask, SoundGaussianTask
+from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage2_prior import WaveNet
 from stage2_prior.sequence_training import SequencePriorTask
@@ -35,7 +35,7 @@ from .audio_networks import build_stage1, decoder_architecture, prior_architectu
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
 
 
-def load_sound(recipe: Recipe) -> AudioDataset:
+def load_audio(recipe: Recipe) -> AudioDataset:
     """Read the recipe's recordings into memory.
 
     Raises:
@@ -59,7 +59,7 @@ def load_sound(recipe: Recipe) -> AudioDataset:
 
 @torch.no_grad()
 def encode_split(
-    model: SoundVQVAE, split: AudioSplit, *, label: str, batch_samples: int, device: torch.device
+    model: AudioVQVAE, split: AudioSplit, *, label: str, batch_samples: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes `[N, G, T]`, 0 behind the end, and their lengths `[N]`, both int64; `label` names the progress bar.
 
@@ -99,10 +99,10 @@ def condition_of(labels: np.ndarray, speakers: np.ndarray, dataset_sizes: tuple[
 class Audio:
     """Recordings as a `Modality`: convolutional codebook, WaveNet decoder on its codes, and a WaveNet over them."""
 
-    sections: Mapping[Stage, str] = {"stage1": "sound", "decoder": "wavenet_decoder", "prior": "wavenet_prior"}
+    sections: Mapping[Stage, str] = {"stage1": "audio", "decoder": "wavenet_decoder", "prior": "wavenet_prior"}
 
     def load(self, recipe: Recipe) -> AudioDataset:
-        return load_sound(recipe)
+        return load_audio(recipe)
 
     def describe(self, dataset: AudioDataset) -> str:
         hours = sum(dataset.durations_seconds(split).sum() for split in SPLITS) / 3600
@@ -124,10 +124,10 @@ class Audio:
         return ("stage1", "decoder", "prior") if recipe.wavenet_decoder.blocks else ("stage1", "prior")
 
     def stage1(self, spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) -> tuple[str, dict[str, Any]]:
-        return f"sound-{spec.kind}", stage1_architecture(spec, recipe, dataset)
+        return f"audio-{spec.kind}", stage1_architecture(spec, recipe, dataset)
 
     def follower(
-        self, stage: Stage, recipe: Recipe, codebook: SoundVQVAE, dataset: AudioDataset
+        self, stage: Stage, recipe: Recipe, codebook: AudioVQVAE, dataset: AudioDataset
     ) -> tuple[str, dict[str, Any]]:
         if stage == "decoder":
             return "wavenet-decoder", decoder_architecture(recipe, codebook)
@@ -140,36 +140,36 @@ class Audio:
 
     def check(
         self,
-        model: SoundVQVAE | SoundVAE,
+        model: AudioVQVAE | AudioVAE,
         recipe: Recipe,
         dataset: AudioDataset,
         training: TrainingConfig,
         *,
         label: str,
     ) -> None:
-        if isinstance(model, SoundVQVAE):
+        if isinstance(model, AudioVQVAE):
             prior_architecture(recipe, model, dataset)  # refuses recordings that the prior could not say
             vectors = int((-(-dataset.train.lengths // model.stride)).sum())
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training recordings", label=label)
 
     def stage1_task(
-        self, model: SoundVQVAE | SoundVAE, recipe: Recipe, dataset: AudioDataset, device: torch.device
+        self, model: AudioVQVAE | AudioVAE, recipe: Recipe, dataset: AudioDataset, device: torch.device
     ) -> Task:
         common: dict[str, Any] = {
             "train": dataset.train,
             "validation": dataset.validation,
             "sample_rate_hz": dataset.sample_rate_hz,
-            "segment_samples": recipe.sound.segment_samples,
+            "segment_samples": recipe.audio.segment_samples,
             "batch_samples": recipe.evaluation.batch_samples,
         }
-        if isinstance(model, SoundVAE):
-            return SoundGaussianTask(model, **common)
-        return SoundCodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
+        if isinstance(model, AudioVAE):
+            return AudioGaussianTask(model, **common)
+        return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
 
     def follower_task(
         self,
         model: WaveNet | WaveNetDecoder,
-        codebook: SoundVQVAE,
+        codebook: AudioVQVAE,
         codes: Mapping[str, CodeFile],
         recipe: Recipe,
         dataset: AudioDataset,
@@ -214,7 +214,7 @@ class Audio:
 
     def encode(
         self,
-        codebook: SoundVQVAE,
+        codebook: AudioVQVAE,
         dataset: AudioDataset,
         split: str,
         recipe: Recipe,

@@ -6,24 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from stage1_vqvae import SoundVAE, SoundVQVAE
+from stage1_vqvae import AudioVAE, AudioVQVAE
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe
 from twostage.data.audio import AudioDataset
 from twostage.errors import RunError, UsageError
 
-_KINDS: dict[str, type[SoundVQVAE] | type[SoundVAE]] = {"sound-vq-vae": SoundVQVAE, "sound-vae": SoundVAE}
+_KINDS: dict[str, type[AudioVQVAE] | type[AudioVAE]] = {"audio-vq-vae": AudioVQVAE, "audio-vae": AudioVAE}
 
 
 def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) -> dict[str, Any]:
-    """Keyword arguments of `SoundVQVAE` or `SoundVAE`.
+    """Keyword arguments of `AudioVQVAE` or `AudioVAE`.
 
     Raises:
         UsageError: a model of images.
     """
     if spec.kind not in ("vq-vae", "vae"):
         raise UsageError(f"{spec.name} is a model of images: recordings have vq-vae, vae and beta-vae-B")
-    common = {key: value for key, value in asdict(recipe.sound).items() if key != "segment_samples"}
+    common = {key: value for key, value in asdict(recipe.audio).items() if key != "segment_samples"}
     common["speakers"] = len(dataset.speakers)
     if spec.kind == "vae":
         return {**common, "latent_channels": recipe.gaussian.latent_channels, "beta": spec.beta}
@@ -31,7 +31,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) 
     return {**common, **quantiser, "update": spec.codebook_update}
 
 
-def build_stage1(kind: str, architecture: Mapping[str, Any]) -> SoundVQVAE | SoundVAE:
+def build_stage1(kind: str, architecture: Mapping[str, Any]) -> AudioVQVAE | AudioVAE:
     """A freshly initialised model (torch's global generator) of one of the known kinds."""
     if kind not in _KINDS:
         raise RunError(
@@ -40,7 +40,7 @@ def build_stage1(kind: str, architecture: Mapping[str, Any]) -> SoundVQVAE | Sou
     return _KINDS[kind](**architecture)
 
 
-def decoder_architecture(recipe: Recipe, stage1: SoundVQVAE) -> dict[str, Any]:
+def decoder_architecture(recipe: Recipe, stage1: AudioVQVAE) -> dict[str, Any]:
     """Keyword arguments of `WaveNetDecoder` on the codes of `stage1`."""
     settings = {key: value for key, value in asdict(recipe.wavenet_decoder).items() if key != "segment_samples"}
     return {
@@ -48,7 +48,7 @@ def decoder_architecture(recipe: Recipe, stage1: SoundVQVAE) -> dict[str, Any]:
         "condition_channels": recipe.quantiser.embedding_dim,
         "stride": stage1.stride,
         "speakers": stage1.speakers,
-        "speaker_channels": recipe.sound.speaker_channels,
+        "speaker_channels": recipe.audio.speaker_channels,
     }
 
 
@@ -69,7 +69,7 @@ def most_codes(recipe: Recipe, dataset: AudioDataset, *, stride: int) -> int:
     return -(-int(np.ceil(samples)) // stride)
 
 
-def prior_architecture(recipe: Recipe, stage1: SoundVQVAE, dataset: AudioDataset) -> dict[str, Any]:
+def prior_architecture(recipe: Recipe, stage1: AudioVQVAE, dataset: AudioDataset) -> dict[str, Any]:
     """Keyword arguments of `WaveNet` over the codes of `stage1`.
 
     Raises:

@@ -7,7 +7,7 @@ from .interface import AnyDataset, Modality
 
 def modality_of(recipe: Recipe) -> Modality:
     """The kind of data that a recipe is about; the networks of the others are not imported."""
-    if recipe.is_sound:
+    if recipe.is_audio:
         from .audio import Audio
 
         return Audio()

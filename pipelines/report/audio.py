@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae import SoundVAE, SoundVQVAE
+from stage1_vqvae import AudioVAE, AudioVQVAE
 from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
 from stage2_prior import sample_sequences
 from twostage.config.load import run_recipe_text
@@ -31,9 +31,9 @@ from ..media import figures
 from ..media.html import audio_element, image, page, table
 from ..media.spectrograms import sheet
 from ..media.wav import to_int16
-from ..modality.audio import load_sound
+from ..modality.audio import load_audio
 from ..runs.device import pick_device, use_threads
-from ..runs.loading import Loaded, LoadedSound
+from ..runs.loading import Loaded, LoadedAudio
 from ..runs.run import Run, is_finished
 from .class_section import class_section
 
@@ -63,12 +63,12 @@ def _results(evaluation: Evaluation) -> str:
     return f"<h2>Results</h2><p>{intro}</p>{tables}<ul>{lines}</ul>{meanings}"
 
 
-def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: Evaluation) -> None:
+def _check_scored(run: Run, name: str, stage1: LoadedAudio, evaluation: Evaluation) -> None:
     """Raise RunError where the weights of a model are not the ones that were scored."""
     prior: str | None = None
     decoder: str | None = None
     device = torch.device("cpu")
-    if isinstance(stage1.model, SoundVQVAE):
+    if isinstance(stage1.model, AudioVQVAE):
         if is_finished(run.prior_folder(name)):
             prior = run.prior(name, stage1, device).sha256
         if is_finished(run.decoder_folder(name)):
@@ -82,7 +82,7 @@ def _check_scored(run: Run, name: str, stage1: LoadedSound, evaluation: Evaluati
 
 @torch.no_grad()
 def _reconstructions(
-    run: Run, name: str, stage1: LoadedSound, dataset: AudioDataset, device: torch.device, seed: int
+    run: Run, name: str, stage1: LoadedAudio, dataset: AudioDataset, device: torch.device, seed: int
 ) -> str:
     """Test recordings beside what the decoders make of them."""
     model, rate = stage1.model, dataset.sample_rate_hz
@@ -91,7 +91,7 @@ def _reconstructions(
     on = OnDevice.of(batch, speakers=model.speakers, device=device)
     own = [dataset.test.recording(int(item)) for item in items]
     columns: list[tuple[str, list[np.ndarray]]] = [("recording", own)]
-    if isinstance(model, SoundVAE):
+    if isinstance(model, AudioVAE):
         wave_BS = model.reconstruct(on.samples, on.mask, on.speaker).cpu().numpy()
         columns.append(("reconstruction", [to_int16(wave[: len(x)]) for wave, x in zip(wave_BS, own, strict=True)]))
     else:
@@ -132,7 +132,7 @@ def _asked_in_words(asked: Asked) -> str:
 
 @torch.no_grad()
 def _samples(
-    run: Run, name: str, stage1: Loaded[SoundVQVAE], dataset: AudioDataset, device: torch.device, seed: int
+    run: Run, name: str, stage1: Loaded[AudioVQVAE], dataset: AudioDataset, device: torch.device, seed: int
 ) -> str:
     """New sounds of a model with a finished prior."""
     prior, model, rate = run.prior(name, stage1, device), stage1.model, dataset.sample_rate_hz
@@ -178,7 +178,7 @@ def _training(run: Run, names: list[str]) -> str:
     return "".join(parts)
 
 
-def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device, seed: int) -> Path:
+def write_audio_report(run: Run, dataset: AudioDataset, *, device: torch.device, seed: int) -> Path:
     """Write RUN/report.html.
 
     Raises:
@@ -191,7 +191,7 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
         run.check_data(stage1, dataset)
         _check_scored(run, name, stage1, evaluation)
         body = _reconstructions(run, name, stage1, dataset, device, seed)
-        if isinstance(stage1.model, SoundVQVAE) and is_finished(run.prior_folder(name)):
+        if isinstance(stage1.model, AudioVQVAE) and is_finished(run.prior_folder(name)):
             with_codes = Loaded(model=stage1.model, checkpoint=stage1.checkpoint)
             body += _samples(run, name, with_codes, dataset, device, seed)
         sections.append(f"<h2>{html.escape(name)}</h2>{body}")
@@ -206,12 +206,12 @@ def write_sound_report(run: Run, dataset: AudioDataset, *, device: torch.device,
 def run_report(command: Report) -> None:
     """`twostage report`."""
     run = Run(path=command.run, recipe=command.recipe)
-    dataset = load_sound(run.recipe)
+    dataset = load_audio(run.recipe)
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
     if command.dry_run:
         Evaluation.read(run.path / "evaluation.json")
         say(f"would write {run.path / 'report.html'} on {', '.join(run.trained_models())}; nothing was done")
         return
-    write_sound_report(run, dataset, device=device, seed=command.seed)
+    write_audio_report(run, dataset, device=device, seed=command.seed)
     run.keep_data_place()

@@ -164,7 +164,7 @@ def correlations(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
 
 
 @plain_text()
-def code_prices(diagnosis: PriorDiagnosis, *, title: str) -> bytes:
+def code_costs(diagnosis: PriorDiagnosis, *, title: str) -> bytes:
     """Left: bits per code under every prior; right: bits of each position of the grid, under the learned prior."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), gridspec_kw={"width_ratios": [1.3, 1]})
     bars = {

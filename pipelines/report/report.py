@@ -37,7 +37,7 @@ from ..runs.device import pick_device, use_threads
 from ..runs.loading import LoadedStage1
 from ..runs.run import Run, is_finished
 from .class_section import class_section
-from .diagnosis_figures import code_prices
+from .diagnosis_figures import code_costs
 from .latents import (
     Picture,
     by_beta,
@@ -124,7 +124,7 @@ def diagnosis_section(run: Run, evaluation: Evaluation, dataset: ImageDataset) -
     for found in evaluation.diagnoses:
         parts.append(f"<p><b>{html.escape(found.model)}</b>: {html.escape(' '.join(found.sentences))}</p>")
         if "bits_by_position" in found.numbers:
-            figure = code_prices(PriorDiagnosis.of_record(found.numbers), title=f"{found.model}: price of a code")
+            figure = code_costs(PriorDiagnosis.of_record(found.numbers), title=f"{found.model}: price of a code")
             caption = "Bits of a code under every prior, and of every position of the grid under the learned one."
             parts.append(_kept(run, f"{found.model}-code-prices", Picture("code-prices", figure, caption), dataset))
     return "".join(parts)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from stage1_vqvae import SoundVQVAE
+from stage1_vqvae import AudioVQVAE
 from twostage.data.audio import AudioSplit
 from twostage.errors import RunError, UsageError
 from twostage.printable import shown
@@ -24,7 +24,7 @@ def check_plain_names(names: Sequence[str]) -> None:
 
 
 def encode_recordings(
-    stage1: Loaded[SoundVQVAE],
+    stage1: Loaded[AudioVQVAE],
     name: str,
     split: AudioSplit,
     *,
@@ -74,10 +74,10 @@ def encode_recordings(
     )
 
 
-def check_sound_codes(
+def check_audio_codes(
     codes: CodeFile,
     name: str,
-    stage1: Loaded[SoundVQVAE],
+    stage1: Loaded[AudioVQVAE],
     *,
     source: str = "what came",
     remedy: str = "encode the recordings again",

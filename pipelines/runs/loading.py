@@ -12,7 +12,7 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from stage1_vqvae import SoundVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
 from stage2_prior import PixelCNN, WaveNet
 from twostage.errors import RunError
 from twostage.storage.checkpoint import Checkpoint, load_checkpoint
@@ -140,7 +140,7 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(values.numel() for name, values in own.items() if not name.startswith("decoder.auxiliary."))
 
 
-LoadedSound = Loaded[SoundVQVAE | SoundVAE]
+LoadedAudio = Loaded[AudioVQVAE | AudioVAE]
 
 
 LoadedDecoder = Loaded[WaveNetDecoder]

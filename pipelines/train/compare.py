@@ -7,7 +7,7 @@ from pathlib import Path
 from twostage.data import ImageDataset, load_dataset
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
-from twostage.training.record import training_fall
+from twostage.training.record import training_decrease
 
 from ..commands.compare import Compare
 from ..evaluate.differences import Scored, reference_of
@@ -44,7 +44,7 @@ def _falls(run: Run, scored: Scored) -> list[float | None]:
     folders = [run.stage1_folder(scored.row.model)]
     if scored.row.kind == "vq-vae" and scored.row.prior == "learned":
         folders.append(run.prior_folder(scored.row.model))
-    return [training_fall(folder) for folder in folders]
+    return [training_decrease(folder) for folder in folders]
 
 
 def compare_runs(

@@ -16,7 +16,7 @@ import numpy as np
 
 from twostage.metrics.statistics import standard_error
 from twostage.storage.atomic import write_atomic
-from twostage.training.record import UNDERTRAINED_FALL
+from twostage.training.record import UNDERTRAINED_DECREASE
 
 from ..evaluate.differences import Scored
 from ..evaluate.sizes import COST, size_remark
@@ -75,7 +75,7 @@ class ComparedRow:
     """Codebook and prior together where both are needed; a mean over seeds, as patience can stop them apart."""
     train_seconds: float
     """Mean over seeds."""
-    validation_fall: float | None
+    validation_decrease: float | None
     """The largest of the trainings behind the row; None where one has no validation before its last quarter."""
     verdict: str | None = None
     """Of the diagnosis, that of the first seed in which the latents or codes were not in use; None: in none."""
@@ -83,7 +83,7 @@ class ComparedRow:
     @property
     def undertrained(self) -> bool | None:
         """Whether a training was still falling when it ended; None where nobody can tell."""
-        return None if self.validation_fall is None else self.validation_fall > UNDERTRAINED_FALL
+        return None if self.validation_decrease is None else self.validation_decrease > UNDERTRAINED_DECREASE
 
 
 def compared_row(
@@ -97,7 +97,7 @@ def compared_row(
     Args:
         seeds: the row of each.
         references: the row of each that it is compared with; None without one.
-        falls: `validation_fall` of every training behind these rows.
+        falls: `validation_decrease` of every training behind these rows.
         verdicts: of the diagnoses of the model.
     """
     rows, first = [scored.row for scored in seeds], seeds[0].row
@@ -128,7 +128,7 @@ def compared_row(
         parameters=first.parameters,
         steps=mean(row.steps for row in rows),
         train_seconds=mean(row.train_seconds for row in rows),
-        validation_fall=max(known) if len(known) == len(falls) else None,
+        validation_decrease=max(known) if len(known) == len(falls) else None,
         verdict=next((verdict for verdict in verdicts if verdict in NOT_IN_USE), None),
     )
 
@@ -260,8 +260,8 @@ def legend_lines(comparison: Comparison) -> list[str]:
         lines.append(SAMPLED_PSNR)
     if any(row.undertrained for row in rows):
         lines.append(
-            f"undertrained: the best validation number of a training still fell by more than {UNDERTRAINED_FALL:.0%} "
-            "over the last quarter of its steps"
+            f"undertrained: the best validation number of a training still fell by more than "
+            f"{UNDERTRAINED_DECREASE:.0%} over the last quarter of its steps"
         )
     if any(row.verdict for row in rows):
         lines.append(f"{', '.join(NOT_IN_USE)}: see the diagnosis in the evaluation.json of every seed")

@@ -29,23 +29,23 @@ from stage1_vqvae.audio.networks import (
     start_evenly,
 )
 from twostage.data.audio.spectral import multi_resolution_stft_loss, waveform
-from twostage.likelihoods.audio import make_sound_likelihood
+from twostage.likelihoods.audio import make_audio_likelihood
 from twostage.noise import batch_generator
 
 TRAINED_EVERY = 4
 """Samples per sample whose likelihood is computed in training."""
 
 
-class SoundDecoder(nn.Module):
+class AudioDecoder(nn.Module):
     """p(x|z, speaker) of 16-bit samples, and a waveform.
 
     Args:
         in_channels: D.
-        likelihood, mixtures: see `twostage.likelihoods.audio.SoundLikelihood`.
+        likelihood, mixtures: see `twostage.likelihoods.audio.AudioLikelihood`.
         speakers: number of speakers; 0: the decoder knows of none.
         speaker_channels: V, width of a speaker's embedding, added at the rate of the codes and to the features.
         features: F.
-        Others: as in `SoundEncoder`.
+        Others: as in `AudioEncoder`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SoundDecoder(nn.Module):
         self.early = Upsampling(channels, features, factor=early)
         self.late = Upsampling(features, features, factor=self.stride // early)
         start_evenly(self.first, self.blocks, self.early, self.late)
-        self.likelihood = make_sound_likelihood(likelihood, features=features, mixtures=mixtures)
+        self.likelihood = make_audio_likelihood(likelihood, features=features, mixtures=mixtures)
         self.spectral = SpectralHead(channels=channels, stride=self.stride)
         self.speakers = speakers
         if speakers:

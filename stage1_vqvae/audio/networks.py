@@ -44,7 +44,7 @@ def layer_widths(channels: int, layers: int) -> list[int]:
     return [max(min(NARROWEST, channels), channels >> (layers - 1 - layer)) for layer in range(layers)]
 
 
-class SoundResidualBlock(nn.Module):
+class AudioResidualBlock(nn.Module):
     """x + conv1x1(act(conv3(act(x)))) with a dilated convolution of kernel 3; length and width are kept."""
 
     def __init__(self, *, channels: int, residual_channels: int, dilation: int) -> None:
@@ -59,7 +59,7 @@ class SoundResidualBlock(nn.Module):
 def residual_blocks_of(*, blocks: int, channels: int, residual_channels: int) -> nn.ModuleList:
     """So many blocks, each looking three times as far as the one before it, and then anew."""
     return nn.ModuleList(
-        SoundResidualBlock(
+        AudioResidualBlock(
             channels=channels, residual_channels=residual_channels, dilation=_DILATIONS[block % len(_DILATIONS)]
         )
         for block in range(blocks)
@@ -84,7 +84,7 @@ def _companded(wave: Tensor) -> Tensor:
     return wave.sign() * torch.log1p(MU * wave.abs()) / math.log1p(MU)
 
 
-class SoundEncoder(nn.Module):
+class AudioEncoder(nn.Module):
     """Waveforms `[B, S]` in [-1, 1] to `[B, D, T]` with T = S / 2**downsampling_layers; zero behind an item's codes.
 
     Raises:
@@ -215,7 +215,7 @@ def code_count(lengths: Tensor, stride: int) -> Tensor:
     return -(-lengths.long() // stride)
 
 
-def check_sounds(samples_BS: Tensor, mask_BS: Tensor, stride: int) -> None:
+def check_audio(samples_BS: Tensor, mask_BS: Tensor, stride: int) -> None:
     """Refuse what would be encoded wrongly without a word; values are looked at only on the CPU.
 
     Raises:

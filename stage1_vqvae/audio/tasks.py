@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.audio.networks import PartWeights
-from stage1_vqvae.audio.vae import SoundVAE
-from stage1_vqvae.audio.vqvae import SoundVQVAE
+from stage1_vqvae.audio.vae import AudioVAE
+from stage1_vqvae.audio.vqvae import AudioVQVAE
 from stage1_vqvae.quantiser.codebook_step import codebook_step
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
@@ -45,7 +45,7 @@ class Sounds:
     """Index in the split, int64 `[B]`, on the CPU."""
 
 
-class SoundData:
+class AudioData:
     """What a task reads: segments of one split, recordings of another, on the device of a model.
 
     Args:
@@ -110,7 +110,7 @@ class SoundData:
         )
 
 
-class SoundCodebookTask:
+class AudioCodebookTask:
     """Train a sound VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/sample.
 
     Args:
@@ -131,7 +131,7 @@ class SoundCodebookTask:
 
     def __init__(
         self,
-        model: SoundVQVAE,
+        model: AudioVQVAE,
         *,
         train: AudioSplit,
         validation: AudioSplit,
@@ -144,7 +144,7 @@ class SoundCodebookTask:
         self.model, self.kmeans, self.seed = model, kmeans, seed
         self.watch = CollapseWatch()
         self.settings = log_mel_settings(sample_rate_hz)
-        self.data = SoundData(
+        self.data = AudioData(
             train=train,
             validation=validation,
             speakers=model.speakers,
@@ -218,10 +218,10 @@ class SoundCodebookTask:
         }
 
 
-class SoundGaussianTask:
+class AudioGaussianTask:
     """Train a sound VAE or beta-VAE; the best model has the lowest validation distortion + beta * KL, at its own beta.
 
-    Args: as in `SoundCodebookTask`.
+    Args: as in `AudioCodebookTask`.
 
     Raises:
         UsageError: the segments do not fit the model.
@@ -231,7 +231,7 @@ class SoundGaussianTask:
 
     def __init__(
         self,
-        model: SoundVAE,
+        model: AudioVAE,
         *,
         train: AudioSplit,
         validation: AudioSplit,
@@ -241,7 +241,7 @@ class SoundGaussianTask:
     ) -> None:
         self.model = model
         self.settings = log_mel_settings(sample_rate_hz)
-        self.data = SoundData(
+        self.data = AudioData(
             train=train,
             validation=validation,
             speakers=model.speakers,

@@ -1,4 +1,4 @@
-"""VAE of sound, the continuous twin of `SoundVQVAE` (Kingma and Welling 2014, arXiv 1312.6114).
+"""VAE of sound, the continuous twin of `AudioVQVAE` (Kingma and Welling 2014, arXiv 1312.6114).
 
 Encoder, decoder, likelihood and spectral loss are those of the VQ-VAE; the bottleneck is a diagonal Gaussian q(z|x) at
 every code position against a standard normal prior. Positions behind the end of an item have q = p there: they cost
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.audio.decoder import SoundDecoder
-from stage1_vqvae.audio.networks import WHOLE_BATCH, PartWeights, SoundEncoder, check_sounds, code_count
+from stage1_vqvae.audio.decoder import AudioDecoder
+from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, check_audio, code_count
 from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
-from twostage.likelihoods.audio import SoundLikelihood
+from twostage.likelihoods.audio import AudioLikelihood
 from twostage.noise import item_noise
 
 
 @dataclass(frozen=True)
-class SoundVAEOutput:
+class AudioVAEOutput:
     """One pass over a batch."""
 
     loss: Tensor
@@ -37,13 +37,13 @@ class SoundVAEOutput:
     """Scalar, mean over items, not weighted."""
 
 
-class SoundVAE(nn.Module):
+class AudioVAE(nn.Module):
     """Gaussian autoencoder of 16-bit sound.
 
     Args:
         beta: weight of the KL term in the training loss, above zero.
         latent_channels: Z, Gaussian latents per position.
-        Others: as in `SoundVQVAE`.
+        Others: as in `AudioVQVAE`.
 
     Raises:
         UsageError: beta is not positive or the sizes do not fit; later, samples, masks or speakers do not fit.
@@ -71,14 +71,14 @@ class SoundVAE(nn.Module):
         self.stride = 1 << downsampling_layers
         self.speakers, self.latent_channels = speakers, latent_channels
         self.spectral_weight, self.beta = spectral_weight, beta
-        self.encoder = SoundEncoder(
+        self.encoder = AudioEncoder(
             channels=channels,
             residual_blocks=residual_blocks,
             residual_channels=residual_channels,
             downsampling_layers=downsampling_layers,
             out_channels=2 * latent_channels,
         )
-        self.decoder = SoundDecoder(
+        self.decoder = AudioDecoder(
             in_channels=latent_channels,
             channels=channels,
             residual_blocks=residual_blocks,
@@ -92,7 +92,7 @@ class SoundVAE(nn.Module):
         )
 
     @property
-    def likelihood(self) -> SoundLikelihood:
+    def likelihood(self) -> AudioLikelihood:
         """p(x|features) of a sample."""
         return self.decoder.likelihood
 
@@ -102,7 +102,7 @@ class SoundVAE(nn.Module):
 
     def posterior(self, samples_BS: Tensor, mask_BS: Tensor) -> GaussianPosterior:
         """q(z|x), fields `[B, Z, T]`; the prior, hence without a KL, behind the end of an item."""
-        check_sounds(samples_BS, mask_BS, self.stride)
+        check_audio(samples_BS, mask_BS, self.stride)
         wave_BS = waveform(samples_BS).masked_fill(~mask_BS, 0.0)
         statistics = self.encoder(wave_BS, self.code_lengths(mask_BS.sum(1))).float()
         mean, log_variance = statistics.chunk(2, 1)
@@ -111,7 +111,7 @@ class SoundVAE(nn.Module):
 
     def forward(
         self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
-    ) -> SoundVAEOutput:
+    ) -> AudioVAEOutput:
         """Training loss of a batch of int16 samples, or of a part of one; one posterior sample each."""
         posterior = self.posterior(samples_BS, mask_BS)
         log_likelihood_nats_B, spectral_loss = self.decoder.training_terms(
@@ -119,7 +119,7 @@ class SoundVAE(nn.Module):
         )
         kl_nats_B = posterior.kl_nats().flatten(1).sum(1)
         nats_per_sample = (self.beta * kl_nats_B - log_likelihood_nats_B).sum() / mask_BS.sum()
-        return SoundVAEOutput(
+        return AudioVAEOutput(
             loss=part.samples * nats_per_sample + self.spectral_weight * spectral_loss,
             log_likelihood_nats=log_likelihood_nats_B,
             kl_nats=kl_nats_B,

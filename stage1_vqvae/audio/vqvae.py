@@ -16,16 +16,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.audio.decoder import SoundDecoder
-from stage1_vqvae.audio.networks import WHOLE_BATCH, PartWeights, SoundEncoder, check_sounds, code_count, inside
+from stage1_vqvae.audio.decoder import AudioDecoder
+from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, check_audio, code_count, inside
 from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
-from twostage.likelihoods.audio import SoundLikelihood
+from twostage.likelihoods.audio import AudioLikelihood
 
 
 @dataclass(frozen=True)
-class SoundOutput:
+class AudioOutput:
     """One pass over a batch."""
 
     loss: Tensor
@@ -38,11 +38,11 @@ class SoundOutput:
     """Of the M real positions: vectors `[M, D]`, codes `[M, G]`; hand it to `update_codebook`."""
 
 
-class SoundVQVAE(nn.Module):
+class AudioVQVAE(nn.Module):
     """Discrete autoencoder of 16-bit sound.
 
     Args:
-        likelihood, mixtures: see `twostage.likelihoods.audio.SoundLikelihood`.
+        likelihood, mixtures: see `twostage.likelihoods.audio.AudioLikelihood`.
         speakers: number of speakers the decoder is told apart; 0: it is told none.
         speaker_channels: width of a speaker's embedding.
         downsampling_layers: halvings of the rate; a code stands for 2 to that power samples.
@@ -82,7 +82,7 @@ class SoundVQVAE(nn.Module):
         self.stride = 1 << downsampling_layers
         self.codebook_size, self.codebooks, self.speakers = codebook_size, codebooks, speakers
         self.spectral_weight = spectral_weight
-        self.encoder = SoundEncoder(
+        self.encoder = AudioEncoder(
             channels=channels,
             residual_blocks=residual_blocks,
             residual_channels=residual_channels,
@@ -99,7 +99,7 @@ class SoundVQVAE(nn.Module):
             decay=decay,
             revival_threshold=revival_threshold,
         )
-        self.decoder = SoundDecoder(
+        self.decoder = AudioDecoder(
             in_channels=embedding_dim,
             channels=channels,
             residual_blocks=residual_blocks,
@@ -113,7 +113,7 @@ class SoundVQVAE(nn.Module):
         )
 
     @property
-    def likelihood(self) -> SoundLikelihood:
+    def likelihood(self) -> AudioLikelihood:
         """p(x|features) of a sample."""
         return self.decoder.likelihood
 
@@ -123,7 +123,7 @@ class SoundVQVAE(nn.Module):
 
     def encode_vectors(self, samples_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """What the quantiser is given at every position, `[B, D, T]`; zero behind an item's codes."""
-        check_sounds(samples_BS, mask_BS, self.stride)
+        check_audio(samples_BS, mask_BS, self.stride)
         wave_BS = waveform(samples_BS).masked_fill(~mask_BS, 0.0)
         return self.encoder(wave_BS, self.code_lengths(mask_BS.sum(1)))
 
@@ -134,7 +134,7 @@ class SoundVQVAE(nn.Module):
 
     def forward(
         self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
-    ) -> SoundOutput:
+    ) -> AudioOutput:
         """Loss and statistics of a batch of int16 samples, or of a part of one; the codebook is left as it is."""
         quantised, real_BT = self._quantise(self.encode_vectors(samples_BS, mask_BS), mask_BS)
         vectors_BTD = quantised.vectors.new_zeros(*real_BT.shape, quantised.vectors.shape[1])
@@ -147,11 +147,11 @@ class SoundVQVAE(nn.Module):
             + self.spectral_weight * spectral_loss
             + part.positions * self.quantiser.loss(quantised)
         )
-        return SoundOutput(
+        return AudioOutput(
             loss=loss, log_likelihood_nats=log_likelihood_nats_B, spectral_loss=spectral_loss, quantised=quantised
         )
 
-    def update_codebook(self, output: SoundOutput) -> CodebookUpdate:
+    def update_codebook(self, output: AudioOutput) -> CodebookUpdate:
         """Move the codebook by the statistics of a training batch; call once after `optimizer.step()`."""
         if output.quantised.statistics is None:
             raise RuntimeError("update_codebook needs the output of a forward pass in training mode, not in eval mode")
@@ -192,7 +192,7 @@ class SoundVQVAE(nn.Module):
         self, samples_BS: Tensor, mask_BS: Tensor, codes_BGT: Tensor, speaker_B: Tensor | None = None
     ) -> Tensor:
         """log p(x|codes) of the real samples in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        check_sounds(samples_BS, mask_BS, self.stride)
+        check_audio(samples_BS, mask_BS, self.stride)
         if codes_BGT.shape[-1] * self.stride != samples_BS.shape[1]:
             raise UsageError(
                 f"expected {samples_BS.shape[1] // self.stride} codes per item for {samples_BS.shape[1]} samples, got "

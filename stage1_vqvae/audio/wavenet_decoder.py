@@ -28,12 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.audio.networks import SoundResidualBlock, Upsampling, check_sounds, check_speakers, inside
+from stage1_vqvae.audio.networks import AudioResidualBlock, Upsampling, check_audio, check_speakers, inside
 from twostage.data.audio import mulaw
 from twostage.errors import RunError, UsageError
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
-from twostage.likelihoods.audio import make_sound_likelihood
+from twostage.likelihoods.audio import make_audio_likelihood
 from twostage.noise import uniform_noise
 
 REACH = 3
@@ -56,7 +56,7 @@ class CodeCondition(nn.Module):
     def __init__(self, *, in_channels: int, channels: int, speakers: int, speaker_channels: int) -> None:
         super().__init__()
         self.first = nn.Conv1d(in_channels, channels, 3, padding=1)
-        self.block = SoundResidualBlock(channels=channels, residual_channels=channels, dilation=1)
+        self.block = AudioResidualBlock(channels=channels, residual_channels=channels, dilation=1)
         self.upsampling = Upsampling(channels, channels, factor=VECTORS_PER_CODE)
         self.speakers = nn.Embedding(speakers, speaker_channels) if speakers else None
         if speakers:
@@ -83,7 +83,7 @@ class WaveNetDecoder(nn.Module):
     Args:
         condition_channels: D, width of the codes' vectors.
         stride: samples per code, a multiple of four.
-        likelihood, mixtures: see `twostage.likelihoods.audio.SoundLikelihood`.
+        likelihood, mixtures: see `twostage.likelihoods.audio.AudioLikelihood`.
         speakers: number of speakers; 0: the decoder knows of none.
         speaker_channels: width of a speaker's embedding.
         channels: C, width of the stack; F is twice that.
@@ -140,9 +140,9 @@ class WaveNetDecoder(nn.Module):
         self.shape = nn.Linear(NEAREST + 1, head_channels, bias=False)
         self.coefficients: nn.Linear | None = None
         if likelihood == "mu-law":
-            self.likelihood = make_sound_likelihood(likelihood, features=head_channels)
+            self.likelihood = make_audio_likelihood(likelihood, features=head_channels)
         else:
-            self.likelihood = make_sound_likelihood(
+            self.likelihood = make_audio_likelihood(
                 likelihood, features=head_channels + 2, mixtures=mixtures, relative=True
             )
             self.coefficients = nn.Linear(head_channels, NEAREST)
@@ -163,14 +163,14 @@ class WaveNetDecoder(nn.Module):
         Args:
             samples_BS: int16, S a multiple of the stride.
             mask_BS: bool, true for samples of the recording, which come first.
-            vectors_BDT: vectors of the codes (`SoundVQVAE.condition_vectors`), T = S / stride; what they are behind an
+            vectors_BDT: vectors of the codes (`AudioVQVAE.condition_vectors`), T = S / stride; what they are behind an
                 item's codes does not matter.
             speaker_B: int64; None exactly where the decoder has no speakers.
 
         Raises:
             UsageError: the arguments do not fit one another or this decoder.
         """
-        check_sounds(samples_BS, mask_BS, self.stride)
+        check_audio(samples_BS, mask_BS, self.stride)
         positions = samples_BS.shape[1] // self.stride
         if vectors_BDT.shape[2] != positions:
             raise UsageError(
@@ -210,7 +210,7 @@ class WaveNetDecoder(nn.Module):
             lengths_B: samples of each item, int64, 1 to T * stride.
             speaker_B: int64; None exactly where the decoder has no speakers.
             seed, first_item: item i is a function of (seed, first_item + i), apart from rounding.
-            temperature: above 0; see `SoundLikelihood.draw`.
+            temperature: above 0; see `AudioLikelihood.draw`.
             progress: called after each sample with (samples so far, S).
 
         Raises:

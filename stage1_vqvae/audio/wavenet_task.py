@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.audio.vqvae import SoundVQVAE
+from stage1_vqvae.audio.vqvae import AudioVQVAE
 from stage1_vqvae.audio.wavenet_decoder import REACH, VECTORS_PER_CODE, WaveNetDecoder
 from twostage.data.audio import AudioSplit, length_batches, whole_batch
 from twostage.data.audio.segments import segment_count, segments_at
@@ -54,7 +54,7 @@ class WaveNetDecoderTask:
         self,
         model: WaveNetDecoder,
         *,
-        vqvae: SoundVQVAE,
+        vqvae: AudioVQVAE,
         train: AudioSplit,
         train_codes: np.ndarray,
         validation: AudioSplit,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stage1_vqvae import SoundVQVAE
+from stage1_vqvae import AudioVQVAE
 from twostage.config.audio_schema import RecordingsConfig
 from twostage.config.schema import Recipe
 from twostage.data.audio import load_synthetic_vowels
@@ -20,7 +20,7 @@ from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
 from twostage_pipelines.cli.main import main
 from twostage_pipelines.coding.audio import speakers_in
-from twostage_pipelines.evaluate.audio import warn_of_unheard
+from twostage_pipelines.evaluate.audio import warn_of_untrained_speakers
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
@@ -29,7 +29,7 @@ from twostage_pipelines.runs.run import Run
 TINY = """
 [data]
 name = "vowels"
-[sound]
+[audio]
 channels = 16
 residual_blocks = 1
 residual_channels = 8
@@ -363,9 +363,9 @@ def test_many_files_go_through_in_batches_and_give_what_each_gives_alone(
     body = "".join(line for line in lines if not line.startswith("#"))
     config.write_text(re.sub(r"batch_samples = \d+", "batch_samples = 3000", body))
     sizes: list[int] = []
-    encode = SoundVQVAE.encode
+    encode = AudioVQVAE.encode
     monkeypatch.setattr(
-        SoundVQVAE, "encode", lambda self, samples, mask: sizes.append(samples.numel()) or encode(self, samples, mask)
+        AudioVQVAE, "encode", lambda self, samples, mask: sizes.append(samples.numel()) or encode(self, samples, mask)
     )
     assert twostage("encode", small, *files, "--out", tmp_path / "all.safetensors") == 0
     assert max(sizes) <= 3072  # a batch, or one recording, in whole codes
@@ -471,10 +471,10 @@ def test_who_speaks_is_read_from_names_in_either_form_of_their_characters(tmp_pa
 
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     dataset = load_synthetic_vowels()
-    warn_of_unheard(dataset, "test")
+    warn_of_untrained_speakers(dataset, "test")
     assert capsys.readouterr().err == ""
     kept = replace(dataset, train=replace(dataset.train, speakers=np.zeros_like(dataset.train.speakers)))
-    warn_of_unheard(kept, "test")
+    warn_of_untrained_speakers(kept, "test")
     count = len(dataset.speakers) - 1
     said = capsys.readouterr().err
     assert f"{count} speakers of the test recordings are held out of training ({dataset.speakers[1]}" in said

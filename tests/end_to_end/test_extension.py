@@ -61,7 +61,7 @@ channels = 8
 dropout = 0.1
 """
 SOUND = """
-[sound]
+[audio]
 channels = 8
 residual_blocks = 0
 residual_channels = 8

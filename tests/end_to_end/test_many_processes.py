@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, VQVAE, SoundVQVAE
-from stage1_vqvae.audio.tasks import SoundCodebookTask
+from stage1_vqvae import VAE, VQVAE, AudioVQVAE
+from stage1_vqvae.audio.tasks import AudioCodebookTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage2_prior import PixelCNN
@@ -122,11 +122,11 @@ def _sound() -> Task:
         speakers=np.zeros(20, np.int64),
         names=tuple(map(str, range(20))),
     )
-    model = SoundVQVAE(
+    model = AudioVQVAE(
         mixtures=2, downsampling_layers=4, channels=8, residual_blocks=1, residual_channels=4, head_channels=4,
         embedding_dim=4, codebook_size=16, decay=0.7, revival_threshold=0.5,
     )  # fmt: skip
-    return SoundCodebookTask(
+    return AudioCodebookTask(
         model, train=recordings, validation=recordings, sample_rate_hz=8000, segment_samples=256, batch_samples=4000,
         kmeans=True, seed=0,
     )  # fmt: skip

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, SoundVAE, SoundVQVAE, WaveNetDecoder
-from stage1_vqvae.audio.tasks import SoundCodebookTask, SoundGaussianTask
+from stage1_vqvae import VAE, AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
@@ -78,12 +78,12 @@ SEGMENTS: dict[str, Any] = {
 }
 
 
-def _vqvae(update: str) -> SoundVQVAE:
-    return SoundVQVAE(**SOUND, embedding_dim=4, codebook_size=16, update=update, decay=0.7, revival_threshold=0.5)  # type: ignore[arg-type]
+def _vqvae(update: str) -> AudioVQVAE:
+    return AudioVQVAE(**SOUND, embedding_dim=4, codebook_size=16, update=update, decay=0.7, revival_threshold=0.5)  # type: ignore[arg-type]
 
 
 def _codebook(update: str) -> Task:
-    return SoundCodebookTask(_vqvae(update), **SEGMENTS, sample_rate_hz=8000, kmeans=True, seed=0)
+    return AudioCodebookTask(_vqvae(update), **SEGMENTS, sample_rate_hz=8000, kmeans=True, seed=0)
 
 
 def _codes(split: AudioSplit) -> np.ndarray:
@@ -124,7 +124,7 @@ def _images() -> dict[str, Any]:
 TASKS: dict[str, Callable[[], Task]] = {
     "ema codebook": lambda: _codebook("ema"),
     "loss codebook": lambda: _codebook("loss"),
-    "sound vae": lambda: SoundGaussianTask(SoundVAE(**SOUND, beta=0.5), **SEGMENTS, sample_rate_hz=8000),
+    "sound vae": lambda: AudioGaussianTask(AudioVAE(**SOUND, beta=0.5), **SEGMENTS, sample_rate_hz=8000),
     "wavenet decoder": _decoder,
     "sequences": _sequences,
     "vimco": lambda: VIMCOTask(VIMCO(**IMAGES, codebook_size=8, embedding_dim=4, samples=3), **_images()),

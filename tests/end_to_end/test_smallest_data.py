@@ -68,7 +68,7 @@ name = "recordings"
 pattern = "{label}_{speaker}_{index}"
 test_indices = "2"
 validation_indices = "1"
-[sound]
+[audio]
 channels = 8
 residual_blocks = 0
 head_channels = 8

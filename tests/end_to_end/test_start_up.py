@@ -10,7 +10,7 @@ import pytest
 HEAVY = ("torch._dynamo", "sympy", "matplotlib")
 _TINY = {
     "digits": ["--stage1.channels", "8", "--stage1.residual-channels", "4", "--stage1.head-channels", "8"],
-    "vowels": ["--sound.channels", "8", "--sound.residual-channels", "4"],
+    "vowels": ["--audio.channels", "8", "--audio.residual-channels", "4"],
 }
 _STEPS = ["steps", "2", "warmup-steps", "0", "batch-size", "8"]
 

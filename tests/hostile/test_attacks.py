@@ -23,7 +23,7 @@ import torch
 
 from twostage.config.load import dump_run_recipe, load_recipe, load_run_recipe
 from twostage.data.audio.decode import decode_recording
-from twostage.data.audio.part import Unreadable as UnreadableSound
+from twostage.data.audio.part import Unreadable as UnreadableAudio
 from twostage.data.images.cifar import load_cifar10
 from twostage.data.images.decode import Unreadable as UnreadableImage
 from twostage.data.images.decode import decode_image
@@ -234,7 +234,7 @@ def test_as_data(tmp_path: Path, payload: str) -> None:
     path.write_bytes(PAYLOADS[payload](canary))
     with pytest.raises(UnreadableImage):
         decode_image(path, np.zeros((3, 8, 8), np.uint8), fit="resize")
-    with pytest.raises(UnreadableSound):
+    with pytest.raises(UnreadableAudio):
         decode_recording(path, sample_rate_hz=8000)
     readers: tuple[Callable[[], object], ...] = (
         lambda: load_recipe(path),

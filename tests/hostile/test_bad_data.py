@@ -15,9 +15,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from twostage.data.audio import decode as sound_decode
+from twostage.data.audio import decode as audio_decode
 from twostage.data.audio.decode import decode_recording
-from twostage.data.audio.part import Unreadable as UnreadableSound
+from twostage.data.audio.part import Unreadable as UnreadableAudio
 from twostage.data.images import decode as image_decode
 from twostage.data.images.decode import Unreadable as UnreadableImage
 from twostage.data.images.decode import decode_image, inspect_image
@@ -173,9 +173,9 @@ def test_bad_recordings(tmp_path: Path, kind: str) -> None:
     make, said = SOUNDS[kind]
     path = tmp_path / "x.wav"
     path.write_bytes(make(path))
-    with pytest.raises(UnreadableSound) as decoded:
+    with pytest.raises(UnreadableAudio) as decoded:
         decode_recording(path, sample_rate_hz=11_025)
-    with pytest.raises(UnreadableSound) as inspected:
+    with pytest.raises(UnreadableAudio) as inspected:
         decode_recording(path)
     assert str(decoded.value) == str(inspected.value)
     assert str(decoded.value).startswith(said)
@@ -206,7 +206,7 @@ def test_what_is_no_file_to_read(tmp_path: Path, place: str, monkeypatch: pytest
     }[place]
     with pytest.raises(UnreadableImage) as image:
         decode_image(path, np.zeros((3, 8, 8), np.uint8), fit="resize")
-    with pytest.raises(UnreadableSound) as sound:
+    with pytest.raises(UnreadableAudio) as sound:
         decode_recording(path, sample_rate_hz=8000)
     assert str(image.value) == str(sound.value) == f"could not be read ({said})"
 
@@ -215,17 +215,17 @@ def test_a_recording_is_read_block_by_block(tmp_path: Path, monkeypatch: pytest.
     """What is counted over blocks is what one read counts, wherever the blocks end."""
     path = tmp_path / "x.wav"
     for block in (1, 7, 4096):
-        monkeypatch.setattr(sound_decode, "_BLOCK_NUMBERS", block)
+        monkeypatch.setattr(audio_decode, "_BLOCK_NUMBERS", block)
         wave(path, np.stack([NOISE, NOISE[::-1]], 1)[:50])
         found = decode_recording(path)
         assert (found.source.channels, found.source.sample_rate_hz, found.source.kind) == (2, 8000, "WAV PCM_16")
         mean_S = np.stack([NOISE, NOISE[::-1]], 1)[:50].mean(axis=1)
         np.testing.assert_array_equal(found.samples, np.rint(mean_S))
         floats(np.nan)(path)
-        with pytest.raises(UnreadableSound, match="has 3 samples that are NaN"):
+        with pytest.raises(UnreadableAudio, match="has 3 samples that are NaN"):
             decode_recording(path)
         wave(path, np.stack([NOISE, -NOISE], 1)[:50])  # silent once the channels are averaged
-        with pytest.raises(UnreadableSound, match="is silent"):
+        with pytest.raises(UnreadableAudio, match="is silent"):
             decode_recording(path)
 
 
@@ -235,28 +235,28 @@ def test_fewer_samples_than_the_header_states(tmp_path: Path, monkeypatch: pytes
     wave(path)
     monkeypatch.setattr(soundfile.SoundFile, "frames", property(lambda _: 7000))
     for read in readers(path, sound=True):
-        with pytest.raises(UnreadableSound, match=r"is truncated or damaged \(6000 of 7000 samples\)"):
+        with pytest.raises(UnreadableAudio, match=r"is truncated or damaged \(6000 of 7000 samples\)"):
             read()
 
 
-SOUND_KINDS = ("WAV", "FLAC", "OGG", "AIFF", "CAF")
+AUDIO_KINDS = ("WAV", "FLAC", "OGG", "AIFF", "CAF")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", *SOUND_KINDS])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", *AUDIO_KINDS])
 def test_flipped_bits_are_judged_alike(tmp_path: Path, kind: str) -> None:
     """What is damaged beyond reading for `check-data` is so for the training, and the other way round."""
     path, random = tmp_path / "x", Random(kind)
-    whole = wave(path, format=kind) if kind in SOUND_KINDS else picture(path, kind)
+    whole = wave(path, format=kind) if kind in AUDIO_KINDS else picture(path, kind)
     refused = 0
     for _ in range(20):
         place = random.randrange(min(len(whole), random.choice((64, len(whole)))))
         path.write_bytes(flipped(whole, place))
         faults = []
-        for read in readers(path, sound=kind in SOUND_KINDS):
+        for read in readers(path, sound=kind in AUDIO_KINDS):
             try:
                 read()
                 faults.append("")
-            except (UnreadableImage, UnreadableSound) as error:
+            except (UnreadableImage, UnreadableAudio) as error:
                 faults.append(str(error))
         assert faults[0] == faults[1]
         refused += bool(faults[0])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from stage1_vqvae import VQVAE, SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import VQVAE, AudioVQVAE, WaveNetDecoder
 from stage2_prior import PixelCNN, WaveNet
 from twostage.errors import TwoStageError
 from twostage.storage.checkpoint import save_checkpoint
-from twostage_pipelines.modality.audio_networks import build_stage1 as build_sound
+from twostage_pipelines.modality.audio_networks import build_stage1 as build_audio
 from twostage_pipelines.modality.images import build_stage1
 from twostage_pipelines.modality.interface import as_arguments
 from twostage_pipelines.runs.loading import load_model
@@ -66,12 +66,12 @@ def test_every_kind_of_image_model_is_loaded_as_it_was(kind: str, tmp_path: Path
 
 def test_every_kind_of_other_model_is_loaded_as_it_was(tmp_path: Path) -> None:
     cpu = torch.device("cpu")
-    for kind in ("sound-vq-vae", "sound-vae"):
-        own = {**SOUND} if kind == "sound-vq-vae" else {k: v for k, v in SOUND.items() if "code" not in k}
-        own |= {} if kind == "sound-vq-vae" else {"latent_channels": own.pop("embedding_dim")}
-        model = build_sound(kind, own)
+    for kind in ("audio-vq-vae", "audio-vae"):
+        own = {**SOUND} if kind == "audio-vq-vae" else {k: v for k, v in SOUND.items() if "code" not in k}
+        own |= {} if kind == "audio-vq-vae" else {"latent_channels": own.pop("embedding_dim")}
+        model = build_audio(kind, own)
         _save(tmp_path / kind, model, {"kind": kind, "architecture": own})
-        loaded = load_model(tmp_path / kind, cpu, lambda record: build_sound(record["kind"], record["architecture"]))
+        loaded = load_model(tmp_path / kind, cpu, lambda record: build_audio(record["kind"], record["architecture"]))
         _same(model, loaded.model)
     for name, (cls, own) in OTHERS.items():
         other = cls(**own)
@@ -151,9 +151,9 @@ def test_weights_of_another_type_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_deep_sound_model_is_refused(tmp_path: Path) -> None:
-    _save(tmp_path, SoundVQVAE(**SOUND), {"kind": "sound-vq-vae", "architecture": {**SOUND, "residual_blocks": 10**9}})
+    _save(tmp_path, AudioVQVAE(**SOUND), {"kind": "audio-vq-vae", "architecture": {**SOUND, "residual_blocks": 10**9}})
     with pytest.raises(TwoStageError, match="do not fit the model it describes"):
-        load_model(tmp_path, torch.device("cpu"), lambda r: build_sound(r["kind"], r["architecture"]))
+        load_model(tmp_path, torch.device("cpu"), lambda r: build_audio(r["kind"], r["architecture"]))
 
 
 def _refused_in_little_memory(folder: Path) -> None:

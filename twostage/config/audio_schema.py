@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-SOUND_DATA = ("recordings", "vowels")
+AUDIO_DATA = ("recordings", "vowels")
 """Data sets of recordings: a recipe with one of them is about sound and has the sections for it."""
 
 
@@ -33,7 +33,7 @@ class RecordingsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundConfig:
+class AudioConfig:
     """Encoder, convolutional decoder and likelihood of sound, shared by the VQ-VAE and the VAE baseline."""
 
     likelihood: Literal["mu-law", "logistic-mixture"] = "logistic-mixture"
@@ -76,9 +76,9 @@ class WaveNetDecoderConfig:
     dropout: float = 0.0
     """Dropout inside each gated layer."""
     likelihood: Literal["mu-law", "logistic-mixture"] = "logistic-mixture"
-    """As sound.likelihood."""
+    """As audio.likelihood."""
     mixtures: int = 10
-    """As sound.mixtures."""
+    """As audio.mixtures."""
     segment_samples: int = 4096
     """Samples of a training segment."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from twostage.config.audio_schema import RecordingsConfig, SoundConfig, WaveNetDecoderConfig, WaveNetPriorConfig
+from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.model_names import check_model, check_model_kind
 from twostage.config.schema import (
     DataConfig,
@@ -62,7 +62,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
     Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
     DataConfig: {"image_size": Limit(2, 4096), "skip_unreadable": _NOT_NEGATIVE},
     RecordingsConfig: {"sample_rate_hz": Limit(1000, 192_000)},
-    SoundConfig: {
+    AudioConfig: {
         "mixtures": Limit(1, 1024),
         "downsampling_layers": Limit(4, 7),
         "channels": Limit(8, 65536),
@@ -158,7 +158,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
 }
 
 
-_SOUND_SECTIONS = ("recordings", "sound", "wavenet_decoder", "decoder_training", "wavenet_prior")
+_AUDIO_SECTIONS = ("recordings", "audio", "wavenet_decoder", "decoder_training", "wavenet_prior")
 _IMAGE_SECTIONS = ("stage1", "vimco", "prior")
 _IMAGE_SETTINGS = {
     "data": (
@@ -167,7 +167,7 @@ _IMAGE_SETTINGS = {
     "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width", "kl_warmup_steps", "free_bits"),
     "evaluation": ("search_items", "coded_items", "frechet_samples"),
 }  # fmt: skip
-_SOUND_SETTINGS = {"evaluation": ("batch_samples", "sampled_items")}
+_AUDIO_SETTINGS = {"evaluation": ("batch_samples", "sampled_items")}
 
 
 def check_recipe(recipe: Recipe, *, source: str) -> None:
@@ -189,7 +189,7 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
         )
     _check_kind(recipe, source)
     _check_images(recipe, source)
-    _check_sound(recipe, source)
+    _check_audio(recipe, source)
     for section in ("codebook_training", "decoder_training", "prior_training", "baseline_training"):
         training: TrainingConfig = getattr(recipe, section)
         if training.patience and training.validate_every > training.steps:
@@ -211,18 +211,18 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
 
 def _check_kind(recipe: Recipe, source: str) -> None:
     """No setting of images in a recipe of sound, and none of sound in one of images: it would do nothing."""
-    if recipe.is_sound:
+    if recipe.is_audio:
         for name in recipe.models:
             check_model_kind(name, source=f"{source}: models", sound=True)
     untouched = Recipe()
-    other = _IMAGE_SECTIONS if recipe.is_sound else _SOUND_SECTIONS
+    other = _IMAGE_SECTIONS if recipe.is_audio else _AUDIO_SECTIONS
     keys = [(section, item.name) for section in other for item in fields(getattr(recipe, section))]
-    shared = _IMAGE_SETTINGS if recipe.is_sound else _SOUND_SETTINGS
+    shared = _IMAGE_SETTINGS if recipe.is_audio else _AUDIO_SETTINGS
     keys += [(section, key) for section, names in shared.items() for key in names]
     for section, key in keys:
         value = getattr(getattr(recipe, section), key)
         if value != getattr(getattr(untouched, section), key):
-            about = "images" if recipe.is_sound else "sound"
+            about = "images" if recipe.is_audio else "sound"
             raise UsageError(
                 f"{source}: {section}.{key} is a setting of {about}, but data.name is {recipe.data.name} and it is "
                 f"{shown(value)}: leave it out."
@@ -265,7 +265,7 @@ def _check_images(recipe: Recipe, source: str) -> None:
         )
 
 
-def _check_sound(recipe: Recipe, source: str) -> None:
+def _check_audio(recipe: Recipe, source: str) -> None:
     if recipe.wavenet_prior.label_dropout and not recipe.wavenet_prior.conditional:
         raise UsageError(
             f"{source}: wavenet_prior.label_dropout hides labels of a conditional prior, but wavenet_prior.conditional "
@@ -273,8 +273,8 @@ def _check_sound(recipe: Recipe, source: str) -> None:
         )
     if recipe.data.name == "vowels" and recipe.recordings != RecordingsConfig():
         raise UsageError(f"{source}: [recordings] says how a folder is read, but data.name is vowels: leave it out.")
-    for section in ("sound", "wavenet_decoder"):
-        samples, stride = getattr(recipe, section).segment_samples, 2**recipe.sound.downsampling_layers
+    for section in ("audio", "wavenet_decoder"):
+        samples, stride = getattr(recipe, section).segment_samples, 2**recipe.audio.downsampling_layers
         if samples % stride:
             raise UsageError(
                 f"{source}: {section}.segment_samples must be a multiple of the {stride} samples of a code, but is "

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from twostage.config.audio_schema import (
-    SOUND_DATA,
+    AUDIO_DATA,
+    AudioConfig,
     RecordingsConfig,
-    SoundConfig,
     WaveNetDecoderConfig,
     WaveNetPriorConfig,
 )
@@ -230,7 +230,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
-    sound: SoundConfig = field(default_factory=SoundConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     gaussian: GaussianConfig = field(default_factory=GaussianConfig)
     vimco: VimcoConfig = field(default_factory=VimcoConfig)
@@ -244,6 +244,6 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     @property
-    def is_sound(self) -> bool:
+    def is_audio(self) -> bool:
         """Whether the data are recordings."""
-        return self.data.name in SOUND_DATA
+        return self.data.name in AUDIO_DATA

@@ -21,9 +21,9 @@ import numpy as np
 from twostage.class_names import composed
 from twostage.data.audio.decode import Decoded, decode_recording
 from twostage.data.audio.libraries import load_soundfile
-from twostage.data.audio.listing import SUFFIXES as SOUND_SUFFIXES
+from twostage.data.audio.listing import SUFFIXES as AUDIO_SUFFIXES
 from twostage.data.audio.listing import Foreign
-from twostage.data.audio.part import Unreadable as UnreadableSound
+from twostage.data.audio.part import Unreadable as UnreadableAudio
 from twostage.data.audio.pattern import NamePattern
 from twostage.data.audio.remarks import LOSSES, Remarks
 from twostage.data.images.decode import Unreadable as UnreadableImage
@@ -36,7 +36,7 @@ from twostage.progress import Progress
 Kind = Literal["images", "recordings"]
 
 
-SUFFIXES_OF: dict[Kind, tuple[str, ...]] = {"images": IMAGE_SUFFIXES, "recordings": SOUND_SUFFIXES}
+SUFFIXES_OF: dict[Kind, tuple[str, ...]] = {"images": IMAGE_SUFFIXES, "recordings": AUDIO_SUFFIXES}
 MOST_FAULTS = 100
 """Unusable files that are kept by name, the first in order of names; the others are counted."""
 MOST_KINDS = 10_000
@@ -236,7 +236,7 @@ def _inspect_recording(path: Path) -> Decoded | str:
     """The recording without its samples, or the fault."""
     try:
         return replace(decode_recording(path), samples=_NO_SAMPLES)
-    except UnreadableSound as error:
+    except UnreadableAudio as error:
         return str(error)
     except MemoryError:
         return "takes more memory than there is"

@@ -26,7 +26,7 @@ from twostage.errors import UsageError
 from twostage.likelihoods.images import CategoricalLikelihood, draw_levels
 from twostage.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 
-SOUND_LIKELIHOODS = ("mu-law", "logistic-mixture")
+AUDIO_LIKELIHOODS = ("mu-law", "logistic-mixture")
 SAMPLE_LEVELS = 65536
 _LOWEST = -32768
 _START_SPREAD, _START_LOG_SCALE = 0.1, -4.0
@@ -36,7 +36,7 @@ _RELATIVE_SPREAD, _RELATIVE_LOG_SCALE = 1.0, 0.0
 _START_WEIGHTS = 0.1
 
 
-class SoundLikelihood(nn.Module):
+class AudioLikelihood(nn.Module):
     """p(x|z) of every 16-bit sample, independent given the features.
 
     Args:
@@ -54,8 +54,8 @@ class SoundLikelihood(nn.Module):
 
     def __init__(self, name: str, *, features: int, mixtures: int = 10, relative: bool = False) -> None:
         super().__init__()
-        if name not in SOUND_LIKELIHOODS:
-            raise UsageError(f"the likelihood of sound must be one of {', '.join(SOUND_LIKELIHOODS)}, not {name!r}")
+        if name not in AUDIO_LIKELIHOODS:
+            raise UsageError(f"the likelihood of sound must be one of {', '.join(AUDIO_LIKELIHOODS)}, not {name!r}")
         if relative and name == "mu-law":
             raise UsageError("levels of mu-law have no locations: only the likelihood logistic-mixture can be relative")
         self.name = name
@@ -125,9 +125,9 @@ class SoundLikelihood(nn.Module):
         return features_BFS[:, :, None].to(weight.dtype)
 
 
-def make_sound_likelihood(name: str, *, features: int, mixtures: int = 10, relative: bool = False) -> SoundLikelihood:
-    """The likelihood of sound of that name; see `SoundLikelihood`."""
-    return SoundLikelihood(name, features=features, mixtures=mixtures, relative=relative)
+def make_audio_likelihood(name: str, *, features: int, mixtures: int = 10, relative: bool = False) -> AudioLikelihood:
+    """The likelihood of sound of that name; see `AudioLikelihood`."""
+    return AudioLikelihood(name, features=features, mixtures=mixtures, relative=relative)
 
 
 def _table(values: np.ndarray, dtype: torch.dtype) -> Tensor:

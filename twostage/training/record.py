@@ -16,7 +16,7 @@ LARGEST_BYTES = 1 << 28
 """Of a record: some twenty million steps, of which one in 25 leaves a line of some 300 bytes."""
 _LONGEST_LINE = 1 << 16
 _REMEDY = "put it back from a copy, or remove it, which costs the curves of the steps so far and nothing else"
-UNDERTRAINED_FALL = 0.02
+UNDERTRAINED_DECREASE = 0.02
 """A validation number that fell by more than this share over the last quarter of the steps had not come to rest; the
 end of a cosine brings about 1 %."""
 _OBJECTIVES = (
@@ -91,12 +91,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def training_fall(folder: Path) -> float | None:
-    """`validation_fall` of the training in a folder."""
-    return validation_fall(read_metrics(folder / "metrics.jsonl"))
+def training_decrease(folder: Path) -> float | None:
+    """`validation_decrease` of the training in a folder."""
+    return validation_decrease(read_metrics(folder / "metrics.jsonl"))
 
 
-def validation_fall(rows: Sequence[Mapping[str, Any]]) -> float | None:
+def validation_decrease(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Share by which the best validation number of a training's record fell over the last quarter of its steps.
 
     None where nothing was validated before that quarter, or the number had come to zero by then.

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import SoundVQVAE
+from stage1_vqvae import AudioVQVAE
 from stage2_prior import WaveNet
 from twostage.data.audio import AudioSplit, whole_batch
 from twostage.data.audio.spectral import log_mel_settings
 from twostage.metrics.statistics import ratio_error
 from twostage_pipelines.bits.audio import (
     Device,
+    audio_distortion,
     convolutional_log_mel,
     prior_bits,
     repeated,
-    sound_distortion,
     swapped_codes,
     unigram_bits,
 )
@@ -93,9 +93,9 @@ def test_the_error_of_bits_per_sample_is_that_of_a_ratio() -> None:
 
 
 @pytest.fixture(scope="module")
-def model(split: AudioSplit) -> SoundVQVAE:
+def model(split: AudioSplit) -> AudioVQVAE:
     torch.manual_seed(0)
-    model = SoundVQVAE(
+    model = AudioVQVAE(
         mixtures=2, downsampling_layers=4, channels=8, residual_blocks=1, residual_channels=4, head_channels=4,
         embedding_dim=4, codebook_size=6,
     ).eval()  # fmt: skip
@@ -118,17 +118,17 @@ def split() -> AudioSplit:
     )
 
 
-def test_distortion_does_not_depend_on_the_batches(model: SoundVQVAE, split: AudioSplit) -> None:
+def test_distortion_does_not_depend_on_the_batches(model: AudioVQVAE, split: AudioSplit) -> None:
     codes = np.random.default_rng(3).integers(0, 6, (5, 1, 3))
     together, apart = (
-        sound_distortion(model, None, split, codes, where=Device(CPU, most), label="distortion") for most in (1000, 1)
+        audio_distortion(model, None, split, codes, where=Device(CPU, most), label="distortion") for most in (1000, 1)
     )
     assert together == pytest.approx(apart, rel=1e-5)
     assert (together > 0).all()
 
 
 def test_processes_measure_every_recording_once(
-    model: SoundVQVAE, split: AudioSplit, monkeypatch: pytest.MonkeyPatch
+    model: AudioVQVAE, split: AudioSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What two processes leave at zero for each other, added, is to the bit what one process measures."""
     codes = np.random.default_rng(3).integers(1, 6, (5, 1, 3))
@@ -136,7 +136,7 @@ def test_processes_measure_every_recording_once(
     prior = WaveNet(codebook_size=6, max_length=4, channels=4, blocks=1, layers_per_block=2).eval()
     lengths, nothing = -(-split.lengths // model.stride), np.zeros((5, 0), np.int64)
     measures: list[Callable[[], np.ndarray]] = [
-        lambda: sound_distortion(model, None, split, codes, where=where, label="x"),
+        lambda: audio_distortion(model, None, split, codes, where=where, label="x"),
         lambda: convolutional_log_mel(model, split, codes, settings=settings, where=where),
         lambda: prior_bits(prior, codes, lengths, nothing, device=CPU, batch_size=2)[0],
         lambda: encode_split(model, split, label="x", batch_samples=45, device=CPU)[0],

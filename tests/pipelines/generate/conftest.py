@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import SoundVQVAE, WaveNetDecoder
+from stage1_vqvae import AudioVQVAE, WaveNetDecoder
 from stage2_prior import WaveNet
 from twostage.config.load import dump_recipe, parse_recipe
 from twostage.config.model_names import model_spec
@@ -30,7 +30,7 @@ name = "recordings"
 [recordings]
 sample_rate_hz = 8000
 pattern = "{label}_{speaker}_{index}"
-[sound]
+[audio]
 channels = 8
 residual_blocks = 1
 residual_channels = 4
@@ -81,7 +81,7 @@ def _save(folder: Path, model: torch.nn.Module, record: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session")
-def write_sound_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def write_audio_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a run folder with `vq-vae` (16 codes, one per 64 samples), its WaveNet decoder and prior, and `vae`.
 
     Keyword arguments: `classes`, `speakers`, `heard` (the speakers that were trained on), `conditional` and
@@ -107,9 +107,9 @@ def write_sound_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         for name in ("vq-vae", "vae"):
             spec = model_spec(name, recipe)
             architecture = stage1_architecture(spec, recipe, dataset)
-            model = build_stage1(f"sound-{spec.kind}", architecture)
-            record = {**facts, "kind": f"sound-{spec.kind}", "architecture": architecture}
-            if not isinstance(model, SoundVQVAE):
+            model = build_stage1(f"audio-{spec.kind}", architecture)
+            record = {**facts, "kind": f"audio-{spec.kind}", "architecture": architecture}
+            if not isinstance(model, AudioVQVAE):
                 _save(run / "models" / name / "stage1", model, record)
                 continue
             samples = torch.from_numpy(noise(4096, 9))[None]
@@ -127,12 +127,12 @@ def write_sound_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 
 @pytest.fixture(scope="session")
-def spoken_run(write_sound_run: Callable[..., Path]) -> Path:
+def spoken_run(write_audio_run: Callable[..., Path]) -> Path:
     """A run of three speakers, of whom eve was never heard; not to be written to."""
-    return write_sound_run()
+    return write_audio_run()
 
 
 @pytest.fixture(scope="session")
 def spoken_dataset() -> AudioDataset:
-    """What the models of `write_sound_run` could have been trained on: no, yes and no by ann, bob and eve."""
+    """What the models of `write_audio_run` could have been trained on: no, yes and no by ann, bob and eve."""
     return _dataset(("no", "yes"), ("ann", "bob", "eve"))

@@ -15,7 +15,7 @@ from twostage.storage.codes import load_codes, save_codes
 from twostage_pipelines import load_run
 from twostage_pipelines.cli.main import main
 from twostage_pipelines.coding import audio as encode_verbs
-from twostage_pipelines.generate.audio_two_stage import TwoStageSound
+from twostage_pipelines.generate.audio_two_stage import TwoStageAudio
 from twostage_pipelines.generate.two_stage import TwoStageModel
 from twostage_pipelines.media.wav import wav_bytes, write_wav
 from twostage_pipelines.runs.codes import extract_codes
@@ -25,13 +25,13 @@ LENGTHS = {"no_ann_0": 640, "yes_bob_1": 1001, "no_ann_2": 63}
 
 
 @pytest.fixture(scope="module")
-def model(spoken_run: Path) -> TwoStageSound:
+def model(spoken_run: Path) -> TwoStageAudio:
     return loaded(spoken_run)
 
 
-def loaded(run: Path) -> TwoStageSound:
+def loaded(run: Path) -> TwoStageAudio:
     model = load_run(run)
-    assert isinstance(model, TwoStageSound)
+    assert isinstance(model, TwoStageAudio)
     return model
 
 
@@ -62,7 +62,7 @@ def test_a_run_on_images_is_still_one(write_run: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("decoder", ["convolutional", "wavenet"])
 def test_the_methods_make_what_the_verbs_write(
-    model: TwoStageSound, files: list[Path], tmp_path: Path, decoder: Any
+    model: TwoStageAudio, files: list[Path], tmp_path: Path, decoder: Any
 ) -> None:
     run, waves = model.run.path, [noise(samples) for samples in LENGTHS.values()]
     speakers = ["ann", "bob", "ann"]
@@ -98,7 +98,7 @@ def test_the_methods_make_what_the_verbs_write(
     assert [len(sound.samples) for sound in made["generate"]] == [7 * 64] * 3  # 400 samples in whole codes
 
 
-def test_codes_come_back_each_in_its_own_voice_and_at_its_own_length(model: TwoStageSound, tmp_path: Path) -> None:
+def test_codes_come_back_each_in_its_own_voice_and_at_its_own_length(model: TwoStageAudio, tmp_path: Path) -> None:
     waves = [noise(samples) for samples in LENGTHS.values()]
     save_codes(str(tmp_path / "codes.safetensors"), model.encode(waves, speakers=["ann", "bob", "ann"]))
     codes = load_codes(str(tmp_path / "codes.safetensors"))
@@ -115,7 +115,7 @@ def test_codes_come_back_each_in_its_own_voice_and_at_its_own_length(model: TwoS
 
 
 def test_files_whose_speaker_is_not_known(
-    model: TwoStageSound, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: TwoStageAudio, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, codes = model.run.path, tmp_path / "codes.safetensors"
     mine = tmp_path / "mine.wav"
@@ -138,7 +138,7 @@ def test_files_whose_speaker_is_not_known(
 
 
 def test_a_held_out_speaker_can_be_encoded_and_not_be_imitated(
-    model: TwoStageSound, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: TwoStageAudio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, codes, eve = model.run.path, tmp_path / "codes.safetensors", tmp_path / "yes_eve_0.wav"
     write_wav(eve, noise(500), 8000)
@@ -154,7 +154,7 @@ def test_a_held_out_speaker_can_be_encoded_and_not_be_imitated(
 
 
 def test_codes_that_do_not_say_who_or_how_long_are_refused(
-    model: TwoStageSound, write_sound_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: TwoStageAudio, write_audio_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes, path = model.encode(noise(500), speakers="ann"), tmp_path / "codes.safetensors"
     assert codes.samples is not None
@@ -172,13 +172,13 @@ def test_codes_that_do_not_say_who_or_how_long_are_refused(
         message = capsys.readouterr().err
         assert said in message
         assert f"{path}" in message
-    other = loaded(write_sound_run(classes=("no", "yes", "perhaps"), speakers=()))
+    other = loaded(write_audio_run(classes=("no", "yes", "perhaps"), speakers=()))
     with pytest.raises(RunError, match="expected codes of the codebook"):
         other.decode(codes)
 
 
-def test_codes_of_a_data_set_can_be_decoded(write_sound_run: Callable[..., Path], spoken_dataset: AudioDataset) -> None:
-    model, dataset = loaded(write_sound_run()), spoken_dataset
+def test_codes_of_a_data_set_can_be_decoded(write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset) -> None:
+    model, dataset = loaded(write_audio_run()), spoken_dataset
     extract_codes(model.run, "vq-vae", model.stage1, dataset, model.device)
     path = model.run.codes_file("vq-vae", "test")
     with pytest.raises(UsageError, match=r"recording 2 is spoken by eve, who is held out.*: give speakers, one of ann"):
@@ -186,8 +186,8 @@ def test_codes_of_a_data_set_can_be_decoded(write_sound_run: Callable[..., Path]
     assert [len(sound.samples) for sound in model.decode(load_codes(path), speakers="bob")] == [700, 800, 900]
 
 
-def test_runs_without_speakers_or_labels(write_sound_run: Callable[..., Path]) -> None:
-    model = loaded(write_sound_run(classes=(), speakers=()))
+def test_runs_without_speakers_or_labels(write_audio_run: Callable[..., Path]) -> None:
+    model = loaded(write_audio_run(classes=(), speakers=()))
     sounds = model.generate(2, seconds=0.02)
     assert [(sound.label, sound.speaker, len(sound.samples)) for sound in sounds] == [(None, None, 192)] * 2
     wave = noise(300)
@@ -203,7 +203,7 @@ def test_runs_without_speakers_or_labels(write_sound_run: Callable[..., Path]) -
             wrong()
 
 
-def test_what_an_array_may_be(model: TwoStageSound) -> None:
+def test_what_an_array_may_be(model: TwoStageAudio) -> None:
     wave = noise(801)
     codes = model.encode(wave)
     for same in (wave / 32768, (wave / 32768).astype(np.float32), torch.from_numpy(wave), [wave], (wave,)):
@@ -232,7 +232,7 @@ def test_what_an_array_may_be(model: TwoStageSound) -> None:
         ({"decoder": "loud"}, "expected the decoder convolutional or wavenet, got 'loud'"),
     ],
 )
-def test_what_generate_refuses(model: TwoStageSound, arguments: dict[str, Any], said: str) -> None:
+def test_what_generate_refuses(model: TwoStageAudio, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as raised:
         model.generate(**({"count": 3} | arguments))
     assert said in str(raised.value)
@@ -252,14 +252,14 @@ def test_what_generate_refuses(model: TwoStageSound, arguments: dict[str, Any], 
         (noise(100), {"sample_rate_hz": 100}, "100 came"),
     ],
 )
-def test_what_encode_refuses(model: TwoStageSound, recordings: Any, options: dict[str, Any], said: str) -> None:
+def test_what_encode_refuses(model: TwoStageAudio, recordings: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as raised:
         model.encode(recordings, **options)
     assert said in str(raised.value)
 
 
 def test_labels_and_speakers_take_turns_and_have_names(
-    model: TwoStageSound, write_sound_run: Callable[..., Path]
+    model: TwoStageAudio, write_audio_run: Callable[..., Path]
 ) -> None:
     def said(**asked: Any) -> list[tuple[str | None, str | None]]:
         return [(sound.label, sound.speaker) for sound in model.generate(5, seconds=0.01, **asked)]
@@ -274,18 +274,18 @@ def test_labels_and_speakers_take_turns_and_have_names(
         ("no", "bob"),
         ("yes", "ann"),
     ]
-    free = loaded(write_sound_run(label_dropout=0.5)).generate(2, labels=None, seconds=0.01)
+    free = loaded(write_audio_run(label_dropout=0.5)).generate(2, labels=None, seconds=0.01)
     assert [(sound.label, sound.speaker) for sound in free] == [(None, "ann"), (None, "bob")]
-    untold = loaded(write_sound_run(conditional=False))
+    untold = loaded(write_audio_run(conditional=False))
     assert [sound.label for sound in untold.generate(2, seconds=0.01)] == [None, None]
     with pytest.raises(UsageError, match="is told no label"):
         untold.generate(2, labels="no")
 
 
 def test_classes_named_by_numbers_are_found_by_name_as_text_and_by_number_as_numbers(
-    write_sound_run: Callable[..., Path],
+    write_audio_run: Callable[..., Path],
 ) -> None:
-    model = loaded(write_sound_run(classes=("1", "10", "2")))
+    model = loaded(write_audio_run(classes=("1", "10", "2")))
     assert [sound.label for sound in model.generate(2, labels=["2", 2], seconds=0.01)] == ["2", "2"]
     assert [sound.label for sound in model.generate(2, labels=["1", 1], seconds=0.01)] == ["1", "10"]
 
@@ -314,7 +314,7 @@ def test_a_continuous_model_is_refused(spoken_run: Path) -> None:
 
 
 def test_many_files_have_pictures_for_the_first_and_a_line_that_says_so(
-    model: TwoStageSound, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model: TwoStageAudio, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode_verbs, "picture_of_pair", lambda *_, **__: b"a picture")
     files = [tmp_path / f"no_ann_{item}.wav" for item in range(33)]

@@ -229,7 +229,7 @@ class TestFigures:
 
     def test_prices_and_map_of_codes(self, figure: list[Figure]) -> None:
         bits_hw = np.arange(6.0).reshape(2, 3)
-        diagnosis_figures.code_prices(PriorDiagnosis(9, 4.0, 3.0, 2.5, 0.1, 2.0, None, bits_hw), title="vq-vae")
+        diagnosis_figures.code_costs(PriorDiagnosis(9, 4.0, 3.0, 2.5, 0.1, 2.0, None, bits_hw), title="vq-vae")
         bars, grid, _ = figure[0].axes
         assert [patch.get_height() for patch in bars.patches] == [4.0, 3.0, 2.5, 2.0]
         assert np.array_equal(grid.images[0].get_array(), bits_hw)

@@ -141,7 +141,7 @@ models = ["vq-vae", "vae"]
 name = "recordings"
 [recordings]
 sample_rate_hz = 8000
-[sound]
+[audio]
 channels = 8
 residual_blocks = 1
 residual_channels = 4

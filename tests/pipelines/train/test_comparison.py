@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twostage.training.record import validation_fall
+from twostage.training.record import validation_decrease
 from twostage_pipelines.bits.images import ItemBits
 from twostage_pipelines.cli.main import main, parse
 from twostage_pipelines.commands.compare import Compare
@@ -162,7 +162,7 @@ def test_validation_fall_is_that_of_the_best_number_over_the_last_quarter(
 ) -> None:
     rows: list[dict[str, float]] = [{"step": step, "loss": 9.0} for step in (1, 2)]
     rows += [{"step": step, "validation_bits_per_dim": value, "validation_used": 1} for step, value in values]
-    assert validation_fall(rows) == (None if fall is None else pytest.approx(fall))
+    assert validation_decrease(rows) == (None if fall is None else pytest.approx(fall))
 
 
 def test_the_number_that_a_training_goes_by_is_looked_at() -> None:
@@ -170,7 +170,7 @@ def test_the_number_that_a_training_goes_by_is_looked_at() -> None:
         {"step": step, "validation_loss_bits_per_dim": loss, "validation_bits_per_dim": 2.0}
         for step, loss in ((50, 2.0), (100, 1.0))
     ]
-    assert validation_fall(rows) == pytest.approx(0.5)
+    assert validation_decrease(rows) == pytest.approx(0.5)
 
 
 def test_the_legend_names_sizes_and_times_that_are_more_than_a_tenth_apart() -> None:

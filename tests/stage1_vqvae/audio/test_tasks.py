@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import SoundVAE, SoundVQVAE
-from stage1_vqvae.audio.tasks import SoundCodebookTask, SoundGaussianTask
+from stage1_vqvae import AudioVAE, AudioVQVAE
+from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
 from twostage.config.schema import TrainingConfig
 from twostage.data.audio import AudioDataset, AudioSplit, load_synthetic_vowels
 from twostage.data.audio.segments import segments_at
@@ -62,15 +62,15 @@ def common(vowels: AudioDataset, **overrides: Any) -> dict[str, Any]:
     return {**settings, **overrides}
 
 
-def codebook_task(vowels: AudioDataset, update: str = "ema", **overrides: Any) -> SoundCodebookTask:
-    model = SoundVQVAE(
+def codebook_task(vowels: AudioDataset, update: str = "ema", **overrides: Any) -> AudioCodebookTask:
+    model = AudioVQVAE(
         **SMALL, speakers=len(vowels.speakers), embedding_dim=8, codebook_size=24, update=update, revival_threshold=0.5,
     )  # fmt: skip
-    return SoundCodebookTask(model, **common(vowels), **{"kmeans": True, "seed": 0, **overrides})
+    return AudioCodebookTask(model, **common(vowels), **{"kmeans": True, "seed": 0, **overrides})
 
 
-def gaussian_task(vowels: AudioDataset) -> SoundGaussianTask:
-    return SoundGaussianTask(SoundVAE(**SMALL, speakers=len(vowels.speakers), beta=0.5), **common(vowels))
+def gaussian_task(vowels: AudioDataset) -> AudioGaussianTask:
+    return AudioGaussianTask(AudioVAE(**SMALL, speakers=len(vowels.speakers), beta=0.5), **common(vowels))
 
 
 TASKS: dict[str, Callable[[AudioDataset], Task]] = {
@@ -164,7 +164,7 @@ def test_validation_counts_real_samples_and_codes(vowels: AudioDataset) -> None:
     task, lengths = codebook_task(vowels), vowels.validation.lengths
     task.start()
     task.model.eval()
-    one = SoundCodebookTask(task.model, **common(vowels, batch_samples=1), kmeans=False, seed=0).validate()
+    one = AudioCodebookTask(task.model, **common(vowels, batch_samples=1), kmeans=False, seed=0).validate()
     many = task.validate()
     assert many == pytest.approx(one, rel=1e-4)
     uniform = (-(-lengths // 16)).sum() * math.log2(24) / lengths.sum()
@@ -225,4 +225,4 @@ def test_codebooks_move_by_a_step_and_revived_codes_lose_their_moments(vowels: A
 
 def test_segments_that_do_not_fit(vowels: AudioDataset) -> None:
     with pytest.raises(UsageError, match="multiple of the 16 samples per code, not 500: choose 496"):
-        SoundGaussianTask(SoundVAE(**SMALL), **common(vowels, segment_samples=500))
+        AudioGaussianTask(AudioVAE(**SMALL), **common(vowels, segment_samples=500))

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from stage1_vqvae import SoundVAE
+from stage1_vqvae import AudioVAE
 from stage1_vqvae.gaussian import VAEBounds
 from twostage.errors import UsageError
 
 STRIDE = 16
 
 
-def make_model(**overrides: Any) -> SoundVAE:
+def make_model(**overrides: Any) -> AudioVAE:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
         "mixtures": 3,
@@ -24,7 +24,7 @@ def make_model(**overrides: Any) -> SoundVAE:
         "head_channels": 10,
         "latent_channels": 3,
     }
-    return SoundVAE(**{**settings, **overrides})
+    return AudioVAE(**{**settings, **overrides})
 
 
 def fields(bounds: VAEBounds) -> dict[str, torch.Tensor]:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stage1_vqvae import SoundVQVAE
-from stage1_vqvae.audio.vqvae import SoundOutput
+from stage1_vqvae import AudioVQVAE
+from stage1_vqvae.audio.vqvae import AudioOutput
 from twostage.errors import UsageError
 
 STRIDE = 16
 
 
-def make_model(make_sounds: Any, **overrides: Any) -> SoundVQVAE:
+def make_model(make_sounds: Any, **overrides: Any) -> AudioVQVAE:
     """A small model of random weights whose codebook lies where its encoder's outputs lie."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {
@@ -28,7 +28,7 @@ def make_model(make_sounds: Any, **overrides: Any) -> SoundVQVAE:
         "codebook_size": 24,
         "codebooks": 2,
     }
-    model = SoundVQVAE(**{**settings, **overrides})
+    model = AudioVQVAE(**{**settings, **overrides})
     model.initialise_codebook(*make_sounds([1280] * 20, padded=1280, first=100), seed=0)
     return model
 
@@ -40,13 +40,13 @@ def alone(sounds: tuple[Tensor, Tensor], row: int) -> tuple[Tensor, Tensor]:
     return samples[row : row + 1, :padded], mask[row : row + 1, :padded]
 
 
-def gradients(model: SoundVQVAE, total: Tensor) -> dict[str, Tensor]:
+def gradients(model: AudioVQVAE, total: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     total.backward()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
 
 
-def whole_loss(output: SoundOutput) -> Tensor:
+def whole_loss(output: AudioOutput) -> Tensor:
     """The parts of the loss as sums over items, samples and codes instead of means."""
     items, positions = len(output.log_likelihood_nats), len(output.quantised.codes)
     quantiser = output.quantised.commitment_loss + output.quantised.codebook_loss
@@ -236,7 +236,7 @@ class TestInput:
     @pytest.mark.parametrize("layers", [3, 8])
     def test_halvings_that_do_not_fit(self, layers: int) -> None:
         with pytest.raises(UsageError, match="downsampling_layers must be"):
-            SoundVQVAE(downsampling_layers=layers)
+            AudioVQVAE(downsampling_layers=layers)
 
     def test_waveforms_stay_within_limits(self, make_sounds: Any) -> None:
         model = make_model(make_sounds).eval()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae.audio.vqvae import SoundVQVAE
+from stage1_vqvae.audio.vqvae import AudioVQVAE
 from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from twostage.config.schema import TrainingConfig
@@ -41,9 +41,9 @@ def recordings(lengths: list[int], seed: int) -> tuple[AudioSplit, np.ndarray]:
     return split, codes_NGT
 
 
-def codebook() -> SoundVQVAE:
+def codebook() -> AudioVQVAE:
     torch.manual_seed(3)
-    vqvae = SoundVQVAE(
+    vqvae = AudioVQVAE(
         downsampling_layers=4, channels=8, residual_channels=8, embedding_dim=4, codebook_size=CODEBOOK, speakers=2
     )
     torch.nn.init.normal_(vqvae.quantiser.codebook)

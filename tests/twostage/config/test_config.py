@@ -215,8 +215,8 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
     ("text", "said"),
     [
         (
-            '[data]\nname = "mnist"\n[sound]\nchannels = 64\n',
-            "sound.channels is a setting of sound, but",
+            '[data]\nname = "mnist"\n[audio]\nchannels = 64\n',
+            "audio.channels is a setting of sound, but",
         ),
         ('[data]\nname = "vowels"\n[stage1]\nchannels = 64\n', "stage1.channels is a setting of images"),
         ('[data]\nname = "vowels"\nhorizontal_flips = true\n', "data.horizontal_flips is a setting of images"),
@@ -226,8 +226,8 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
         ('[data]\nname = "vowels"\n[vimco]\nsamples = 3\n', "vimco.samples is a setting of images"),
         ('models = ["ae"]\n[data]\nname = "vowels"\n', "ae is a model of images, but the data are recordings"),
         ('[data]\nname = "vowels"\n[recordings]\nsample_rate_hz = 16000\n', "says how a folder is read"),
-        ('[data]\nname = "vowels"\n[sound]\nsegment_samples = 1000\n', "a multiple of the 64 samples of a code"),
-        ('[data]\nname = "vowels"\n[sound]\ndownsampling_layers = 8\n', "sound.downsampling_layers must be"),
+        ('[data]\nname = "vowels"\n[audio]\nsegment_samples = 1000\n', "a multiple of the 64 samples of a code"),
+        ('[data]\nname = "vowels"\n[audio]\ndownsampling_layers = 8\n', "audio.downsampling_layers must be"),
         (
             '[data]\nname = "vowels"\n[wavenet_prior]\nconditional = false\nlabel_dropout = 0.1\n',
             "wavenet_prior.label_dropout hides labels",

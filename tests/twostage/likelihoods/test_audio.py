@@ -9,23 +9,23 @@ from torch import Tensor
 
 from twostage.data.audio import mulaw
 from twostage.errors import UsageError
-from twostage.likelihoods.audio import SOUND_LIKELIHOODS, SoundLikelihood, make_sound_likelihood
+from twostage.likelihoods.audio import AUDIO_LIKELIHOODS, AudioLikelihood, make_audio_likelihood
 
 ALL_SAMPLES = torch.arange(-32768, 32768).to(torch.int16)
 
 
-def _mixture(weight: list[float], location: list[float], log_scale: list[float]) -> SoundLikelihood:
+def _mixture(weight: list[float], location: list[float], log_scale: list[float]) -> AudioLikelihood:
     """A mixture that says the same whatever the features are; weights in nats."""
-    likelihood = make_sound_likelihood("logistic-mixture", features=1, mixtures=len(weight))
+    likelihood = make_audio_likelihood("logistic-mixture", features=1, mixtures=len(weight))
     with torch.no_grad():
         likelihood.pixels.project.weight.zero_()
         likelihood.pixels.project.bias.copy_(torch.tensor([weight, location, log_scale]).T.flatten())
     return likelihood
 
 
-def _random(name: str, *, features: int = 4, mixtures: int = 3) -> SoundLikelihood:
+def _random(name: str, *, features: int = 4, mixtures: int = 3) -> AudioLikelihood:
     torch.manual_seed(2)
-    likelihood = make_sound_likelihood(name, features=features, mixtures=mixtures)
+    likelihood = make_audio_likelihood(name, features=features, mixtures=mixtures)
     with torch.no_grad():
         for parameter in likelihood.parameters():
             parameter.normal_()
@@ -36,12 +36,12 @@ def _random(name: str, *, features: int = 4, mixtures: int = 3) -> SoundLikeliho
 
 
 @torch.no_grad()
-def _log_masses(likelihood: SoundLikelihood) -> Tensor:
+def _log_masses(likelihood: AudioLikelihood) -> Tensor:
     """Of all 65536 samples, fp32."""
     return likelihood.log_prob(torch.zeros(1, 1, 65536), ALL_SAMPLES[None])[0]
 
 
-def _exact(likelihood: SoundLikelihood) -> np.ndarray:
+def _exact(likelihood: AudioLikelihood) -> np.ndarray:
     """Log-masses of all 65536 samples in float64, written out from the bins' edges."""
     bias = likelihood.pixels.project.bias.detach().double().numpy().reshape(-1, 3)
     weight = bias[:, 0] - np.logaddexp.reduce(bias[:, 0])
@@ -105,7 +105,7 @@ def test_an_edge_of_a_loud_sample_is_not_rounded() -> None:
     assert np.abs(_log_masses(likelihood).double().numpy() - exact)[near].max() < 2e-5
 
 
-@pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
+@pytest.mark.parametrize("name", AUDIO_LIKELIHOODS)
 def test_probabilities_are_those_of_log_prob(name: str) -> None:
     likelihood = _random(name)
     features_BFS = torch.randn(2, 4, 3)
@@ -129,7 +129,7 @@ def test_mu_law_masses_of_all_levels_sum_to_one() -> None:
 
 
 def test_every_sample_of_16_bits_comes_back_as_itself() -> None:
-    likelihood = make_sound_likelihood("logistic-mixture", features=1)
+    likelihood = make_audio_likelihood("logistic-mixture", features=1)
     levels = likelihood.levels_of(ALL_SAMPLES)
     assert torch.equal(levels, torch.arange(65536))
     assert torch.equal(likelihood.samples_of(levels), ALL_SAMPLES)
@@ -137,7 +137,7 @@ def test_every_sample_of_16_bits_comes_back_as_itself() -> None:
 
 
 def test_mu_law_levels_are_those_of_the_tables() -> None:
-    likelihood = make_sound_likelihood("mu-law", features=1)
+    likelihood = make_audio_likelihood("mu-law", features=1)
     levels = torch.arange(256)
     assert torch.equal(likelihood.levels_of(likelihood.samples_of(levels)), levels)
     np.testing.assert_array_equal(likelihood.levels_of(ALL_SAMPLES).numpy(), mulaw.to_levels(ALL_SAMPLES.numpy()))
@@ -146,13 +146,13 @@ def test_mu_law_levels_are_those_of_the_tables() -> None:
 
 def test_tables_are_no_weights() -> None:
     """They follow the module to its device and stay out of checkpoints."""
-    assert set(make_sound_likelihood("mu-law", features=1).state_dict()) == {
+    assert set(make_audio_likelihood("mu-law", features=1).state_dict()) == {
         "pixels.logits.weight",
         "pixels.logits.bias",
     }
 
 
-@pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
+@pytest.mark.parametrize("name", AUDIO_LIKELIHOODS)
 def test_every_sample_has_the_mass_of_its_own_level(name: str) -> None:
     """Batch, sample and features stay together."""
     likelihood = _random(name)
@@ -167,7 +167,7 @@ def test_every_sample_has_the_mass_of_its_own_level(name: str) -> None:
 
 
 @pytest.mark.parametrize("count", [300, 5000])
-@pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
+@pytest.mark.parametrize("name", AUDIO_LIKELIHOODS)
 def test_draws_are_the_first_levels_whose_distribution_function_exceeds_the_numbers(name: str, count: int) -> None:
     """Few numbers are searched in sixteen parts, many by bisection; both against a plain cumulative sum."""
     likelihood = _random(name)
@@ -208,7 +208,7 @@ def test_both_searches_find_the_same_sample() -> None:
 def test_a_relative_mixture_counts_from_the_centre_in_units() -> None:
     """Against one that is told the resulting locations and scales."""
     weight, location, log_scale = [0.3, -0.5], [0.4, -0.7], [-0.2, 0.5]
-    relative = make_sound_likelihood("logistic-mixture", features=3, mixtures=2, relative=True)
+    relative = make_audio_likelihood("logistic-mixture", features=3, mixtures=2, relative=True)
     with torch.no_grad():
         relative.pixels.project.weight.zero_()
         relative.pixels.project.bias.copy_(torch.tensor([weight, location, log_scale]).T.flatten())
@@ -226,7 +226,7 @@ def test_a_relative_mixture_counts_from_the_centre_in_units() -> None:
         mass = relative.probabilities(features[:, :, :2]).double().sum(-1)
         torch.testing.assert_close(mass, torch.ones(1, 2, dtype=torch.float64), rtol=0, atol=1e-6)
     with pytest.raises(UsageError, match="only the likelihood logistic-mixture can be relative"):
-        make_sound_likelihood("mu-law", features=3, relative=True)
+        make_audio_likelihood("mu-law", features=3, relative=True)
 
 
 def test_temperature_is_the_exponent_of_mu_law_masses() -> None:
@@ -249,7 +249,7 @@ def test_temperature_divides_logits_and_multiplies_scales_of_the_mixture() -> No
     assert drawn.unique().numel() > 100
 
 
-@pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
+@pytest.mark.parametrize("name", AUDIO_LIKELIHOODS)
 def test_draws_have_the_frequencies_of_the_masses(name: str) -> None:
     likelihood = _random(name)
     feature, count = torch.randn(1, 4, 1), 20000
@@ -261,7 +261,7 @@ def test_draws_have_the_frequencies_of_the_masses(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
-@pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
+@pytest.mark.parametrize("name", AUDIO_LIKELIHOODS)
 def test_gradients_are_finite_at_every_sample_whatever_the_parameters(name: str, size: float) -> None:
     likelihood = _random(name)
     with torch.no_grad():
@@ -299,7 +299,7 @@ def test_gradient_is_that_of_float64() -> None:
 def test_the_mixture_starts_around_silence() -> None:
     """Quiet noise costs less than the 16 bits of a uniform distribution, and every component has a share."""
     torch.manual_seed(0)
-    likelihood = make_sound_likelihood("logistic-mixture", features=64)
+    likelihood = make_audio_likelihood("logistic-mixture", features=64)
     samples = (torch.randn(4, 512) * 600).to(torch.int16)
     bits = -likelihood.log_prob(torch.randn(4, 64, 512).relu(), samples) / math.log(2)
     assert bits.mean() < 14
@@ -307,7 +307,7 @@ def test_the_mixture_starts_around_silence() -> None:
     assert (location.min().item(), location.max().item()) == pytest.approx((-0.1, 0.1))
 
 
-@pytest.mark.parametrize("name", SOUND_LIKELIHOODS)
+@pytest.mark.parametrize("name", AUDIO_LIKELIHOODS)
 def test_autocast_changes_nothing(name: str) -> None:
     likelihood = _random(name)
     features, samples = torch.randn(1, 4, 50), torch.randint(-3000, 3000, (1, 50), dtype=torch.int16)
@@ -320,4 +320,4 @@ def test_autocast_changes_nothing(name: str) -> None:
 
 def test_another_name_is_refused() -> None:
     with pytest.raises(UsageError, match="mu-law, logistic-mixture, not 'categorical'"):
-        make_sound_likelihood("categorical", features=1)
+        make_audio_likelihood("categorical", features=1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from twostage.likelihoods.audio import SoundLikelihood
+from twostage.likelihoods.audio import AudioLikelihood
 from twostage.likelihoods.images import BernoulliLikelihood, CategoricalLikelihood, HurdleLikelihood, draw_levels
 from twostage.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 
@@ -128,7 +128,7 @@ def test_the_last_level_is_not_drawn_for_what_rounding_has_left(name: str) -> No
 
 
 def test_the_last_level_of_a_sound_is_not_drawn_for_what_rounding_has_left() -> None:
-    likelihood = SoundLikelihood("mu-law", features=1000)
+    likelihood = AudioLikelihood("mu-law", features=1000)
     likelihood.pixels = _peaked("categorical", 256)
     drawn = likelihood.draw(torch.eye(1000)[None], torch.full((1, 1000), LAST, dtype=torch.float64))
     assert likelihood.levels_of(drawn).max() < 128

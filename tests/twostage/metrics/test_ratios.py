@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twostage.metrics.ratios import ratio
-from twostage.training.record import validation_fall
+from twostage.training.record import validation_decrease
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,5 @@ def test_a_ratio_is_a_number_or_absent(part: float | None, whole: float | None, 
 
 def test_a_number_that_came_to_zero_early_has_no_share_left_to_fall() -> None:
     rows = [{"step": step, "validation_loss_per_dim": 0.0 if step else 1.0} for step in (0, 50, 100)]
-    assert validation_fall(rows) is None
-    assert validation_fall([*rows[:1], *rows[2:]]) == 1.0
+    assert validation_decrease(rows) is None
+    assert validation_decrease([*rows[:1], *rows[2:]]) == 1.0
