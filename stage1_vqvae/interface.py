@@ -1,0 +1,119 @@
+"""What every trained stage one answers, whatever its data and its latents: batches in; nats, latents and items out.
+
+Verbs know models through this file alone, so that a model of a new kind, or of new data, needs no edit in a verb. The
+flat methods of the classes (`VQVAE.encode(images)` and so on) are for people; those here call them with what a batch
+holds, and are spelled `..._batch` where a flat method of that name stands beside them.
+
+Shapes: B items, S the axes of an item, G codebooks, T the axes of its codes (h x w, or positions), A of its latents.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+LatentKind = Literal["codes", "gaussian", "table", "none"]
+"""What is known of a model's latents: codes for a learned prior to follow; a Gaussian; a table of probabilities of
+codes that was trained along; or nothing, so that the model has no bits/dim."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a decoder is told beside latents. A model takes what it is conditioned on and leaves the rest alone."""
+
+    items: Tensor
+    """`[B]` int64 on the CPU: numbers of the items in their data set or stream, which name their noise."""
+    lengths: Tensor | None = None
+    """`[B]` int64, real length along the only axis of an item; None where all items are of one size."""
+    labels: Tensor | None = None
+    """`[B]` int64; None where there are none."""
+    speakers: Tensor | None = None
+    """`[B]` int64; None where there are none."""
+
+    @property
+    def first_item(self) -> int:
+        """Number of the first item, of batches whose items follow one another."""
+        return int(self.items[0]) if len(self.items) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Asked):
+    """Items of a data set on one device."""
+
+    x: Tensor
+    """`[B, *S]`, integers: levels of images, or int16 samples with anything behind an item's length."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def mask(self) -> Tensor:
+        """`[B, S]`, true on the real samples of items that have lengths."""
+        assert self.lengths is not None
+        return torch.arange(self.x.shape[1], device=self.x.device) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Nats of every item, `[B]` fp32, from the same draws; all at beta = 1."""
+
+    distortion: Tensor
+    """-log p(x|z), the mean over draws of z where z is drawn."""
+    rate: Tensor | None = None
+    """KL(q(z|x) || p(z)); None of codes, which a prior prices, and of a model without a distribution over latents."""
+    tighter: Tensor | None = None
+    """Minus the bound of several samples, which does not split; None where there is no bound."""
+
+
+class Stage1Model(Protocol):
+    """A trained stage one in eval mode."""
+
+    latents: LatentKind
+    levels: int
+    """Size of the alphabet of a sub-pixel or sample."""
+    likelihood_is_discrete: bool
+    """Whether p(x|z) is a mass function over the levels, so that there are bits."""
+    autoregressive: bool
+    """Whether decoding draws an item rather than giving its mean."""
+    classes: int
+    """Labels that encoder and decoder are conditioned on; 0: none."""
+    speakers: int
+    """Speakers that the decoder is conditioned on; 0: none."""
+    beta: float | None
+    """Weight of the KL in training; None without one."""
+
+    def dims_of(self, asked: Asked) -> Tensor:
+        """Dimensions of every item, `[B]` int64: sub-pixels, or samples."""
+
+    def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
+        """Nats of a batch from `samples` draws of the latents, where they are drawn; item i draws from (seed, i)."""
+
+    def latents_of(self, batch: Batch, *, seed: int) -> Tensor:
+        """What stands for an item, `[B, *A]`: its codes, or the mean, or the mode, of its posterior."""
+
+    def sample_latents(
+        self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    ) -> Tensor:
+        """Latents of new items from the model's own distribution, `[B, *A]`: kinds `gaussian` and `table` alone."""
+
+    def decode_batch(self, latents: Tensor, asked: Asked, *, seed: int) -> Tensor:
+        """Items `[B, *S]`, fp32, of latents: images in levels, waveforms in -1..1 with silence behind their length.
+
+        The mean of p(x|z); of an autoregressive decoder a draw, that of (seed, i) for item i.
+        """
+
+
+class Codec(Stage1Model, Protocol):
+    """A stage one of the kind `codes`, which a prior can follow."""
+
+    codebook_size: int
+    codebooks: int
+    update_rule: str
+    """How the codebook learned: `ema` or `loss`."""
+
+    def positions_of(self, asked: Asked) -> Tensor:
+        """Positions of the codes of every item, `[B]` int64."""
+
+    def log_prob_batch(self, batch: Batch, codes: Tensor) -> Tensor:
+        """log p(x|codes) in nats, `[B]` fp32, of codes `[B, G, *T]`: minus the distortion of the two-part code."""
