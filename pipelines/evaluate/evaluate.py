@@ -1,17 +1,19 @@
 """`twostage evaluate`: one table and one JSON file with the bits of every model of a run, whatever it is about."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from twostage.data import ImageDataset
+from twostage.data.audio import AudioDataset
+from twostage.data.interface import Dataset
 from twostage.distributed import leave
 from twostage.errors import RunError
 from twostage.progress import say
 
 from ..commands.results import Evaluate
 from ..modality.choose import load_data
-from ..modality.interface import AnyDataset
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run
 from .differences import Scored, paired_differences
@@ -20,7 +22,7 @@ from .scoring import Scoring
 from .tables import print_evaluation
 
 
-def scoring_of(run: Run, dataset: AnyDataset, *, split: str, device: torch.device) -> Scoring:
+def scoring_of(run: Run, dataset: Dataset, *, split: str, device: torch.device) -> Scoring:
     """The scoring of the kind of data that a run is about."""
     if isinstance(dataset, ImageDataset):
         from .images import ImageScoring
@@ -28,11 +30,11 @@ def scoring_of(run: Run, dataset: AnyDataset, *, split: str, device: torch.devic
         return ImageScoring(run=run, dataset=dataset, split=split, device=device)
     from .audio import AudioScoring
 
-    return AudioScoring(run=run, dataset=dataset, split=split, device=device)
+    return AudioScoring(run=run, dataset=cast(AudioDataset, dataset), split=split, device=device)
 
 
 def score_run(
-    run: Run, dataset: AnyDataset, *, device: torch.device, split: str
+    run: Run, dataset: Dataset, *, device: torch.device, split: str
 ) -> tuple[Evaluation, tuple[Scored, ...]] | None:
     """Score every finished model of a run and write evaluation.json; with the bits of every item behind the rows.
 
@@ -82,7 +84,7 @@ def evaluation_file(run: Run, split: str) -> Path:
     return run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
-def evaluate_run(run: Run, dataset: AnyDataset, *, device: torch.device, split: str) -> Evaluation | None:
+def evaluate_run(run: Run, dataset: Dataset, *, device: torch.device, split: str) -> Evaluation | None:
     """`score_run`, with warnings before and the table on stdout after.
 
     Raises:

@@ -113,7 +113,6 @@ class Audio:
 
     def facts(self, dataset: AudioDataset) -> dict[str, Any]:
         return {
-            "speakers": list(dataset.speakers),
             "sample_rate_hz": dataset.sample_rate_hz,
             "split_rule": dataset.split_rule,
         }

@@ -1,8 +1,9 @@
 """The modality of a recipe: the one place that knows how many kinds of data there are."""
 
 from twostage.config.schema import Recipe
+from twostage.data.interface import Dataset
 
-from .interface import AnyDataset, Modality
+from .interface import Modality
 
 
 def modality_of(recipe: Recipe) -> Modality:
@@ -16,11 +17,11 @@ def modality_of(recipe: Recipe) -> Modality:
     return Images()
 
 
-def load_data(recipe: Recipe) -> AnyDataset:
+def load_data(recipe: Recipe) -> Dataset:
     """Read the recipe's data set into memory.
 
     Raises:
         UsageError, DataError, RunError: as `Modality.load` says.
     """
-    dataset: AnyDataset = modality_of(recipe).load(recipe)
+    dataset: Dataset = modality_of(recipe).load(recipe)
     return dataset

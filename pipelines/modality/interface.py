@@ -12,13 +12,10 @@ from torch import nn
 
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
-from twostage.data import ImageDataset
-from twostage.data.audio import AudioDataset
 from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-AnyDataset = ImageDataset | AudioDataset
 Stage = Literal["stage1", "decoder", "prior"]
 """A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
 

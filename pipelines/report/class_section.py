@@ -4,25 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twostage.data.audio import AudioDataset
+from twostage.data.interface import Dataset
 from twostage.data.walk import SPLITS
 
 from ..media.html import table
-from ..modality.interface import AnyDataset
 from ..runs.class_numbers import Kind
 
 _OPEN = 20
 """Longer lists are folded."""
 
 
-def class_section(dataset: AnyDataset) -> str:
+def class_section(dataset: Dataset) -> str:
     """Names, numbers and items of every label, and speaker, of a data set; empty where there are none."""
     parts = [dataset.split(name) for name in SPLITS]
-    section = _listed("labels", dataset.classes, [part.labels for part in parts])
-    if isinstance(dataset, AudioDataset):
-        speakers = [dataset.split(name).speakers for name in SPLITS]
-        section += _listed("speakers", dataset.speakers, speakers)
-    return section
+    return _listed("labels", dataset.classes, [part.labels for part in parts]) + _listed(
+        "speakers", dataset.speakers, [part.speakers for part in parts]
+    )
 
 
 def _listed(kind: Kind, names: Sequence[str], numbers: Sequence[np.ndarray]) -> str:

@@ -12,12 +12,10 @@ import numpy as np
 
 from twostage.class_names import number_of, place_of
 from twostage.config.model_names import near_matches
-from twostage.data.audio import AudioDataset
+from twostage.data.interface import Dataset
 from twostage.errors import UsageError
 from twostage.printable import show
 from twostage.progress import say
-
-from ..modality.interface import AnyDataset
 
 Kind = Literal["labels", "speakers"]
 
@@ -44,11 +42,12 @@ def class_number(name: str, classes: Sequence[str], *, flag: str) -> int:
     )
 
 
-def trained_names(dataset: AnyDataset) -> dict[str, list[str]]:
+def trained_names(dataset: Dataset) -> dict[str, list[str]]:
     """What a training's record says of its data: names of the labels, and speakers, that have a training item."""
-    columns = {"trained_labels": (dataset.classes, dataset.train.labels)}
-    if isinstance(dataset, AudioDataset):
-        columns["trained_speakers"] = (dataset.speakers, dataset.train.speakers)
+    columns = {
+        "trained_labels": (dataset.classes, dataset.train.labels),
+        "trained_speakers": (dataset.speakers, dataset.train.speakers),
+    }
     return {key: [names[row] for row in np.unique(rows)] if names else [] for key, (names, rows) in columns.items()}
 
 
@@ -90,12 +89,13 @@ def labels_of(count: int, *, label: str | None, record: Mapping[str, Any], told:
     return [number] * count
 
 
-def tell_untrained(dataset: AnyDataset) -> None:
+def tell_untrained(dataset: Dataset) -> None:
     """Say, one line each, which labels and which speakers of the data have no training item."""
-    kinds = [("labels", dataset.classes, dataset.train.labels)]
-    if isinstance(dataset, AudioDataset):
-        kinds.append(("speakers", dataset.speakers, dataset.train.speakers))
-    for kind, names, rows in kinds:
+    train = dataset.train
+    for kind, names, rows in (
+        ("labels", dataset.classes, train.labels),
+        ("speakers", dataset.speakers, train.speakers),
+    ):
         missing = [name for name in names if name not in {names[row] for row in np.unique(rows)}]
         if missing:
             say(
@@ -104,7 +104,7 @@ def tell_untrained(dataset: AnyDataset) -> None:
             )
 
 
-def warn_of_untrained_labels(dataset: AnyDataset, split: str) -> None:
+def warn_of_untrained_labels(dataset: Dataset, split: str) -> None:
     """Say which labels of a split have no training item: what is told them is told something it has never met."""
     strange = set(dataset.split(split).labels.tolist()) - set(dataset.train.labels.tolist())
     if dataset.classes and strange:

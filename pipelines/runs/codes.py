@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
+from twostage.data.interface import Dataset
 from twostage.distributed import is_first, of_every_rank
 from twostage.errors import RunError
 from twostage.storage.codes import CodeFile, load_codes, save_codes
 
 from ..modality.choose import modality_of
-from ..modality.interface import AnyDataset
 from .loading import Loaded
 from .run import Run
 
@@ -37,7 +37,7 @@ def keep_codes(path: Path, codes: CodeFile) -> None:
 
 
 def extract_codes(
-    run: Run, name: str, stage1: Loaded[Any], dataset: AnyDataset, device: torch.device
+    run: Run, name: str, stage1: Loaded[Any], dataset: Dataset, device: torch.device
 ) -> dict[str, CodeFile]:
     """Codes of every split (`Modality.code_splits`), in fp32; files of this very codebook are read back."""
     modality, files = modality_of(run.recipe), dict[str, CodeFile]()

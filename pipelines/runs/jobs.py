@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from twostage.config.model_names import model_spec
 from twostage.config.schema import TrainingConfig
+from twostage.data.interface import Dataset
 from twostage.errors import UsageError
 from twostage.progress import say
 from twostage.storage.training_state import recorded_state
 from twostage.training.precision import asked_precision, recorded_precision
 
 from ..modality.choose import modality_of
-from ..modality.interface import AnyDataset, Stage
+from ..modality.interface import Stage
 from .run import Run
 
 Resume = Literal["auto", "never", "must"]
@@ -42,7 +43,7 @@ class Job:
         return f"{self.model} {_STAGES[self.stage]}"
 
 
-def make_job(run: Run, model: str, stage: Stage, dataset: AnyDataset) -> Job:
+def make_job(run: Run, model: str, stage: Stage, dataset: Dataset) -> Job:
     """The job of that stage of a model under the run's recipe."""
     recipe, spec = run.recipe, model_spec(model, run.recipe)
     data = {"name": dataset.name, "sha256": dataset.sha256, "horizontal_flips": recipe.data.horizontal_flips}
@@ -96,7 +97,7 @@ def _how_to_extend(job: Job, changes: Sequence[str], *, own: bool) -> str:
     return "add --extend to go on to more steps, " if own else f"extend it, too ({verb} --model {job.model} --extend), "
 
 
-def check_jobs(run: Run, jobs: Sequence[Job], dataset: AnyDataset, resume: Resume, *, extend: bool = False) -> None:
+def check_jobs(run: Run, jobs: Sequence[Job], dataset: Dataset, resume: Resume, *, extend: bool = False) -> None:
     """Whether the jobs may begin or go on in the run folder under `--resume`, with `extend` for more steps.
 
     Raises:
@@ -172,7 +173,7 @@ def _names(jobs: Sequence[Job]) -> str:
     return ", ".join(job.label for job in jobs)
 
 
-def _existing(run: Run, dataset: AnyDataset) -> list[Job]:
+def _existing(run: Run, dataset: Dataset) -> list[Job]:
     """Jobs of every training folder in the run, whoever made it."""
     jobs = [
         make_job(run, name, stage, dataset) for name in run.begun_models() for stage in modality_of(run.recipe).sections

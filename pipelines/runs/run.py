@@ -18,6 +18,7 @@ import torch
 from twostage.config.load import CONFIG, dump_run_recipe, load_run_recipe
 from twostage.config.model_names import model_spec
 from twostage.config.schema import Recipe
+from twostage.data.interface import Dataset
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
@@ -25,7 +26,6 @@ from twostage.storage.manifest import MANIFEST
 from twostage.storage.training_state import recorded_state
 
 from ..modality.choose import modality_of
-from ..modality.interface import AnyDataset
 from .loading import Loaded, check_made_for, load_model
 
 
@@ -89,7 +89,7 @@ class Run:
         """Those of `begun_models` whose stage one is finished."""
         return [name for name in self.begun_models() if is_finished(self.stage1_folder(name))]
 
-    def check_data(self, stage1: Loaded[Any], dataset: AnyDataset) -> None:
+    def check_data(self, stage1: Loaded[Any], dataset: Dataset) -> None:
         """Raise RunError unless the data set is the one that the model was trained on."""
         trained_on = stage1.record["config"]["data"]
         if trained_on["sha256"] != dataset.sha256:

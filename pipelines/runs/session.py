@@ -14,6 +14,7 @@ from torch import nn
 
 from twostage.config.model_names import model_spec
 from twostage.config.schema import Recipe
+from twostage.data.interface import Dataset
 from twostage.distributed import is_first, wait_for_all
 from twostage.errors import RunError, UsageError
 from twostage.noise import seed_step
@@ -26,7 +27,6 @@ from twostage.training.precision import check_bf16
 from twostage.training.task import Task
 
 from ..modality.choose import modality_of
-from ..modality.interface import AnyDataset
 from .class_numbers import tell_untrained
 from .device import pick_device, use_threads
 from .extension import extend_training, extensions
@@ -40,7 +40,7 @@ class TrainingSession:
     """What every training of one command shares; made by `prepare`, which has checked it."""
 
     run: Run
-    dataset: AnyDataset
+    dataset: Dataset
     device: torch.device
 
     @property
@@ -50,7 +50,7 @@ class TrainingSession:
 
 def prepare(
     run: Run,
-    dataset: AnyDataset,
+    dataset: Dataset,
     jobs: list[Job],
     *,
     device: str,
@@ -110,7 +110,7 @@ def _check_apart(run: Run) -> None:
             )
 
 
-def _plan(run: Run, job: Job, dataset: AnyDataset, *, goes_on: bool) -> str:
+def _plan(run: Run, job: Job, dataset: Dataset, *, goes_on: bool) -> str:
     """One line on a job; `goes_on`: it is given more steps than it had."""
     training, items = job.training, len(dataset.train)
     if training.batch_size > items:
@@ -128,7 +128,7 @@ def _plan(run: Run, job: Job, dataset: AnyDataset, *, goes_on: bool) -> str:
     return f"  {job.label}: {size}{state}"
 
 
-def _size(run: Run, job: Job, dataset: AnyDataset) -> str:
+def _size(run: Run, job: Job, dataset: Dataset) -> str:
     """Parameters of stage one, which alone is known before anything is trained; refuses sizes that do not fit."""
     modality = modality_of(run.recipe)
     model = modality.build(*modality.stage1(model_spec(job.model, run.recipe), run.recipe, dataset))

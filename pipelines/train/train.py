@@ -6,12 +6,13 @@ from typing import Any
 import torch
 
 from twostage.config.model_names import MAIN_MODEL, model_spec
+from twostage.data.interface import Dataset
 from twostage.progress import say
 
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..evaluate.evaluate import evaluate_run
 from ..modality.choose import load_data, modality_of
-from ..modality.interface import AnyDataset, Stage
+from ..modality.interface import Stage
 from ..runs.class_numbers import trained_names
 from ..runs.codes import extract_codes
 from ..runs.jobs import Job, make_job
@@ -19,7 +20,7 @@ from ..runs.run import Run
 from ..runs.session import TrainingSession, check_codebook_of, fit, prepare
 
 
-def all_jobs(run: Run, dataset: AnyDataset) -> list[Job]:
+def all_jobs(run: Run, dataset: Dataset) -> list[Job]:
     """Every training of the recipe in order, discrete models with what follows their codes."""
     stages_of = modality_of(run.recipe).stages
     return [
@@ -47,6 +48,7 @@ def _record(session: TrainingSession, kind: str, arguments: dict[str, Any], **mo
         "dataset": dataset.name,
         "skipped": list(dataset.skipped),
         "classes": list(dataset.classes),
+        "speakers": list(dataset.speakers),
         **trained_names(dataset),
         **modality_of(session.recipe).facts(dataset),
         "architecture": arguments,

@@ -30,6 +30,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def speakers(self) -> np.ndarray:
+        """int64 [N], all 0: nobody speaks in an image."""
+        return np.zeros_like(self.labels)
+
 
 @dataclass(frozen=True)
 class ImageDataset:
@@ -47,6 +52,11 @@ class ImageDataset:
     """Alphabet of `train.intensities`; None where there are none."""
     skipped: tuple[str, ...] = ()
     """Files of a folder that were left out as unreadable, by name."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Empty: nobody speaks in an image."""
+        return ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
