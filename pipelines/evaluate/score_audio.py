@@ -59,19 +59,13 @@ class AudioRows:
 
     def label_bits(self, *, label: bool, speaker: bool) -> np.ndarray:
         """Bits `[N]` of what is told: the label, the speaker, or both."""
-        classes = len(self.dataset.classes) if label else 0
-        speakers = len(self.dataset.speakers) if speaker else 0
-        train = self.dataset.train
         table = LabelTable.of(
-            train.labels if classes else np.zeros_like(train.labels),
-            train.speakers if speakers else np.zeros_like(train.speakers),
-            classes=max(classes, 1),
-            speakers=max(speakers, 1),
+            self.dataset.train.labels,
+            self.dataset.train.speakers,
+            classes=len(self.dataset.classes) if label else 0,
+            speakers=len(self.dataset.speakers) if speaker else 0,
         )
-        return table.bits(
-            self.data.labels if classes else np.zeros_like(self.data.labels),
-            self.data.speakers if speakers else np.zeros_like(self.data.speakers),
-        )
+        return table.bits(self.data.labels, self.data.speakers)
 
     def _conditioned_on(self, *, label: bool, speaker: bool) -> str:
         """What of a recording is told, in words."""
