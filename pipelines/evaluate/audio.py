@@ -14,6 +14,7 @@ from twostage.metrics.flac import flac_size, flac_sizes
 from twostage.printable import show
 from twostage.progress import say
 
+from ..bits.round_trip import round_trips
 from ..modality.audio import lengths_of, speakers_of
 from ..runs.class_numbers import warn_of_untrained_labels
 from ..runs.codes import extract_codes
@@ -71,7 +72,7 @@ class AudioScoring:
         )
 
     def extras(self, evaluation: Evaluation, scored: Sequence[Scored]) -> Iterator[Evaluation]:
-        """What is known of the recordings themselves, and FLAC beside the rows of its 16 bits."""
+        """What is known of the recordings themselves, FLAC beside the rows of its 16 bits, and streams of codes."""
         log_mel, (flac, frame_bits_N) = self.rows.log_mel, self._flac()
         beside = (difference(s, FLAC_FRAMES, frame_bits_N) for s in scored if s.row.alphabet == SAMPLE_LEVELS)
         yield replace(
@@ -80,6 +81,7 @@ class AudioScoring:
             log_mel=log_mel.settings_line,
             wrong_log_mel_l1=log_mel.wrong_l1,
             flac=flac,
+            coding=round_trips(self.run, self.split, self.device),
             paired_differences=(*evaluation.paired_differences, *beside),
         )
 

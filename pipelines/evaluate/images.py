@@ -7,10 +7,10 @@ import torch
 
 from twostage.data import ImageDataset
 
-from ..bits.round_trip import check_round_trip
+from ..bits.round_trip import round_trips
 from ..runs.class_numbers import warn_of_untrained_labels
 from ..runs.loading import LoadedStage1
-from ..runs.run import Run, is_finished
+from ..runs.run import Run
 from .diagnosis import Diagnosing
 from .differences import Scored
 from .rows import Evaluation
@@ -48,10 +48,7 @@ class ImageScoring:
 
     def extras(self, evaluation: Evaluation, scored: Sequence[Scored]) -> Iterator[Evaluation]:
         """Streams of codes, and scores of samples, where they are asked for."""
-        if items := self.run.recipe.evaluation.coded_items:
-            discrete = dict.fromkeys(each.row.model for each in scored if each.row.kind == "vq-vae")
-            coded = (name for name in discrete if is_finished(self.run.prior_folder(name)))
-            trips = tuple(check_round_trip(self.run, name, self.split, items, self.device) for name in coded)
+        if trips := round_trips(self.run, self.split, self.device):
             evaluation = replace(evaluation, coding=trips)
             yield evaluation
         if scores := score_samples(self.run, self.dataset, self.split, self.device):
