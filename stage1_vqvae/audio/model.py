@@ -11,18 +11,17 @@ from torch import Tensor, nn
 from stage1_vqvae.audio.decoder import AudioDecoder
 from stage1_vqvae.audio.networks import AudioEncoder, check_audio, code_count
 from stage1_vqvae.audio.settings import AudioNetworks
+from stage1_vqvae.conditions import Conditioned
 from stage1_vqvae.interface import Asked, Batch
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
 from twostage.likelihoods.audio import AudioLikelihood
 
 
-class Recordings:
+class Recordings(Conditioned):
     """How a model of sound reads what it is asked for: lengths in samples, and in positions of `stride` samples."""
 
     stride: int
-    classes: int = 0
-    speakers: int
     likelihood_is_discrete: bool = True
 
     def code_lengths(self, lengths_B: Tensor) -> Tensor:
@@ -49,10 +48,6 @@ class Recordings:
         samples_BS = batch.x[:, :width]
         samples_BS = F.pad(samples_BS, (0, width - samples_BS.shape[1]))
         return samples_BS, torch.arange(width, device=samples_BS.device) < self.dims_of(batch)[:, None]
-
-    def speakers_of(self, asked: Asked) -> Tensor | None:
-        """The speakers that the decoder is conditioned on."""
-        return asked.speakers if self.speakers else None
 
 
 class AudioModel(Recordings, nn.Module):
