@@ -32,7 +32,9 @@ from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .audio_pictures import AudioPictures
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+from .pictures import Pictures
 
 
 def load_audio(recipe: Recipe) -> AudioDataset:
@@ -249,3 +251,6 @@ class Audio:
             speakers=source.speakers if dataset.speakers else None,
             samples=source.lengths,
         )
+
+    def pictures(self, recipe: Recipe, dataset: AudioDataset) -> Pictures:
+        return AudioPictures(recipe, dataset)

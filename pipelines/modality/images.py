@@ -27,7 +27,9 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .image_pictures import ImagePictures
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+from .pictures import Pictures
 
 MIRRORED = "train-mirrored"
 """Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
@@ -236,6 +238,9 @@ class Images:
             stage1_sha256=sha256,
         )
         return CodeFile(codes=codes, labels=source.labels, header=header)
+
+    def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
+        return ImagePictures(recipe, dataset)
 
     @staticmethod
     def _source(dataset: ImageDataset, split: str) -> Split:

@@ -5,7 +5,7 @@ with whatever comes, so that a new kind of data is one class beside `images.Imag
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,9 +16,7 @@ from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-Stage = Literal["stage1", "decoder", "prior"]
-"""A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-
+from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
 
@@ -94,6 +92,9 @@ class Modality(Protocol):
 
     def items(self, dataset: Any, split: str) -> int:
         """Number of items of one of the `code_splits`."""
+
+    def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
+        """How items of the data set are shown."""
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
