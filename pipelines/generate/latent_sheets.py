@@ -1,9 +1,9 @@
-"""Pictures of a continuous latent space, made by decoding chosen latents: manifold, traversals, interpolations, draws.
+"""Sheets of a continuous latent space, made by decoding chosen latents: manifold, traversals, interpolations, draws.
 
-All work on a function from latents to images, so that they serve a VAE, an autoencoder and a conditional VAE with its
-label held. An autoregressive decoder shows samples, others the mean of p(x|z).
+All work on a function from latents to pictures, so that they serve a VAE, an autoencoder and a conditional VAE with its
+label held, whatever the pictures show. An autoregressive decoder shows samples, others the mean of p(x|z).
 
-Shapes: N, M items, Z latents of an item (a grid is flattened), C x H x W image.
+Shapes: N, M items, Z latents of an item (a grid is flattened), C x H x W picture.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,8 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
+from stage1_vqvae import VAE
 from stage1_vqvae.images.autoencoder import Autoencoder
-from stage1_vqvae.images.vae import VAE
 from twostage.errors import UsageError
 
 from ..media.png import grid, to_bytes
@@ -22,7 +22,7 @@ from .decoding import DECODE_BATCH, decode_in_batches
 from .sheets import Sheet
 
 Decode = Callable[[np.ndarray], np.ndarray]
-"""Latents `[N, Z]` to images `[N, C, H, W]` in levels."""
+"""Latents `[N, Z]` to pictures `[N, C, H, W]` in levels."""
 
 MANIFOLD_SIDE = 20
 STEPS = 11
@@ -79,7 +79,7 @@ class LatentSpread:
 
 
 def manifold(name: str, decode: Decode, *, spread: LatentSpread, levels: int, side: int = MANIFOLD_SIDE) -> Sheet:
-    """The images of a regular grid over two latents, in equal steps of probability (the inverse CDF of a Gaussian).
+    """What stands on a regular grid over two latents, in equal steps of probability (the inverse CDF of a Gaussian).
 
     Args:
         name: of the model.
@@ -158,7 +158,7 @@ def interpolations(
 
 
 def side_by_side(kind: str, blocks: Mapping[str, np.ndarray], *, levels: int, columns: int, caption: str) -> Sheet:
-    """Blocks of images `[N, C, H, W]` in levels, the same number in each, beside one another; the caption names them.
+    """Blocks of pictures `[N, C, H, W]` in levels, the same number in each, beside one another; the caption names them.
 
     Of latent draws of an autoencoder beside a VAE's, or of reconstructions at several betas with one column a block.
     """
@@ -174,20 +174,21 @@ def latent_draws(drawn: Mapping[str, np.ndarray], *, levels: int, columns: int =
     """Decoded random latents of several models side by side: what an autoencoder cannot do and a VAE can.
 
     Args:
-        drawn: images of `drawing.sample_autoencoder`, `drawing.sample_vae` and the like, as many of each; the name of
-            a model should say what its latents were drawn from.
+        drawn: as many pictures of each; the name of a model should say what its latents were drawn from.
         levels: size of the alphabet.
         columns: of a block.
     """
     return side_by_side("latent-draws", drawn, levels=levels, columns=columns, caption="Decoded random latents.")
 
 
-def reconstructions_by_model(originals: np.ndarray, decoded: Mapping[str, np.ndarray], *, levels: int) -> Sheet:
+def reconstructions_by_model(
+    originals: np.ndarray, decoded: Mapping[str, np.ndarray], *, levels: int, item: str = "image"
+) -> Sheet:
     """Originals in the first column and what every model makes of them in the others, such as one model per beta."""
     return side_by_side(
         "reconstructions-by-model",
         {"originals": originals, **decoded},
         levels=levels,
         columns=1,
-        caption="Test images and their reconstructions.",
+        caption=f"Test {item}s and their reconstructions.",
     )

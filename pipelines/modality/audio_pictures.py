@@ -43,6 +43,8 @@ class AudioPictures:
 
     item = "recording"
     level = "grey levels of their pictures"
+    dim = "sample"
+    rows = 4
     heard = 8
     levels = 256
     curves: tuple[Curve, ...] = (
