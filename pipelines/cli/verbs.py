@@ -47,9 +47,7 @@ VERBS: dict[str, Verb] = {
         "Compare", "..train.compare", "run_compare", "images: all models of a recipe, equal budgets, one table"
     ),
     "evaluate": Verb("Evaluate", "..evaluate.evaluate", "run_evaluate", "bits/dim of all models of a run"),
-    "report": Verb(
-        "Report", "..report.report", "run_report", "one self-contained report.html of a run", "..report.audio"
-    ),
+    "report": Verb("Report", "..report.report", "run_report", "one self-contained report.html of a run"),
     "generate": Verb(
         "Generate",
         "..generate.generate",

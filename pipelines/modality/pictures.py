@@ -18,7 +18,7 @@ from twostage.metrics.memorisation import WithMirrored
 
 Stage = Literal["stage1", "decoder", "prior"]
 """A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-Items = Sequence[np.ndarray]
+Items = Sequence[np.ndarray] | np.ndarray
 """Items of one kind of data, such as images `[C, H, W]` in levels, also as one array, or recordings `[S]`, int16."""
 
 
