@@ -9,16 +9,15 @@ Shapes: N, M items, Z latents of an item (a grid is flattened), C x H x W pictur
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 
-from stage1_vqvae import VAE
-from stage1_vqvae.images.autoencoder import Autoencoder
+from stage1_vqvae.interface import Asked
 from twostage.errors import UsageError
 
 from ..media.png import grid, to_bytes
-from .decoding import DECODE_BATCH, decode_in_batches
 from .sheets import Sheet
 
 Decode = Callable[[np.ndarray], np.ndarray]
@@ -32,28 +31,23 @@ REACH = 2.5
 _WHITE = 255
 
 
-def decoder_of(
-    model: VAE | Autoencoder,
-    *,
-    device: torch.device,
-    label: int | None = None,
-    seed: int = 0,
-    batch_size: int = DECODE_BATCH,
-) -> Decode:
-    """The function from latents to images of a trained model.
+def decoder_of(model: Any, *, device: torch.device, seed: int = 0, batch_size: int = 256) -> Decode:
+    """The function from latents to images of a trained model that is conditioned on nothing else.
 
     Args:
         model: in eval mode on `device`.
         device: of the model.
-        label: what a conditional model is given with every latent; None for others.
         seed: of the pixels that an autoregressive decoder draws.
         batch_size: latents decoded at once; changes memory and speed, not results.
     """
 
     def decode(latents_NZ: np.ndarray) -> np.ndarray:
         z = torch.from_numpy(latents_NZ).float().reshape(-1, *model.latent_shape).to(device)
-        labels_N = None if label is None else torch.full((len(z),), label, device=device)
-        return decode_in_batches(model, z, labels_N=labels_N, batch_size=batch_size, seed=seed).cpu().numpy()
+        parts = [
+            model.decode_batch(part, Asked(items=items), seed=seed).cpu().numpy()
+            for part, items in zip(z.split(batch_size), torch.arange(len(z)).split(batch_size), strict=True)
+        ]
+        return np.concatenate(parts)
 
     return decode
 

@@ -4,18 +4,20 @@ A modality knows recipes, data sets and models, never a run or a job. Verbs ask 
 with whatever comes, so that a new kind of data is one class beside `images.Images` and `audio.Audio`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .files import Files
 from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
@@ -26,6 +28,10 @@ class Modality(Protocol):
 
     sections: Mapping[Stage, str]
     """Section of the recipe that decides the networks of each stage that there is."""
+    files: Files
+    """How single items come from files and arrays and go back."""
+    decoders: Mapping[str, str]
+    """What a user calls the decoders of a codebook, and what is said of them; that of stage one comes first."""
 
     def load(self, recipe: Recipe) -> Any:
         """The recipe's data set, read into memory.
@@ -64,6 +70,12 @@ class Modality(Protocol):
 
         Raises:
             RunError: this version does not know the kind.
+        """
+
+    def with_decoder(self, codebook: Any, decoder: Any, progress: Callable[[int, int], None] | None = None) -> Codec:
+        """A codebook with a decoder that was fitted to its codes, where `sections` has one, as one codec.
+
+        `progress` is called while it decodes a batch with (done, all).
         """
 
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:

@@ -5,7 +5,8 @@ Item i of a seed is the same whatever the number of items and the batch.
 Shapes: N items, M training items, Z latents of an item, flattened.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,17 +15,16 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.interface import Asked
-from stage2_prior import sample, sample_sequences
 from twostage.metrics.frechet import fit_gaussian
 from twostage.metrics.statistics import evenly
 from twostage.noise import item_noise
 from twostage.printable import show
 
+from ..generate.asked import Wanted
+from ..generate.drawing import Drawing, draw_codes, source_of
 from ..modality.pictures import Items
 from ..runs.class_numbers import trained_numbers
-from ..runs.loading import Loaded
-from .asked import asked_for, stacked
-from .shown import ShownModel
+from .shown import ShownModel, stacked
 
 MOST_CLASSES = 16
 FITTED = 5000
@@ -55,69 +55,55 @@ class Drawn:
 
 def draw(of: ShownModel) -> Drawn | None:
     """A sheet of new items; None of codes without a finished prior, and of an autoencoder of a single training item."""
-    model, prior, shown = of.model, of.prior, of.shown
-    if model.latents == "codes" and prior is None:
+    model, shown = of.model, of.shown
+    if model.latents == "codes" and of.prior is None:
         return None
     if model.latents == "none" and len(shown.dataset.train) < 2:
         return None
-    record = of.stage1.record if prior is None else prior.record
-    conditioned = bool(model.classes if prior is None else prior.model.classes)
-    trained = trained_numbers(record, "labels") if conditioned and record["classes"] else []
+    source = source_of(of.trained)
+    trained = trained_numbers(source.record, "labels") if source.knows_labels and source.record["classes"] else []
     columns = min(len(trained), MOST_CLASSES) or 10
     count = columns * shown.pictures.rows
-    labels = [trained[item % columns] for item in range(count)] if trained else []
-    heard = trained_numbers(record, "speakers") if model.speakers else []
+    heard = trained_numbers(source.record, "speakers") if model.speakers else []
     # Every label in every voice before any pair comes again.
     apart = columns if trained else 1
-    speakers = [heard[(item // apart) % len(heard)] for item in range(count)] if heard else []
-    latents, asked = _latents(of, prior, count, labels, speakers)
+    wanted = Wanted(
+        labels=[trained[item % columns] for item in range(count)] if trained else [],
+        speakers=[heard[(item // apart) % len(heard)] for item in range(count)] if heard else [],
+        told=source.knows_labels,
+    )
+    latents, asked = _latents(of, count, wanted)
+    nothing: list[int | None] = [None] * count
+    labels, speakers = (list(numbers) or nothing for numbers in (wanted.labels, wanted.speakers))
     return Drawn(
         of=of,
         latents=latents,
         asked=asked,
         columns=columns,
-        source=_source(of) + _by_class(trained, columns, record) + _temperature(of),
-        said=tuple(
-            shown.named(labels[item] if labels else None, speakers[item] if speakers else None) for item in range(count)
-        ),
-        wanted=_wanted(prior, labels, speakers),
+        source=_source(of) + _by_class(trained, columns, source.record) + _temperature(of),
+        said=tuple(map(of.named, labels, speakers)),
+        wanted=_wanted(of, wanted),
     )
 
 
-def _latents(
-    of: ShownModel, prior: Loaded[Any] | None, count: int, labels: list[int], speakers: list[int]
-) -> tuple[Tensor, Asked]:
-    """Latents `[N, *A]`, and what their decoder is given beside them."""
-    shown, model = of.shown, of.model
-    lengths = None
-    if prior is not None:
-        told = [column for column in (labels, speakers) if column and prior.model.classes]
-        latents, positions = codes_of(
-            prior.model, count, torch.tensor(told).T if told else None, seed=shown.seed, device=shown.device
-        )
-        lengths = None if positions is None else positions * model.stride
-    elif getattr(shown.dataset.train, "lengths", None) is not None:
-        lengths = shown.dataset.train.lengths[evenly(len(shown.dataset.train), count)]
-        lengths = np.resize(lengths, count)
-    asked = asked_for(count, labels=labels, speakers=speakers, lengths=lengths, device=shown.device)
-    if prior is not None:
-        return latents, asked
-    if model.latents == "none":
-        train = of.encode("train", evenly(len(shown.dataset.train), FITTED))
-        return like(stacked(train), count, seed=shown.seed), asked
-    return model.sample_latents(asked, seed=shown.seed), asked
-
-
-def codes_of(
-    prior: Any, count: int, condition: Tensor | None, *, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Codes `[N, G, *T]` from a prior and, of sequences, their lengths in positions."""
-    condition = None if condition is None else condition.to(device)
-    common: dict[str, Any] = {"count": count, "condition": condition, "seed": seed, "device": device}
-    if len(prior.code_shape) > 2:
-        return sample(prior, **common), None
-    drawn = sample_sequences(prior, **common)
-    return drawn.codes_BGT, drawn.lengths_B
+def _latents(of: ShownModel, count: int, wanted: Wanted) -> tuple[Tensor, Asked]:
+    """Latents `[N, *A]`, and what their decoder is given beside them; recordings of no prior are as long as those that
+    a model was trained on."""
+    trained, shown = of.trained, of.shown
+    asked = trained.asked(count, wanted.labels, wanted.speakers)
+    if of.model.latents == "codes":
+        drawn = draw_codes(trained, count, wanted, Drawing(seed=shown.seed))
+        if drawn.lengths is not None:
+            asked = replace(asked, lengths=trained.files.length_after(drawn.lengths, of.model))
+        return drawn.codes, asked
+    lengths_N = of.lengths_of("train")
+    if lengths_N is not None:
+        spread_N = np.resize(lengths_N[evenly(len(lengths_N), count)], count)
+        asked = replace(asked, lengths=torch.from_numpy(spread_N).to(shown.device))
+    if of.model.latents == "gaussian" or of.model.latents == "table":
+        return of.model.sample_latents(asked, seed=shown.seed), asked
+    train = of.encode("train", evenly(len(shown.dataset.train), FITTED))
+    return like(stacked(train), count, seed=shown.seed), asked
 
 
 def like(latents: Tensor, count: int, *, seed: int) -> Tensor:
@@ -149,7 +135,7 @@ def _temperature(of: ShownModel) -> str:
     return "" if of.model.latents == "none" else ", temperature 1"
 
 
-def _by_class(trained: list[int], columns: int, record: dict[str, Any]) -> str:
+def _by_class(trained: list[int], columns: int, record: Mapping[str, Any]) -> str:
     if not trained:
         return ""
     named = show([record["classes"][number] for number in trained[:columns]], most=MOST_CLASSES)
@@ -157,9 +143,9 @@ def _by_class(trained: list[int], columns: int, record: dict[str, Any]) -> str:
     return f", one class a column, from the left {named}{more}"
 
 
-def _wanted(prior: Loaded[Any] | None, labels: list[int], speakers: list[int]) -> str:
+def _wanted(of: ShownModel, wanted: Wanted) -> str:
     """What new items were asked to be; nothing where nobody asked."""
-    if prior is not None and not prior.model.classes:
-        return ": in the voice named, which the prior is not conditioned on" if speakers else ""
-    what = [name for name, numbers in (("label", labels), ("speaker", speakers)) if numbers]
+    if of.prior is not None and not wanted.told:
+        return ": in the voice named, which the prior is not conditioned on" if wanted.speakers else ""
+    what = [name for name, numbers in (("label", wanted.labels), ("speaker", wanted.speakers)) if numbers]
     return f": {' and '.join(what)} asked for" if what else ""

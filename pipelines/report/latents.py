@@ -6,11 +6,13 @@ Shapes: N test items, Z latents of a vector, T positions of a sequence.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stage1_vqvae.interface import Asked
 from twostage.metrics.statistics import evenly
 from twostage.training.record import read_metrics
 
@@ -28,7 +30,6 @@ from ..generate.latent_sheets import (
 from ..generate.sheets import Sheet
 from ..media.figures import RatePoint, rate_distortion
 from ..runs.class_numbers import trained_numbers
-from .asked import asked_for
 from .diagnosis_figures import (
     MOST_COLOURS,
     correlations,
@@ -107,7 +108,7 @@ def _sheets(of: ShownModel) -> Iterator[Sheet]:
     test, name = of.shown.dataset.test, of.name
     conditional, levels = of.model.classes > 0, of.shown.pictures.levels
     # The first item, if the model has met its label: what it makes of another is what it began as.
-    met_N = np.isin(test.labels, trained_numbers(of.stage1.record, "labels")) if conditional else np.ones(len(test))
+    met_N = np.isin(test.labels, trained_numbers(of.trained.record, "labels")) if conditional else np.ones(len(test))
     item = int(met_N.argmax())
     if conditional:
         name += f", given the label {of.shown.dataset.classes[test.labels[item]]}"
@@ -146,22 +147,14 @@ def _decode(of: ShownModel, item: int, latents_of: Callable[[Tensor], Tensor], p
     `positions` is another length, in vectors.
     """
     own = of.asked(np.array([item]))
-
-    def repeated(numbers: Tensor | None, count: int) -> Sequence[int]:
-        return () if numbers is None else [int(numbers[0])] * count
+    if positions is not None:
+        own = replace(own, lengths=of.trained.files.length_after(torch.full_like(own.items, positions), of.model))
 
     def decode(numbers: np.ndarray) -> np.ndarray:
         latents = latents_of(torch.from_numpy(numbers).float())
-        lengths = np.array(repeated(own.lengths, len(latents)))
-        if positions is not None:
-            lengths[:] = positions * of.model.stride
-        asked = asked_for(
-            len(latents),
-            labels=repeated(own.labels, len(latents)),
-            speakers=repeated(own.speakers, len(latents)),
-            lengths=lengths if len(lengths) else None,
-            device=of.shown.device,
-        )
+        given = (own.lengths, own.labels, own.speakers)
+        lengths, labels, speakers = (None if each is None else each.repeat(len(latents)) for each in given)
+        asked = Asked(items=torch.arange(len(latents)), lengths=lengths, labels=labels, speakers=speakers)
         return of.shown.pictures.of(of.decode(latents, asked))
 
     return decode

@@ -12,10 +12,9 @@ from ..generate.sheets import COMPARED, Sheet, neighbour_sheet, reconstruction_s
 from ..media import figures
 from ..media.html import image
 from ..media.png import grid, to_bytes
-from .asked import part_of, stacked
 from .drawn import Drawn
 from .latents import latents_part
-from .shown import ShownModel
+from .shown import ShownModel, part_of, stacked
 
 COMPARED_BY_EAR = 4
 """Reconstructions that are played, beside their originals, where there is something to hear."""
@@ -80,7 +79,7 @@ def _reconstructions(of: ShownModel) -> str:
             latents = stacked([of.latents[place] for place in chosen])
             columns[voice] = of.decode(latents, of.asked(rows), by=model)
     test = shown.dataset.test
-    said = [shown.named(int(test.labels[row]), int(test.speakers[row])) for row in rows]
+    said = [of.named(int(test.labels[row]), int(test.speakers[row])) for row in rows]
     lines = [[items[place] for items in columns.values()] for place in range(len(rows))]
     titles = [[f"{name}: {what}" for what in columns] for name in said]
     figure = pictures.figure(lines, titles)

@@ -15,6 +15,7 @@ from twostage.training.record import read_metrics
 
 from ..commands.results import Report
 from ..evaluate.rows import Evaluation
+from ..generate.trained import Trained
 from ..media import figures
 from ..media.html import image, page
 from ..modality.choose import load_data, modality_of
@@ -37,12 +38,12 @@ def _check_scored(of: ShownModel, evaluation: Evaluation) -> None:
     rows = [row for row in evaluation.rows if row.model == of.name]
     scored = {(row.stage1_sha256, row.prior_sha256, row.decoder_sha256) for row in rows}
     again = f"{of.name} of {of.shown.run.path} was trained since it was evaluated: run evaluate again"
-    if {stage1 for stage1, _, _ in scored} != {of.stage1.sha256}:
+    if {stage1 for stage1, _, _ in scored} != {of.trained.stage1.sha256}:
         raise RunError(again)
     # Codes that are priced with no bits of distortion beside them make no row.
     priors = {None} | ({of.prior.sha256} if of.prior is not None and of.model.likelihood_is_discrete else set())
     decoders = {None} | ({of.decoder.sha256} if of.decoder is not None else set())
-    if scored != {(of.stage1.sha256, prior, decoder) for prior in priors for decoder in decoders}:
+    if scored != {(of.trained.stage1.sha256, prior, decoder) for prior in priors for decoder in decoders}:
         raise RunError(again)
 
 
@@ -77,9 +78,9 @@ def write_report(run: Run, dataset: Dataset, *, device: torch.device, seed: int)
         )
     pictures = modality_of(run.recipe).pictures(run.recipe, dataset)
     shown = Shown(run=run, dataset=dataset, pictures=pictures, device=device, seed=seed)
-    models = [ShownModel(shown=shown, name=name, stage1=run.stage1(name, device)) for name in names]
+    models = [ShownModel(shown, Trained(run, name, run.stage1(name, device), device)) for name in names]
     for of in models:
-        run.check_data(of.stage1, dataset)
+        run.check_data(of.trained.stage1, dataset)
         _check_scored(of, evaluation)
     drawn = {of.name: found for of in models if (found := draw(of)) is not None}
     sections = [

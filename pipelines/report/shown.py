@@ -4,30 +4,30 @@ Shapes: N test items, B of a batch, A axes of the latents of an item, M vectors 
 grid is flattened, or one a position of a sequence.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae import WithDecoder
 from stage1_vqvae.gaussian import GaussianPosterior
-from stage1_vqvae.interface import Asked, Batch, Stage1Model
+from stage1_vqvae.interface import Asked, Batch
 from twostage.metrics.statistics import evenly
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import CodeFile, load_codes
 
 from ..evaluate.latent_diagnosis import Posteriors
 from ..generate.sheets import COMPARED, Reference, Sheet
+from ..generate.trained import Trained
 from ..media.html import image
 from ..media.png import display_scale, png
-from ..modality.files import batches
 from ..modality.pictures import Items, Pictures
 from ..runs.loading import Loaded
 from ..runs.run import Run, is_finished
-from .asked import asked_for, part_of, stacked
 
 RECONSTRUCTED = 16
 """Test items whose reconstructions are shown."""
@@ -83,12 +83,6 @@ class Shown:
         write_atomic(target, data)
         return image(data, picture.caption, pixels=sheet)
 
-    def named(self, label: int | None, speaker: int | None) -> str:
-        """An item by its label and its speaker, each where it has one."""
-        parts = [self.dataset.classes[label]] if self.dataset.classes and label is not None else []
-        parts += [self.dataset.speakers[speaker]] if self.dataset.speakers and speaker is not None else []
-        return " / ".join(parts) or self.pictures.item
-
 
 @dataclass(frozen=True)
 class Vectors:
@@ -109,13 +103,17 @@ class ShownModel:
     """A trained model; whatever of it is shown twice is computed once."""
 
     shown: Shown
-    name: str
-    stage1: Loaded[Any]
+    trained: Trained
+
+    @property
+    def name(self) -> str:
+        """Within the run."""
+        return self.trained.name
 
     @property
     def model(self) -> Any:
         """Stage one, a `Stage1Model`."""
-        return self.stage1.model
+        return self.trained.model
 
     @property
     def title(self) -> str:
@@ -130,49 +128,52 @@ class ShownModel:
     @property
     def prior(self) -> Loaded[Any] | None:
         """The finished prior of its codes; None without one."""
-        if self.model.latents != "codes" or not is_finished(self.shown.run.prior_folder(self.name)):
-            return None
-        return self.shown.run.prior(self.name, self.stage1, self.shown.device)
+        folder = self.shown.run.prior_folder(self.name)
+        return self.trained.prior if self.model.latents == "codes" and is_finished(folder) else None
 
     @property
     def decoder(self) -> Loaded[Any] | None:
         """The finished second decoder of its codes; None without one."""
-        if self.model.latents != "codes" or not is_finished(self.shown.run.decoder_folder(self.name)):
+        run = self.shown.run
+        if self.model.latents != "codes" or not is_finished(run.decoder_folder(self.name)):
             return None
-        return self.shown.run.decoder(self.name, self.stage1, self.shown.device)
+        return run.decoder(self.name, self.trained.stage1, self.shown.device)
 
     @cached_property
-    def voices(self) -> dict[str, Stage1Model]:
+    def voices(self) -> dict[str, Any]:
         """What decodes its latents, by name: the model itself and, if it is trained, a second decoder."""
-        second = self.decoder
-        if second is None:
+        if self.decoder is None:
             return {"reconstruction": self.model}
-        return {"convolutional decoder": self.model, "WaveNet decoder": WithDecoder(self.model, second.model)}
+        return {said: self.trained.with_decoder(name) for name, said in self.trained.modality.decoders.items()}
+
+    def named(self, label: int | None, speaker: int | None) -> str:
+        """An item by its label and its speaker, each where it has one."""
+        named = ((self.trained.classes, label), (self.trained.speakers, speaker))
+        parts = [names[number] for names, number in named if names and number is not None]
+        return " / ".join(parts) or self.shown.pictures.item
+
+    def lengths_of(self, split: str) -> np.ndarray | None:
+        """Length of every item of a split; None of items that are all of one size."""
+        return self.trained.files.lengths_of(self.shown.dataset.split(split))
 
     def asked(self, rows: np.ndarray) -> Asked:
         """What a decoder is given beside the latents of test items, numbered from 0."""
-        test, device = self.shown.dataset.test, self.shown.device
-        lengths = getattr(test, "lengths", None)
-        return asked_for(
-            len(rows),
-            labels=test.labels[rows],
-            speakers=test.speakers[rows],
-            lengths=None if lengths is None else lengths[rows],
-            device=device,
-        )
+        test, lengths_N = self.shown.dataset.test, self.lengths_of("test")
+        lengths = None if lengths_N is None else torch.from_numpy(lengths_N[rows]).to(self.shown.device)
+        return self.trained.asked(len(rows), test.labels[rows].tolist(), test.speakers[rows].tolist(), lengths)
 
     @cached_property
     def vectors(self) -> Vectors:
         """Continuous latents of all test items; the only time that these are encoded."""
         of_items: dict[int, Tensor] = {}
         means, log_variances = dict[int, np.ndarray](), dict[int, np.ndarray]()
-        for places, batch in self._batches("test"):
+        for items, batch in self._batches("test"):
             posterior = posterior_of(self.model, batch)
             ends = self.model.positions_of(batch).tolist() if batch.lengths is not None else [None] * len(batch)
-            for row, (place, end) in enumerate(zip(places.tolist(), ends, strict=True)):
-                of_items[place] = posterior.mean[row].float().cpu()
-                means[place] = _as_vectors(posterior.mean[row], end)
-                log_variances[place] = _as_vectors(posterior.log_variance[row], end)
+            for place, (item, end) in enumerate(zip(items.tolist(), ends, strict=True)):
+                of_items[item] = posterior.mean[place].float().cpu()
+                means[item] = _as_vectors(posterior.mean[place], end)
+                log_variances[item] = _as_vectors(posterior.log_variance[place], end)
         order = range(len(of_items))
         means_MZ = np.concatenate([means[row] for row in order])
         log_variances_MZ = np.concatenate([log_variances[row] for row in order])
@@ -186,10 +187,10 @@ class ShownModel:
 
     @cached_property
     def codes(self) -> dict[str, CodeFile]:
-        """The files of its codes that evaluation left, by split; those of an earlier codebook are no longer there."""
+        """The files of its codes that evaluation left, by split."""
         files = {split: self.shown.run.codes_file(self.name, split) for split in ("validation", "test")}
         return {
-            split: load_codes(path, expect_stage1_sha256=self.stage1.sha256)
+            split: load_codes(path, expect_stage1_sha256=self.trained.stage1.sha256)
             for split, path in files.items()
             if path.is_file()
         }
@@ -197,10 +198,9 @@ class ShownModel:
     def encode(self, split: str, rows: np.ndarray) -> list[Tensor]:
         """Latents of items, `[*A]` each, on the CPU."""
         found: dict[int, Tensor] = {}
-        for places, batch in self._batches(split, rows):
-            latents = self.model.latents_of(batch, seed=self.shown.seed).cpu()
-            found |= dict(zip(places.tolist(), latents, strict=True))
-        return [found[place] for place in range(len(rows))]
+        for items, batch in self._batches(split, rows):
+            found |= zip(items.tolist(), self.model.latents_of(batch, seed=self.shown.seed).cpu(), strict=True)
+        return [found[row] for row in rows.tolist()]
 
     @cached_property
     def latents(self) -> list[Tensor]:
@@ -217,7 +217,7 @@ class ShownModel:
         """What the model itself makes of them."""
         return self.decode(stacked(self.latents), self.asked(self.shown.reconstructed))
 
-    def decode(self, latents: Tensor, asked: Asked, *, by: Stage1Model | None = None) -> list[np.ndarray]:
+    def decode(self, latents: Tensor, asked: Asked, *, by: Any = None) -> list[np.ndarray]:
         """Items of latents, batch by batch to bound the memory.
 
         Args:
@@ -225,20 +225,18 @@ class ShownModel:
             asked: what else there is to know of them.
             by: one of the `voices`; None for the model itself.
         """
-        settings, model, items = self.shown.run.recipe.evaluation, by or self.model, list[np.ndarray]()
-        size = settings.batch_size
-        if asked.lengths is not None:
-            size = max(1, settings.batch_samples // int(asked.lengths.max()))
+        model, files, items = by or self.model, self.trained.files, list[np.ndarray]()
+        size = files.together(self.shown.run.recipe)
         for start in range(0, len(latents), size):
             rows = slice(start, start + size)
             part = part_of(asked, rows)
             decoded = model.decode_batch(latents[rows].to(self.shown.device), part, seed=self.shown.seed)
-            items += self.shown.pictures.made(decoded, part.lengths)
+            items += files.made(decoded, part.lengths)
         return items
 
-    def _batches(self, split: str, rows: np.ndarray | None = None) -> Any:
-        recipe, items = self.shown.run.recipe, self.shown.dataset.split(split)
-        return batches(items, self.model, recipe=recipe, device=self.shown.device, rows=rows)
+    def _batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
+        items, recipe = self.shown.dataset.split(split), self.shown.run.recipe
+        return self.trained.files.batches(items, self.model, recipe=recipe, device=self.shown.device, rows=rows)
 
 
 @torch.no_grad()
@@ -257,3 +255,16 @@ def _as_vectors(latents: Tensor, positions: int | None) -> np.ndarray:
     vectors = latents.flatten()[None] if positions is None else latents[:, :positions].T
     as_numbers: np.ndarray = vectors.double().cpu().numpy()
     return as_numbers
+
+
+def part_of(asked: Asked, rows: slice) -> Asked:
+    """The same of some of the items."""
+    given = (asked.lengths, asked.labels, asked.speakers)
+    lengths, labels, speakers = (None if each is None else each[rows] for each in given)
+    return replace(asked, items=asked.items[rows], lengths=lengths, labels=labels, speakers=speakers)
+
+
+def stacked(latents: Sequence[Tensor]) -> Tensor:
+    """Latents of several items in one tensor, those of shorter sequences with zeros behind them."""
+    longest = max(each.shape[-1] for each in latents)
+    return torch.stack([F.pad(each, (0, longest - each.shape[-1])) for each in latents])
