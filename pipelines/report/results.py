@@ -56,7 +56,8 @@ def _meaning(evaluation: Evaluation) -> str:
     said += ["an autoencoder has none: nothing says what its latents cost"] if "ae" in kinds else []
     psnr = [] if evaluation.has_sampled_psnr else ["PSNR is of the mean of p(x|z)"]
     known = psnr if any(row.psnr_db is not None for row in evaluation.rows) else []
-    return ". ".join(["lower is better", *([_sentence(", ".join(said))[:-1]] if said else []), *known])
+    bits = ", and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+    return ". ".join(["lower is better", *([bits[0].upper() + bits[1:]] if bits else []), *known])
 
 
 def _differences(evaluation: Evaluation) -> str:
