@@ -2,7 +2,7 @@
 
 Item i of a seed is the same whatever the number of items and the batch.
 
-Shapes: N items, M training items, Z latents of an item, flattened.
+Shapes: N items, M vectors of Z latents, T positions.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from ..generate.asked import Wanted
 from ..generate.drawing import Drawing, draw_codes, source_of
 from ..modality.pictures import Items
 from ..runs.class_numbers import trained_numbers
-from .shown import ShownModel, stacked
+from .shown import ShownModel
 
 MOST_CLASSES = 16
 FITTED = 5000
@@ -100,23 +100,27 @@ def _latents(of: ShownModel, count: int, wanted: Wanted) -> tuple[Tensor, Asked]
     if lengths_N is not None:
         spread_N = np.resize(lengths_N[evenly(len(lengths_N), count)], count)
         asked = replace(asked, lengths=torch.from_numpy(spread_N).to(shown.device))
-    if of.model.latents == "gaussian" or of.model.latents == "table":
+    if of.model.latents != "none":
         return of.model.sample_latents(asked, seed=shown.seed), asked
-    train = of.encode("train", evenly(len(shown.dataset.train), FITTED))
-    return like(stacked(train), count, seed=shown.seed), asked
+    vectors_MZ = of.encode_vectors("train", evenly(len(shown.dataset.train), FITTED))
+    positions = 1 if asked.lengths is None else int(of.model.positions_of(asked).max())
+    latents_NTZ = like(vectors_MZ, count, positions, seed=shown.seed)
+    if asked.lengths is None:
+        return latents_NTZ.view(count, *of.vectors.of_items[0].shape), asked
+    return latents_NTZ.transpose(1, 2), asked
 
 
-def like(latents: Tensor, count: int, *, seed: int) -> Tensor:
-    """New latents `[N, *A]` from a Gaussian, correlations included, fitted to those of two or more items, `[M, *A]`.
+def like(vectors_MZ: np.ndarray, count: int, positions: int, *, seed: int) -> Tensor:
+    """New vectors `[N, T, Z]`, T of each of N items, from a Gaussian, correlations included, fitted to two or more.
 
     An autoencoder has no distribution over latents; this is the nearest simple one, and what falls between its data.
     """
-    fitted = fit_gaussian([latents.flatten(1).numpy()])
+    fitted = fit_gaussian([vectors_MZ])
     # By eigenvalues: a covariance of fewer items than latents is singular, which Cholesky does not take.
     variance_Z, axes_ZZ = np.linalg.eigh(fitted.covariance_FF)
     scaled_ZZ = axes_ZZ * np.sqrt(np.clip(variance_Z, 0.0, None))
-    noise_NZ = item_noise(seed, 0, count, fitted.mean_F.shape).double().numpy()
-    return torch.from_numpy(fitted.mean_F + noise_NZ @ scaled_ZZ.T).float().view(count, *latents.shape[1:])
+    noise_NTZ = item_noise(seed, 0, count, (positions, *fitted.mean_F.shape)).double().numpy()
+    return torch.from_numpy(fitted.mean_F + noise_NTZ @ scaled_ZZ.T).float()
 
 
 def _source(of: ShownModel) -> str:

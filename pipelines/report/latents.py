@@ -224,6 +224,7 @@ def _joint(shown: Shown, models: Sequence[ShownModel], drawn: Mapping[str, Drawn
 
 def _sweep(evaluation: Evaluation) -> Picture | None:
     """Rate and distortion of VAEs of several betas, and of what stands beside them; None of a single beta."""
+    alphabets = {row.alphabet for row in evaluation.rows if row.beta is not None}
     points = [
         RatePoint(row.name, row.rate_bits_per_dim, row.distortion_bits_per_dim, beta=row.beta)
         for row in evaluation.rows
@@ -231,6 +232,7 @@ def _sweep(evaluation: Evaluation) -> Picture | None:
         and row.distortion_bits_per_dim is not None
         and row.labels != "given"
         and row.search_items is None
+        and row.alphabet in alphabets
     ]
     if len({point.beta for point in points if point.beta is not None}) < 2:
         return None

@@ -69,16 +69,22 @@ def _differences(evaluation: Evaluation) -> str:
 
 
 def _bars(evaluation: Evaluation) -> str:
-    """Distortion and rate, of rows whose bits are of one alphabet and of whole items."""
-    bars = [
-        (row.name, row.distortion_bits_per_dim, row.rate_bits_per_dim)
-        for row in evaluation.rows
-        if row.distortion_bits_per_dim is not None and row.rate_bits_per_dim is not None and row.labels != "given"
-    ]
-    if not bars:
-        return ""
-    data = figures.stacked_bits(bars, unit=evaluation.unit)
-    return image(data, "Distortion and rate; bounds of several samples do not split.")
+    """Distortion and rate; of every alphabet a figure of its own, since bits of two are lengths of other messages."""
+    figures_of = []
+    for alphabet in sorted({row.alphabet for row in evaluation.rows}):
+        bars = [
+            (row.name, row.distortion_bits_per_dim, row.rate_bits_per_dim)
+            for row in evaluation.rows
+            if row.alphabet == alphabet
+            and row.distortion_bits_per_dim is not None
+            and row.rate_bits_per_dim is not None
+            and row.labels != "given"
+        ]
+        if bars:
+            data = figures.stacked_bits(bars, unit=evaluation.unit)
+            caption = f"Distortion and rate, {alphabet} levels; bounds of several samples do not split."
+            figures_of.append(image(data, caption))
+    return "".join(figures_of)
 
 
 def samples_section(evaluation: Evaluation) -> str:

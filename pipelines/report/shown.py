@@ -169,7 +169,7 @@ class ShownModel:
         means, log_variances = dict[int, np.ndarray](), dict[int, np.ndarray]()
         for items, batch in self._batches("test"):
             posterior = posterior_of(self.model, batch)
-            ends = self.model.positions_of(batch).tolist() if batch.lengths is not None else [None] * len(batch)
+            ends = self._ends(batch)
             for place, (item, end) in enumerate(zip(items.tolist(), ends, strict=True)):
                 of_items[item] = posterior.mean[place].float().cpu()
                 means[item] = _as_vectors(posterior.mean[place], end)
@@ -201,6 +201,21 @@ class ShownModel:
         for items, batch in self._batches(split, rows):
             found |= zip(items.tolist(), self.model.latents_of(batch, seed=self.shown.seed).cpu(), strict=True)
         return [found[row] for row in rows.tolist()]
+
+    def encode_vectors(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """Continuous latents of items as vectors, `[M, Z]` float64, in the order in which they are read."""
+        found = list[np.ndarray]()
+        for _, batch in self._batches(split, rows):
+            latents = self.model.latents_of(batch, seed=self.shown.seed)
+            found += map(_as_vectors, latents, self._ends(batch))
+        return np.concatenate(found)
+
+    def _ends(self, batch: Batch) -> list[int | None]:
+        """Positions of the latents of every item of a batch; None of items that are no sequences."""
+        if batch.lengths is None:
+            return [None] * len(batch)
+        ends: list[int | None] = self.model.positions_of(batch).tolist()
+        return ends
 
     @cached_property
     def latents(self) -> list[Tensor]:
@@ -245,8 +260,8 @@ def posterior_of(model: Any, batch: Batch) -> GaussianPosterior:
     if model.latents == "none":
         mean = model.latents_of(batch, seed=0)
         return GaussianPosterior(mean=mean, log_variance=torch.zeros_like(mean))
-    given = (batch.x, model.labels_of(batch)) if batch.lengths is None else model.sounds_of(batch)
-    found: GaussianPosterior = model.posterior(*given)
+    given = (batch.x,) if batch.lengths is None else model.sounds_of(batch)
+    found: GaussianPosterior = model.posterior(*given, model.labels_of(batch))
     return found
 
 

@@ -48,7 +48,7 @@ iwae_samples = 2
 SOUNDS = f"""
 name = "sounds"
 threads = 1
-models = ["vq-vae", "vae", "beta-vae-0.1"]
+models = ["vq-vae", "ae", "vae", "beta-vae-0.1", "cvae"]
 [data]
 name = "vowels"
 [audio]

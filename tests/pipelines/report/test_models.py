@@ -120,11 +120,12 @@ def test_latents_of_an_autoencoder_are_drawn_like_those_of_its_data() -> None:
     random = torch.Generator().manual_seed(0)
     mixing = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
     latents = torch.randn(3000, 3, generator=random) @ mixing.T + torch.tensor([5.0, -1.0, 2.0])
-    drawn = like(latents.view(3000, 3, 1), 4000, seed=0)
-    assert drawn.shape == (4000, 3, 1)
-    flat = drawn.flatten(1)
+    drawn = like(latents.numpy(), 2000, 2, seed=0)
+    assert drawn.shape == (2000, 2, 3)
+    flat = drawn.flatten(0, 1)
     torch.testing.assert_close(flat.mean(0), latents.mean(0), atol=0.1, rtol=0)
     torch.testing.assert_close(flat.T.cov(), latents.T.cov(), atol=0.25, rtol=0)
-    assert torch.allclose(like(latents, 3, seed=0), flat[:3], atol=1e-5)  # an item does not depend on their number
-    alone = like(latents[:2], 50, seed=0)  # a singular covariance
+    few = like(latents.numpy(), 3, 2, seed=0)
+    assert torch.allclose(few, drawn[:3], atol=1e-5)  # an item does not depend on their number
+    alone = like(latents[:2].numpy(), 50, 1, seed=0)  # a singular covariance
     assert alone.isfinite().all()
