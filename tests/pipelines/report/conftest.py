@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from twostage.config.load import parse_recipe
+from twostage.config.schema import Recipe
 from twostage_pipelines.cli.main import main
 
 _STEPS = """
@@ -48,7 +50,7 @@ iwae_samples = 2
 SOUNDS = f"""
 name = "sounds"
 threads = 1
-models = ["vq-vae", "ae", "vae", "beta-vae-0.1", "cvae"]
+models = ["vq-vae", "vae", "beta-vae-0.1"]
 [data]
 name = "vowels"
 [audio]
@@ -81,6 +83,12 @@ sampled_items = 2
 {_TRAININGS}
 {_STEPS.format(section="decoder")}
 """
+
+
+@pytest.fixture(scope="session")
+def audio_recipe() -> Recipe:
+    """That of `audio_run`."""
+    return parse_recipe(SOUNDS, source="test", default_name="sounds")
 
 
 def _trained(folder: Path, recipe: str) -> Path:

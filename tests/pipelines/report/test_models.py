@@ -3,21 +3,25 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from stage1_vqvae import VAE, Autoencoder
-from twostage.config.schema import DataConfig
+from twostage.config.model_names import model_spec
+from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
+from twostage.data.audio import load_synthetic_vowels
 from twostage_pipelines.generate.sheets import Sheet
 from twostage_pipelines.generate.trained import Trained
-from twostage_pipelines.modality.images import Images
+from twostage_pipelines.modality.choose import modality_of
 from twostage_pipelines.report.drawn import MOST_CLASSES, draw, like
 from twostage_pipelines.report.latents import by_beta
 from twostage_pipelines.report.models import model_section
 from twostage_pipelines.report.shown import Picture, Shown, ShownModel
+from twostage_pipelines.runs.class_numbers import trained_names
 from twostage_pipelines.runs.loading import Loaded
 from twostage_pipelines.runs.run import Run
 
@@ -39,6 +43,11 @@ def digits() -> ImageDataset:
 
 def _sheets(path: Path, dataset: ImageDataset, model: str, seed: int = 0) -> dict[str, Sheet]:
     """The sheets of the section on a model, in order."""
+    run = Run.open(path)
+    return _shown(run, dataset, Trained(run, model, run.stage1(model, CPU), CPU), seed)
+
+
+def _shown(run: Run, dataset: Any, trained: Trained, seed: int = 0) -> dict[str, Sheet]:
     kept: list[Sheet] = []
 
     class Kept(Shown):
@@ -47,9 +56,7 @@ def _sheets(path: Path, dataset: ImageDataset, model: str, seed: int = 0) -> dic
                 kept.append(picture)
             return ""
 
-    run = Run.open(path)
-    shown = Kept(run, dataset, Images().pictures(run.recipe, dataset), CPU, seed)
-    of = ShownModel(shown, Trained(run, model, run.stage1(model, CPU), CPU))
+    of = ShownModel(Kept(run, dataset, modality_of(run.recipe).pictures(run.recipe, dataset), CPU, seed), trained)
     model_section(of, draw(of))
     return {sheet.kind: sheet for sheet in kept}
 
@@ -129,3 +136,24 @@ def test_latents_of_an_autoencoder_are_drawn_like_those_of_its_data() -> None:
     assert torch.allclose(few, drawn[:3], atol=1e-5)  # an item does not depend on their number
     alone = like(latents[:2].numpy(), 50, 1, seed=0)  # a singular covariance
     assert alone.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["ae", "cvae"])
+def test_sequences_without_a_prior_and_with_labels_have_all_sheets_too(
+    name: str, audio_recipe: Recipe, tmp_path: Path
+) -> None:
+    """An autoencoder and a conditional VAE of recordings, untrained."""
+    dataset, modality = load_synthetic_vowels(), modality_of(audio_recipe)
+    kind, arguments = modality.stage1(model_spec(name, audio_recipe), audio_recipe, dataset)
+    torch.manual_seed(0)
+    model = modality.build(kind, arguments).eval()
+    record = {"classes": list(dataset.classes), "speakers": list(dataset.speakers), **trained_names(dataset)}
+    checkpoint: Any = SimpleNamespace(state={"record": record})
+    run = Run(path=tmp_path, recipe=audio_recipe)
+    sheets = _shown(run, dataset, Trained(run, name, Loaded(model=model, checkpoint=checkpoint), CPU))
+    assert list(sheets) == ["samples", "reconstructions", "neighbours", "traversals", "interpolations"]
+    rows, columns = (4, 10) if name == "ae" else (4, 5)
+    assert sheets["samples"].picture_CHW.shape == (1, 1 + 65 * rows, 1 + 65 * columns)
+    assert sheets["traversals"].picture_CHW.shape[2] == 1 + 65 * 12
+    assert ("one class a column" in sheets["samples"].caption) == (name == "cvae")
+    assert ("given the label a" in sheets["traversals"].caption) == (name == "cvae")

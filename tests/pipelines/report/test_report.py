@@ -37,7 +37,7 @@ def test_one_skeleton_for_every_kind_of_data(run_of_each_kind: Path) -> None:
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     sounds = "<audio" in page
     item = "recording" if sounds else "image"
-    models = ["vq-vae", "ae", "vae", "beta-vae-0.1", "cvae", *([] if sounds else ["vimco"])]
+    models = ["vq-vae", "vae", "beta-vae-0.1"] if sounds else ["vq-vae", "ae", "vae", "beta-vae-0.1", "cvae", "vimco"]
     found = parts(page)
     assert [name for name in found if name in models] == models
     assert [name for name in found if name in EVERYWHERE] == [name for name in EVERYWHERE if name in found]
@@ -100,9 +100,10 @@ def test_nothing_is_loaded_encoded_or_diagnosed_twice(run_of_each_kind: Path, mo
     monkeypatch.setattr(latents, "diagnose_posteriors", diagnosing)
     report(run_of_each_kind)
     items = json.loads((run_of_each_kind / "evaluation.json").read_text())["items"]
-    assert encoded == {"1.0": 2 * items, "0.1": items}  # vae and cvae, and one more
+    models = [path.name for path in (run_of_each_kind / "models").iterdir()]
+    assert encoded == {"1.0": (2 if "cvae" in models else 1) * items, "0.1": items}
     assert set(loaded.values()) == {1}
-    assert len(diagnosed) == 3
+    assert len(diagnosed) == sum("vae" in name and not name.startswith("vq") for name in models)
 
 
 def test_a_model_trained_since_it_was_evaluated_is_refused(
