@@ -15,10 +15,11 @@ from rich.table import Table
 
 from twostage.likelihoods.audio import SAMPLE_LEVELS
 from twostage.metrics.code_labels import meaning_table
+from twostage.metrics.flac import FLAC_FRAMES, Flac
 
 from ..bits.round_trip import round_trip_line
 from ..media.console import Output
-from .rows import Evaluation, Flac, Row
+from .rows import Evaluation, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
@@ -26,8 +27,6 @@ MARGINALISED = (
     "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
 )
 GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
-FLAC_FRAMES = "FLAC, frames of a file each"
-"""The line of the table that models of recordings are compared with."""
 FLAC_FILES = "FLAC, a file each"
 NAME = "model, prior or bound"
 TOTAL = "total"
