@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stage1_vqvae.interface import Score
 from twostage.noise import batch_normal
 
 
@@ -42,3 +43,7 @@ class VAEBounds:
     """The ELBO's first term, averaged over the samples; its negative is the distortion."""
     kl: Tensor
     """The ELBO's second term, closed form: the rate."""
+
+    def score(self) -> Score:
+        """The same as `Stage1Model` answers it."""
+        return Score(distortion=-self.log_likelihood, rate=self.kl, tighter=-self.importance_weighted)

@@ -33,8 +33,15 @@ class Asked:
 
     @property
     def first_item(self) -> int:
-        """Number of the first item, of batches whose items follow one another."""
-        return int(self.items[0]) if len(self.items) else 0
+        """Number of the first item, of batches whose items follow one another.
+
+        Raises:
+            ValueError: they do not.
+        """
+        first = int(self.items[0]) if len(self.items) else 0
+        if self.items.tolist() != list(range(first, first + len(self.items))):
+            raise ValueError(f"expected items that follow one another, got {self.items.tolist()}")
+        return first
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
 from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from stage1_vqvae.interface import Asked, Batch, LatentKind, Score
 from twostage.errors import UsageError
 from twostage.noise import item_noise
 
@@ -41,7 +43,7 @@ class VAEOutput:
     """`[B]`, KL(q(z|x) || p(z)), fp32."""
 
 
-class VAE(nn.Module):
+class VAE(ImageModel):
     """Gaussian autoencoder of integer images, the VQ-VAE's continuous twin.
 
     Args:
@@ -60,6 +62,7 @@ class VAE(nn.Module):
         UsageError: beta is not positive or the sizes do not fit one another; later, images or labels do not fit.
     """
 
+    latents: LatentKind = "gaussian"
     steps_done: Tensor  # scalar, optimiser steps so far; only with kl_warmup_steps
 
     def __init__(
@@ -77,13 +80,12 @@ class VAE(nn.Module):
         free_bits: float = 0.0,
         **networks: Unpack[ImageNetworkSettings],
     ) -> None:
-        super().__init__()
         if not (beta > 0 and math.isfinite(beta)):
             raise UsageError(f"beta must be a positive number, not {beta}")
         if not (kl_warmup_steps >= 0 and free_bits >= 0 and math.isfinite(free_bits)):
             raise UsageError(f"kl_warmup_steps and free_bits must be at least 0, not {kl_warmup_steps} and {free_bits}")
         settings = ImageNetworks(**networks)
-        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        super().__init__(settings)
         self.classes, self.beta = classes, beta
         self.kl_warmup_steps, self.free_bits = kl_warmup_steps, free_bits
         self.layout = LatentLayout(
@@ -103,7 +105,6 @@ class VAE(nn.Module):
         self.layout.lead_into(self.decoder)
         if kl_warmup_steps:
             self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
-        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def posterior(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> GaussianPosterior:
         """q(z|x) for integer images, q(z|x, y) with labels."""
@@ -111,8 +112,9 @@ class VAE(nn.Module):
         # A soft bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
         return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
 
-    def _log_likelihood_nats(self, x_BCHW: Tensor, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
-        return self.decoder.log_prob(self.layout.decoder_input(z_BL, labels_B), x_BCHW).flatten(1).sum(1)
+    def decoder_input(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Latents with their labels; see `LatentLayout`."""
+        return self.layout.decoder_input(z_BL, labels_B)
 
     def kl_weight(self) -> float | Tensor:
         """Weight of the KL term in the training loss of the next step: beta, or its share during the warm-up."""
@@ -128,7 +130,7 @@ class VAE(nn.Module):
     def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> VAEOutput:
         """Training loss of a batch of integer images, one posterior sample each."""
         posterior = self.posterior(x_BCHW, labels_B)
-        z_BL = self.layout.decoder_input(posterior.sample(), labels_B)
+        z_BL = self.decoder_input(posterior.sample(), labels_B)
         log_likelihood_nats_B, maximised_B = self.decoder.training_nats(z_BL, x_BCHW)
         kl_nats_BL = posterior.kl_nats()
         kl_nats_B = kl_nats_BL.flatten(1).sum(1)
@@ -155,7 +157,7 @@ class VAE(nn.Module):
         log_likelihoods, log_weights = [], []
         for sample in range(samples):
             z = posterior.sample(noise_BSL[:, sample])
-            log_likelihood_B = self._log_likelihood_nats(x_BCHW, z, labels_B)
+            log_likelihood_B = self.log_likelihood_nats(x_BCHW, z, labels_B)
             log_prior_B = (-0.5 * (z**2 + math.log(2 * math.pi))).flatten(1).sum(1)
             log_likelihoods.append(log_likelihood_B)
             log_weights.append(log_likelihood_B + log_prior_B - posterior.log_prob(z))
@@ -173,7 +175,7 @@ class VAE(nn.Module):
 
         The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
         """
-        return self.decoder.decode(self.layout.decoder_input(z_BL, labels_B), seed=seed, first_item=first_item)
+        return self.decoder.decode(self.decoder_input(z_BL, labels_B), seed=seed, first_item=first_item)
 
     @torch.no_grad()
     def reconstruct(
@@ -182,3 +184,20 @@ class VAE(nn.Module):
         """`decode` with z at its posterior mean."""
         mean_BL = self.posterior(x_BCHW, labels_B).mean
         return self.decode(mean_BL, labels_B, seed=seed, first_item=first_item)
+
+    def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
+        """See `Stage1Model`: `bounds`, given the label where the model is."""
+        labels_B, first_item = self.labels_of(batch), batch.first_item
+        return self.bounds(batch.x, labels_B, samples=samples, seed=seed, first_item=first_item).score()
+
+    @torch.no_grad()
+    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
+        """Posterior means `[B, *L]`."""
+        return self.posterior(batch.x, self.labels_of(batch)).mean
+
+    def sample_latents(
+        self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    ) -> Tensor:
+        """Latents `[B, *L]` from N(0, temperature^2); `top_k` and `top_p` are for tables."""
+        noise = item_noise(seed, asked.first_item, len(asked.items), self.latent_shape)
+        return (temperature * noise).to(next(self.parameters()).device)

@@ -8,15 +8,19 @@ non-finite loss can stop a step before it reaches the codebook.
 Shapes: B items, C x H x W image, G codebooks per position, h x w code grid, D bottleneck channels, F features.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Unpack
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
+from stage1_vqvae.deterministic import Deterministic
+from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from stage1_vqvae.interface import Asked, Batch, LatentKind
 from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 
 
@@ -32,7 +36,7 @@ class VQVAEOutput:
     """Codes, vectors and statistics; hand it to `update_codebook`."""
 
 
-class VQVAE(nn.Module):
+class VQVAE(Deterministic, ImageModel):
     """Discrete autoencoder of integer images.
 
     Args:
@@ -44,6 +48,8 @@ class VQVAE(nn.Module):
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
+
+    latents: LatentKind = "codes"
 
     def __init__(
         self,
@@ -59,11 +65,10 @@ class VQVAE(nn.Module):
         revival_threshold: float = 0.03,
         **networks: Unpack[ImageNetworkSettings],
     ) -> None:
-        super().__init__()
         settings = ImageNetworks(**networks)
-        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        super().__init__(settings)
         self.code_shape = (codebooks, *settings.grid)
-        self.codebook_size = codebook_size
+        self.codebook_size, self.codebooks, self.update_rule = codebook_size, codebooks, update
         self.encoder = settings.encoder(out_channels=embedding_dim)
         self.quantiser = VectorQuantiser(
             codebook_size=codebook_size,
@@ -76,7 +81,6 @@ class VQVAE(nn.Module):
             revival_threshold=revival_threshold,
         )
         self.decoder = PixelDecoder(settings, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)
-        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def encode_vectors(self, x_BCHW: Tensor) -> Tensor:
         """Integer images `[B, C, H, W]` to what the quantiser is given, `[B, D, h, w]`."""
@@ -116,10 +120,21 @@ class VQVAE(nn.Module):
 
         The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
         """
-        return self.decoder.decode(self.quantiser.lookup(codes_BGHW), seed=seed, first_item=first_item)
+        return self.decoder.decode(self.decoder_input(codes_BGHW), seed=seed, first_item=first_item)
 
     @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
         """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        check_images(x_BCHW, self.image_shape, self.levels)
-        return self.decoder.log_prob(self.quantiser.lookup(codes_BGHW), x_BCHW).flatten(1).sum(1)
+        return self.log_likelihood_nats(x_BCHW, codes_BGHW)
+
+    def decoder_input(self, codes_BGHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Codebook vectors of codes, `[B, D, h, w]`."""
+        return self.quantiser.lookup(codes_BGHW)
+
+    def positions_of(self, asked: Asked) -> Tensor:
+        """Positions of the code grid, h w, for every item: `[B]` int64."""
+        return torch.full_like(asked.items, math.prod(self.code_shape[1:]))
+
+    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
+        """Codes `[B, G, h, w]`."""
+        return self.encode(batch.x)
