@@ -34,7 +34,7 @@ from ..media.console import Output
 from ..media.png import display_scale, write_png
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run
-from .tables import print_table
+from .columns import print_table
 
 SCHEMA_VERSION = 1
 CATEGORICAL = (FACTORS.index("shape"),)

@@ -18,9 +18,10 @@ from twostage.metrics.statistics import standard_error
 from twostage.storage.atomic import write_atomic
 from twostage.training.record import UNDERTRAINED_DECREASE
 
+from ..evaluate.columns import number, print_table
 from ..evaluate.differences import Scored
 from ..evaluate.sizes import COST, size_remark
-from ..evaluate.tables import GIVEN_LABEL, MARGINALISED, SAMPLED_PSNR, number, print_table
+from ..evaluate.tables import GIVEN_LABEL, MARGINALISED, SAMPLED_PSNR
 from ..media.console import Output
 from ..media.figures import RatePoint, rate_distortion
 
