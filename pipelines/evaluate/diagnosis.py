@@ -21,9 +21,9 @@ from ..runs.codes import extract_codes
 from ..runs.loading import LoadedStage1
 from ..runs.run import Run, is_finished
 from .code_diagnosis import PriorDiagnosis, StageFacts, diagnose_prior, limiting_stage
+from .differences import Scored
 from .latent_diagnosis import COLLAPSED_BITS, Posteriors, collect_posteriors, diagnose_posteriors
 from .rows import Diagnosis, Row
-from .score_images import Scored
 
 PRICED_ITEMS = 1000
 """Most items, spread over the split, and as many training items, whose codes are priced position by position."""

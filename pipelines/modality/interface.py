@@ -10,11 +10,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
+
+from .measures import Measures
 
 Stage = Literal["stage1", "decoder", "prior"]
 """A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
@@ -94,6 +97,12 @@ class Modality(Protocol):
 
     def items(self, dataset: Any, split: str) -> int:
         """Number of items of one of the `code_splits`."""
+
+    def with_decoder(self, codebook: Any, decoder: Any) -> Codec:
+        """The codebook with the decoder of the stage `decoder` in place of its own; of data that have that stage."""
+
+    def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
+        """What there is to measure of a split beside what models say."""
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
