@@ -14,7 +14,7 @@ from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.audio.with_decoder import WithDecoder
 from stage1_vqvae.interface import Codec
 from stage2_prior import WaveNet
-from stage2_prior.sequence_training import SequencePriorTask
+from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.audio import (
@@ -33,8 +33,10 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .audio_files import AudioFiles
 from .audio_measures import AudioMeasures
 from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
 
 
@@ -103,6 +105,7 @@ class Audio:
     """Recordings as a `Modality`: convolutional codebook, WaveNet decoder on its codes, and a WaveNet over them."""
 
     sections: Mapping[Stage, str] = {"stage1": "audio", "decoder": "wavenet_decoder", "prior": "wavenet_prior"}
+    files: Files = AudioFiles()
 
     def load(self, recipe: Recipe) -> AudioDataset:
         return load_audio(recipe)
@@ -197,7 +200,7 @@ class Audio:
         def condition(file: CodeFile) -> torch.Tensor | None:
             return tensor(condition_of(file.labels, speakers_of(file), sizes)) if conditional else None
 
-        return SequencePriorTask(
+        return PriorTask(
             model,
             train=tensor(train.codes),
             train_lengths=tensor(lengths_of(train)),

@@ -17,6 +17,7 @@ from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .files import Files
 from .measures import Measures
 
 Stage = Literal["stage1", "decoder", "prior"]
@@ -31,6 +32,8 @@ class Modality(Protocol):
 
     sections: Mapping[Stage, str]
     """Section of the recipe that decides the networks of each stage that there is."""
+    files: Files
+    """How single items come from files and arrays and go back."""
 
     def load(self, recipe: Recipe) -> Any:
         """The recipe's data set, read into memory.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage2_prior import Prior, WaveNet, sample
+from stage2_prior import Prior, WaveNet
 from twostage.errors import UsageError
 
 
@@ -97,13 +97,13 @@ def test_step_equals_forward(changes: dict[str, Any], items: int, double: bool) 
     expected_BNK, codes_BN = by_symbol(logits_BGTK), by_symbol(codes_BGT)
     state = prior.train().initial_state(items, condition_BA)  # eval mode whatever the module is in
     with pytest.raises(ValueError, match="a step before"):
-        state.end_logit_B  # noqa: B018
+        prior.end_logit(state)
     for n in range(codes_BN.shape[1]):
         logits_BK, state = prior.step(state, codes_BN[:, n - 1] if n else None, condition_BA)
         torch.testing.assert_close(logits_BK, expected_BNK[:, n], rtol=0, atol=tolerance)
         position = n // prior.code_shape[0]
         expected_B = end_BT[:, position - 1] if position else torch.full_like(end_BT[:, 0], -math.inf)
-        torch.testing.assert_close(state.end_logit_B, expected_B, rtol=0, atol=tolerance)
+        torch.testing.assert_close(prior.end_logit(state), expected_B, rtol=0, atol=tolerance)
     assert not logits_BK.requires_grad
     with pytest.raises(UsageError, match=r"Expected at most .* steps"):
         prior.step(state, codes_BN[:, -1], condition_BA)
@@ -118,7 +118,7 @@ def test_a_state_keeps_the_weights_it_was_made_with() -> None:
         results = []
         for n in range(start, end):
             logits_BK, state = prior.step(state, codes_BN[:, n - 1] if n else None)
-            results.append(torch.cat([logits_BK[0], state.end_logit_B]))
+            results.append(torch.cat([logits_BK[0], prior.end_logit(state)]))
         return results
 
     before = walk(prior.initial_state(1, condition_BA), 0, 18)
@@ -183,7 +183,7 @@ def test_parts_are_those_of_the_steps(codebooks: int) -> None:
         state, codes_nats, end_nats = prior.initial_state(1), 0.0, 0.0
         for n in range((length + (length < 3)) * codebooks):
             logits_BK, state = prior.step(state, symbols[n - 1 : n] if n else None)
-            end = state.end_logit_B.sigmoid().item()
+            end = prior.end_logit(state).sigmoid().item()
             if n == length * codebooks:
                 end_nats += math.log(end)
                 break
@@ -235,12 +235,20 @@ def test_an_untrained_prior_costs_log_k_and_expects_long_sequences(codebooks: in
     assert (-parts.end_B - (60 / 100 + math.log(100))).abs().max() < 0.8
 
 
-def test_the_generic_sampler_draws_sequences_of_full_length() -> None:
+def test_codes_of_many_conditions_are_those_of_each_alone() -> None:
     prior = build(codebooks=2, classes=(3,))
     contract: Prior = prior
-    codes = sample(contract, count=4, condition=torch.tensor([[0], [1], [2], [0]]), seed=3)
-    assert codes.shape == (4, 2, 9)
-    assert len(codes.unique()) > 1
+    codes, lengths = random_codes(prior, 4), torch.tensor([1, 4, 8, 9])
+    conditions = [torch.full((4, 1), label) for label in range(3)]
+    padded = codes.masked_fill(torch.arange(9) >= lengths[:, None, None], -1)
+    with torch.no_grad():
+        found = list(contract.log_probs_by_code(padded, conditions, lengths))
+        for log_prob_BGT, condition in zip(found, conditions, strict=True):
+            expected_BGT = prior(codes, condition)[0].log_softmax(-1).gather(-1, codes[..., None])[..., 0]
+            expected_BGT[torch.arange(9).expand(4, 2, 9) >= lengths[:, None, None]] = 0
+            torch.testing.assert_close(log_prob_BGT, expected_BGT, rtol=0, atol=1e-5)
+            parts = prior.log_prob_parts(codes, condition, lengths)
+            torch.testing.assert_close(log_prob_BGT.sum(dim=(1, 2)), parts.codes_B)
 
 
 NOISE = torch.tensor([0.75, 0.2, 0.05])

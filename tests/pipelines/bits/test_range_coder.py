@@ -42,7 +42,7 @@ def _codes(prior: PixelCNN, count: int) -> tuple[Tensor, Tensor | None]:
     generator = torch.Generator().manual_seed(1)
     labels = torch.multinomial(torch.from_numpy(FREQUENCIES), count, replacement=True, generator=generator)
     condition = labels[:, None] if prior.classes else None
-    return sample(prior, count=count, condition=condition, seed=2), condition
+    return sample(prior, count=count, condition=condition, seed=2).codes, condition
 
 
 def _bits(nats: Tensor) -> float:
@@ -203,7 +203,9 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
     run = Run.open(write_run(**settings))
     stage1 = run.stage1("vq-vae", CPU)
     prior = run.prior("vq-vae", stage1, CPU).model
-    codes = sample(prior, count=40, condition=torch.arange(40)[:, None] % 3 if prior.classes else None, seed=3).numpy()
+    codes = sample(
+        prior, count=40, condition=torch.arange(40)[:, None] % 3 if prior.classes else None, seed=3
+    ).codes.numpy()
     train_labels = np.arange(40) ** 2 % 3
     for split, labels in (("train", train_labels), ("test", np.arange(40) % 3)):
         header = CodeHeader("digits", split, "vq-vae", 16, 2, (4, 4), 3, stage1.sha256)

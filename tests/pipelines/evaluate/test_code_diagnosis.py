@@ -41,7 +41,7 @@ class TestPositions:
         prior = build(codebooks=codebooks)
         codes = torch.from_numpy(random_codes(4, prior))
         with torch.no_grad():
-            parts, whole = prior.log_prob_by_position(codes), prior.log_prob(codes)
+            parts, whole = next(prior.log_probs_by_code(codes, [None])).sum(1), prior.log_prob(codes)
             log_table = prior(codes).log_softmax(-1)
         assert parts.shape == (4, 2, 3)
         torch.testing.assert_close(parts.flatten(1).sum(1), whole)
@@ -65,8 +65,10 @@ class TestPositions:
         with torch.no_grad():
             per_label = np.stack(
                 [
-                    prior.log_prob_by_position(torch.from_numpy(codes), torch.full((6, 1), label)).exp().numpy()
-                    for label in (0, 1)
+                    found.sum(1).exp().numpy()
+                    for found in prior.log_probs_by_code(
+                        torch.from_numpy(codes), [torch.full((6, 1), label) for label in (0, 1)]
+                    )
                 ]
             )[:, :, 0]
         first = (frequency[:, None] * per_label[:, :, 0]).sum(0)
