@@ -4,12 +4,12 @@ Models of codes are scored as an exact two-part code, bits(x) = -log2 p(x|z(x)) 
 that of `rate`. Latent variable models are scored by the ELBO and by the tighter bound of several samples, all at
 beta = 1; those given the label by bounds on log p(x|y), without the bits of the label.
 
-Shapes: N items, B items of a batch, G codebooks, T the axes of the codes, R rows of numbers.
+Shapes: N items, B items of a batch, G codebooks, T the axes of the codes, R arrays of codes.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,29 +17,13 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.interface import Batch, Codec, Stage1Model
-from twostage.distributed import sum_over_ranks, world_size
+from twostage.distributed import sum_over_ranks
 from twostage.metrics.statistics import swap_partners
-from twostage.progress import Progress
+
+from .batches import over_batches
 
 Batches = Iterable[tuple[np.ndarray, Batch]]
 """The share of this process of some items: places `[B]` of the items among them, and the items."""
-
-
-def _over_batches(
-    label: str, rows: int, items: int, batches: Batches, measure: Callable[[np.ndarray, Batch], Sequence[Tensor]]
-) -> np.ndarray:
-    """`[R, N]` float64: what `measure` gives for the items of each batch, R tensors `[B]`.
-
-    Several processes take a batch each in turn; the numbers are the same, to the bit, for any number of them.
-    """
-    numbers_RN = torch.zeros(rows, items, dtype=torch.float64)
-    with Progress(label, total=items, unit="item") as progress:
-        for places_B, batch in batches:
-            numbers_RN[:, torch.from_numpy(places_B)] = torch.stack(
-                [part.double().cpu() for part in measure(places_B, batch)]
-            )
-            progress.advance_shared(len(places_B), world_size())
-    return sum_over_ranks(numbers_RN)[0].numpy()
 
 
 def swapped_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray | None) -> np.ndarray:
@@ -54,16 +38,6 @@ def swapped_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray | None) -> np.nda
     return result_NGT
 
 
-class DrawsCodes(Protocol):
-    """A model of the kind `table`."""
-
-    code_shape: tuple[int, ...]
-    """(G, *T) of an item."""
-
-    def sample_codes(self, x: Tensor, /, *, seed: int, first_item: int) -> Tensor:
-        """One draw of q(z|x) per item, `[B, G, *T]`."""
-
-
 @torch.no_grad()
 def distortion_bits(model: Codec, batches: Batches, *codes: np.ndarray, label: str) -> np.ndarray:
     """Bits `[R, N]` of the items given each of R arrays of codes `[N, G, *T]`; `label` names the progress bar.
@@ -71,11 +45,17 @@ def distortion_bits(model: Codec, batches: Batches, *codes: np.ndarray, label: s
     Of the likelihood `mse`, which has no bits, the halved squared error over log 2.
     """
 
-    def measure(places_B: np.ndarray, batch: Batch) -> list[Tensor]:
+    def measure(places_B: np.ndarray, batch: Batch) -> list[np.ndarray]:
         each = (torch.from_numpy(own[places_B]).to(batch.x.device) for own in codes)
-        return [-model.log_prob_batch(batch, codes_BGT).double() / math.log(2) for codes_BGT in each]
+        return [_bits(-model.log_prob_batch(batch, codes_BGT)) for codes_BGT in each]
 
-    return _over_batches(label, len(codes), len(codes[0]), batches, measure)
+    return over_batches(
+        label, len(codes), len(codes[0]), ((places, measure(places, batch)) for places, batch in batches)
+    )
+
+
+def _bits(nats_B: Tensor) -> np.ndarray:
+    return nats_B.double().cpu().numpy() / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -94,13 +74,14 @@ class BoundBits:
 def bound_bits(model: Stage1Model, batches: Batches, *, items: int, samples: int, seed: int) -> BoundBits:
     """Both bounds at beta = 1 from `samples` draws per item of a model of the kind `gaussian` or `table`."""
 
-    def measure(_: np.ndarray, batch: Batch) -> list[Tensor]:
+    def measure(batch: Batch) -> list[np.ndarray]:
         score = model.score(batch, samples=samples, seed=seed)
         assert score.rate is not None
         assert score.tighter is not None
-        return [nats_B.double() / math.log(2) for nats_B in (score.distortion, score.rate, score.tighter)]
+        return [_bits(nats_B) for nats_B in (score.distortion, score.rate, score.tighter)]
 
-    return BoundBits(*_over_batches(f"bounds of {samples} samples", 3, items, batches, measure))
+    label = f"bounds of {samples} samples"
+    return BoundBits(*over_batches(label, 3, items, ((places, measure(batch)) for places, batch in batches)))
 
 
 @torch.no_grad()
@@ -115,24 +96,40 @@ def reconstruction_errors(
 ) -> np.ndarray:
     """Error `[N]` float64 of every item decoded from its codes or, without any, from what the model says stands for it.
 
-    Where decoding draws, item number i of those at hand is drawn from (seed, i).
+    Args:
+        model: that decodes, and of which an autoregressive decoder draws.
+        batches: the items.
+        error: of decoded items, `[B]`.
+        items: how many there are.
+        seed: of what is drawn.
+        codes: `[N, G, *T]`.
     """
 
-    def measure(places_B: np.ndarray, batch: Batch) -> list[Tensor]:
-        batch = replace(batch, items=torch.from_numpy(places_B))
+    def measure(places_B: np.ndarray, batch: Batch) -> list[np.ndarray]:
         if codes is None:
             latents = model.latents_of(batch, seed=seed)
         else:
             latents = torch.from_numpy(codes[places_B]).to(batch.x.device)
-        return [error(batch, model.decode_batch(latents, batch, seed=seed))]
+        return [error(batch, model.decode_batch(latents, batch, seed=seed)).double().cpu().numpy()]
 
-    return _over_batches("reconstructions", 1, items, batches, measure)[0]
+    measured = ((places, measure(places, batch)) for places, batch in batches)
+    return over_batches("reconstructions", 1, items, measured)[0]
+
+
+class DrawsCodes(Protocol):
+    """A model of the kind `table`."""
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """(G, *T) of an item."""
+
+    def sample_codes(self, x: Tensor, /, *, seed: int, first_item: int) -> Tensor:
+        """One draw of q(z|x) per item, `[B, G, *T]`."""
 
 
 def drawn_codes(model: DrawsCodes, batches: Batches, *, items: int, seed: int) -> np.ndarray:
     """One draw of q(z|x) per item, `[N, G, *T]` int64: the first of those behind `bound_bits` under the same seed."""
     codes = torch.zeros(items, *model.code_shape, dtype=torch.int64)
     for places_B, batch in batches:
-        drawn = model.sample_codes(batch.x, seed=seed, first_item=batch.first_item)
-        codes[torch.from_numpy(places_B)] = drawn.cpu()
+        codes[torch.from_numpy(places_B)] = model.sample_codes(batch.x, seed=seed, first_item=batch.first_item).cpu()
     return sum_over_ranks(codes)[0].numpy()

@@ -16,7 +16,8 @@ from twostage.metrics.statistics import evenly
 from twostage.storage.codes import CodeFile
 from twostage.training.record import UNDERTRAINED_DECREASE, training_decrease
 
-from ..bits.images import drawn_codes
+from ..bits.distortion import drawn_codes
+from ..modality.choose import modality_of
 from ..runs.codes import extract_codes
 from ..runs.loading import LoadedStage1
 from ..runs.run import Run, is_finished
@@ -104,8 +105,8 @@ class Diagnosing:
     def _drawn_codes(self, name: str, model: VIMCO, rows: Sequence[Row]) -> Diagnosis:
         """Of VIMCO: whether its codes are used, and whether they tell anything of an image."""
         items, recipe = self.dataset.split(self.split), self.run.recipe
-        batch_size = recipe.evaluation.batch_size
-        codes = drawn_codes(model, items.images, seed=recipe.seed, device=self.device, batch_size=batch_size)
+        batches = modality_of(recipe).files.batches(items, model, recipe=recipe, device=self.device)
+        codes = drawn_codes(model, batches, items=len(items), seed=recipe.seed)
         usage = codebook_usage(codes, codebook_size=model.codebook_size)
         collapse = collapse_of(usage)
         verdict, sentence = "in use", _used(usage)

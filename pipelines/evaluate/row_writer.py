@@ -3,7 +3,7 @@
 Shapes: N items of the split, M of them, G codebooks, T the axes of the codes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import torch
 from stage1_vqvae.interface import Stage1Model
 from twostage.config.model_names import model_spec
 from twostage.data.interface import Dataset
+from twostage.distributed import world_size
 from twostage.metrics.codebook_usage import codebook_usage
 from twostage.metrics.statistics import mean_and_error
 
 from ..bits.distortion import Batches, reconstruction_errors
 from ..modality.choose import modality_of
-from ..modality.files import batches
 from ..modality.measures import Measures, Side
 from ..runs.loading import Loaded, parameter_count
 from ..runs.run import Run, training_cost
@@ -92,10 +92,28 @@ class RowWriter:
         """What there is to measure of the split."""
         return modality_of(self.run.recipe).measures(self.run.recipe, self.dataset, self.split)
 
-    def batches(self, model: Stage1Model, rows_M: np.ndarray | None = None) -> Batches:
-        """The items, or some of them, as the model takes them."""
-        data = self.dataset.split(self.split)
-        return batches(data, model, recipe=self.run.recipe, device=self.device, rows=rows_M)
+    def batches(
+        self, model: Stage1Model, rows_M: np.ndarray | None = None, *, copies: int = 1, drawn: bool = False
+    ) -> Batches:
+        """The items, or some of them by number from the least on, which are then numbered anew from 0.
+
+        Args:
+            model: that is given them.
+            rows_M: the items; None: all.
+            copies: of every item side by side, for which there must be room.
+            drawn: whether they are drawn part by part: as many recordings as can be at once, which takes as long as
+                one of them.
+        """
+        recipe, sizes_N = self.run.recipe, self.measures.sizes_N
+        settings = replace(recipe.evaluation, batch_size=max(1, recipe.evaluation.batch_size // copies))
+        if drawn and sizes_N is not None:
+            sizes_M = sizes_N if rows_M is None else sizes_N[rows_M]
+            settings = replace(settings, batch_samples=-(-len(sizes_M) // world_size()) * int(sizes_M.max()))
+        files, data = modality_of(recipe).files, self.dataset.split(self.split)
+        recipe = replace(recipe, evaluation=settings)
+        for numbers_B, batch in files.batches(data, model, recipe=recipe, device=self.device, rows=rows_M):
+            places_B = numbers_B if rows_M is None else np.searchsorted(rows_M, numbers_B)
+            yield places_B, replace(batch, items=torch.from_numpy(places_B))
 
     def shared(self, name: str, stage1: Trained) -> Fields:
         """Fields of all rows of a model under its own decoder."""
@@ -125,9 +143,10 @@ class RowWriter:
         if rows_M is None:
             rows_M = self.measures.decoded_items(model)
             codes = None if codes is None else codes[rows_M]
+        whole = len(rows_M) == len(self.dataset.split(self.split))
         errors_M = reconstruction_errors(
             model,
-            self.batches(model, rows_M),
+            self.batches(model, None if whole else rows_M, drawn=model.autoregressive) if len(rows_M) else (),
             self.measures.error,
             items=len(rows_M),
             seed=self.run.recipe.seed,
@@ -159,18 +178,18 @@ class RowWriter:
         total_N = code_N if distortion_N is None else code_N + distortion_N
         bits_per_dim, error = mean_and_error(self._comparable(total_N), sizes_N)
         seconds = self.measures.seconds if model.latents == "codes" else None
-        own: Fields = dict(
-            prior=rate.prior,
-            bits_per_dim=bits_per_dim,
-            standard_error=error,
-            distortion_bits_per_dim=self.mean(distortion_N),
-            rate_bits_per_dim=None if distortion_N is None else self.mean(rate.bits_N),
-            length_bits_per_dim=None if side is None else self.mean(side.length),
-            label_bits_per_dim=None if side is None else self.mean(side.labels),
-            labels="given" if model.classes else _labels(side, conditional=told),
-            code_bits_per_second=None if seconds is None else float(code_N.sum() / seconds),
-            rate_given=self.measures.conditioned_on(label=told, speaker=told),
-        )
+        own: Fields = {
+            "prior": rate.prior,
+            "bits_per_dim": bits_per_dim,
+            "standard_error": error,
+            "distortion_bits_per_dim": self.mean(distortion_N),
+            "rate_bits_per_dim": None if distortion_N is None else self.mean(rate.bits_N),
+            "length_bits_per_dim": None if side is None else self.mean(side.length),
+            "label_bits_per_dim": None if side is None else self.mean(side.labels),
+            "labels": "given" if model.classes else _labels(side, conditional=told),
+            "code_bits_per_second": None if seconds is None else float(code_N.sum() / seconds),
+            "rate_given": self.measures.conditioned_on(label=told, speaker=told),
+        }
         row = Row(**{**fields, **own})
         return Scored(row, self._comparable(total_N), sizes_N, bits_by_position=rate.by_position, partner=partner)
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from stage1_vqvae.interface import Codec, Stage1Model
+from stage2_prior import Prior
 from twostage.metrics.statistics import evenly
 from twostage.progress import say
 from twostage.storage.codes import CodeFile
 
 from ..bits.code_search import search_codes
 from ..bits.distortion import bound_bits, distortion_bits, drawn_codes, swapped_codes
+from ..bits.rate import label_frequencies, learned_rate, uniform_bits, unigram_bits
 from ..modality.choose import modality_of
 from ..runs.codes import extract_codes
 from ..runs.loading import Loaded
@@ -127,16 +129,32 @@ class CodeRows:
     def _rates(self) -> list[tuple[Rate, Part]]:
         """Under the uniform, the unigram and, where it is finished, the learned prior."""
         run, file, train, model = self.writer.run, self.file, self.files["train"], self.stage1.model
-        uniform_N = uniform_rate_bits(file, model.codebook_size)
-        unigram_N = unigram_rate_bits(file, train, model.codebook_size)
+        uniform_N = uniform_bits(file.codes, model.codebook_size, file.lengths)
+        unigram_N = unigram_bits(file.codes, train.codes, model.codebook_size, file.lengths, train.lengths)
         found = [self._paid(Rate("uniform", uniform_N)), self._paid(Rate("unigram", unigram_N))]
         folder = run.prior_folder(self.name)
         if not is_finished(folder):
             say(f"{self.name} has no finished prior; run train-prior {run.path} --model {self.name} for its row")
             return found
         prior = run.prior(self.name, self.stage1.loaded, self.writer.device)
-        rate = learned_rate(prior.model, file, train, self.writer)
+        rate = self._learned(prior.model, file.codes, by_position=not prior.model.has_end)
         return [*found, self._paid(rate, Trained(prior, folder), prior_sha256=prior.sha256)]
+
+    def _learned(self, prior: Prior, codes: np.ndarray, *, by_position: bool = False) -> Rate:
+        """The rate of codes of the split, all or some of a grid, under a prior."""
+        writer, condition = self.writer, self.writer.measures.condition(self.file) if prior.classes else None
+        rate = learned_rate(
+            prior,
+            codes,
+            self.file.lengths,
+            condition=condition,
+            frequencies=label_frequencies(prior, self.files["train"].labels) if condition is None else None,
+            by_position=by_position,
+            device=writer.device,
+            batch_size=writer.run.recipe.evaluation.batch_size,
+        )
+        ends_N = rate.end_bits if prior.has_end else None
+        return Rate("learned", rate.bits, ends_N, bool(prior.classes), rate.by_position)
 
     def _paid(self, rate: Rate, *trained: Trained, **fields: Any) -> tuple[Rate, Part]:
         lengths_N = self.file.lengths
@@ -151,52 +169,18 @@ class CodeRows:
         own = self.file.codes[rows_M]
         fields = {**fields, "search_items": len(rows_M)}
         before = replace(rate, bits_N=rate.bits_N[rows_M], by_position=None)
-        partner = writer.scored(model, before, distortion_N[rows_M], fields | self._decoded(model, own, rows_M)[1])
+        measured = self._decoded(model, own, rows_M)[1]
+        partner = writer.scored(model, before, distortion_N[rows_M], fields | measured)
         yield partner
         found = search_codes(
             model,
             prior,
-            self.writer.dataset.split(writer.split).images[rows_M],
+            writer.batches(model, rows_M, copies=settings.search_candidates - 1),
+            items=len(rows_M),
             train_labels=self.files["train"].labels,
             candidates=settings.search_candidates,
             sweeps=settings.search_sweeps,
-            device=writer.device,
-            batch_size=settings.batch_size,
         )
-        after_M, measured = self._decoded(model, found, rows_M)
-        paid = learned_rate(prior, replace(self.file, codes=found), self.files["train"], writer)
-        after = replace(paid, by_position=None)
-        yield writer.scored(model, after, after_M, {**fields, **measured, "searched": True}, partner=partner)
-
-
-# TEMPORARY until bits.rate
-def uniform_rate_bits(file, size):
-    from ..bits import images
-
-    if file.lengths is None:
-        return images.uniform_rate_bits(file.codes, size)
-    return file.lengths * file.codes.shape[1] * np.log2(size)
-
-
-def unigram_rate_bits(file, train, size):
-    from ..bits import audio, images
-
-    if file.lengths is None:
-        return images.unigram_rate_bits(file.codes, train.codes, size)
-    return audio.unigram_bits(file.codes, file.lengths, train.codes, train.lengths, size)
-
-
-def learned_rate(prior, file, train, writer):
-    from ..bits import audio, images
-    from ..modality.audio import condition_of, speakers_of
-
-    bs = writer.run.recipe.evaluation.batch_size
-    if file.lengths is None:
-        f = images.label_frequencies(prior, train.labels)
-        r = images.learned_rate(prior, file.codes, f, device=writer.device, batch_size=bs)
-        return Rate("learned", r.bits, by_position=r.by_position, conditional=bool(prior.classes))
-    condition = condition_of(
-        file.labels, speakers_of(file), (len(writer.dataset.classes), len(writer.dataset.speakers))
-    )
-    codes, ends = audio.prior_bits(prior, file.codes, file.lengths, condition, device=writer.device, batch_size=bs)
-    return Rate("learned", codes, ends, conditional=bool(prior.classes))
+        distortion_M, measured = self._decoded(model, found, rows_M)
+        fields = {**fields, **measured, "searched": True}
+        yield writer.scored(model, self._learned(prior, found), distortion_M, fields, partner=partner)

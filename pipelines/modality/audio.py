@@ -28,7 +28,7 @@ from twostage.data.audio import (
 from twostage.data.audio.splits import SplitRule
 from twostage.distributed import own_share, sum_over_ranks, world_size
 from twostage.errors import UsageError
-from twostage.progress import Progress
+from twostage.progress import Progress, following
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
@@ -257,7 +257,7 @@ class Audio:
         )
 
     def with_decoder(self, codebook: AudioVQVAE, decoder: WaveNetDecoder) -> Codec:
-        return WithDecoder(codebook, decoder)
+        return WithDecoder(codebook, decoder, progress=following("drawn sounds", unit="sample"))
 
     def measures(self, recipe: Recipe, dataset: AudioDataset, split: str) -> AudioMeasures:
         return AudioMeasures(recipe, dataset, split)

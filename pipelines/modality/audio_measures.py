@@ -80,6 +80,12 @@ class AudioMeasures:
         given += ["speaker"] if speaker and self.dataset.speakers else []
         return " and ".join(given) or "nothing"
 
+    def condition(self, file: CodeFile) -> np.ndarray:
+        """The label and the speaker, each where there are several."""
+        columns = [file.labels] if self.dataset.classes else []
+        columns += [self.data.speakers] if self.dataset.speakers else []
+        return np.stack(columns, 1) if columns else np.zeros((len(file.labels), 0), np.int64)
+
     def side(self, *, label: bool, speaker: bool, ends_N: np.ndarray | None = None) -> Side | None:
         table_N = self._table_bits_N if ends_N is None else ends_N
         return Side(

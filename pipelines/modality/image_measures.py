@@ -34,6 +34,9 @@ class ImageMeasures:
     def conditioned_on(self, *, label: bool, speaker: bool) -> str | None:
         return None
 
+    def condition(self, file: CodeFile) -> np.ndarray | None:
+        return None
+
     def side(self, *, label: bool, speaker: bool, ends_N: np.ndarray | None = None) -> Side | None:
         return None
 

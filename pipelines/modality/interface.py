@@ -102,7 +102,10 @@ class Modality(Protocol):
         """Number of items of one of the `code_splits`."""
 
     def with_decoder(self, codebook: Any, decoder: Any) -> Codec:
-        """The codebook with the decoder of the stage `decoder` in place of its own; of data that have that stage."""
+        """The codebook with the decoder of the stage `decoder` in place of its own, of data that have that stage.
+
+        It shows the progress of what it draws.
+        """
 
     def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
         """What there is to measure of a split beside what models say."""

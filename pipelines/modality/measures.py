@@ -69,11 +69,17 @@ class Measures(Protocol):
     def conditioned_on(self, *, label: bool, speaker: bool) -> str | None:
         """In words, what of an item a model is conditioned on; None where rows do not say it."""
 
+    def condition(self, file: CodeFile) -> np.ndarray | None:
+        """What a conditional prior is given of the items of a code file, `[N, A]`; its bits are those of `side`.
+
+        None where the labels are marginalised instead: then they cost nothing else.
+        """
+
     def side(self, *, label: bool, speaker: bool, ends_N: np.ndarray | None = None) -> Side | None:
         """What a code holds beside latents and samples; None where that is nothing.
 
         Args:
-            label: whether the label is paid; None is returned where a prior is summed over labels instead.
+            label: whether the label is paid.
             speaker: whether the speaker is.
             ends_N: bits of the number of positions under a prior; None: those of a table of the training items.
         """
