@@ -1,9 +1,17 @@
 """What models share whose latents are a function of the item: codecs and autoencoders."""
 
+from typing import Protocol
+
 from torch import Tensor
 
 from stage1_vqvae.interface import Asked, Batch, Score
 from twostage.errors import UsageError
+
+
+class _Model(Protocol):
+    def latents_of(self, batch: Batch, *, seed: int) -> Tensor: ...
+
+    def log_prob_batch(self, batch: Batch, latents: Tensor, /) -> Tensor: ...
 
 
 class Deterministic:
@@ -11,15 +19,7 @@ class Deterministic:
 
     beta: None = None
 
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
-        """See `Stage1Model`."""
-        raise NotImplementedError
-
-    def log_prob_batch(self, batch: Batch, latents: Tensor) -> Tensor:
-        """log p(x|latents) in nats, `[B]` fp32."""
-        raise NotImplementedError
-
-    def score(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Score:
+    def score(self: _Model, batch: Batch, *, samples: int = 1, seed: int = 0) -> Score:
         """See `Stage1Model`; nothing is drawn, so neither number matters."""
         return Score(distortion=-self.log_prob_batch(batch, self.latents_of(batch, seed=seed)))
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ class GaussianPosterior:
 
     mean: Tensor
     log_variance: Tensor
+
+    @classmethod
+    def of(cls, statistics: Tensor) -> Self:
+        """From what an encoder says, `[B, 2 Z, ...]`: means, then logarithms of variances, these softly bounded.
+
+        The bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
+        """
+        mean, log_variance = statistics.float().chunk(2, 1)
+        return cls(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
 
     def sample(self, noise: Tensor | None = None) -> Tensor:
         """z = mean + sigma * eps (reparameterised); eps is `twostage.noise.batch_normal` unless given."""

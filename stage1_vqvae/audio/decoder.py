@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from stage1_vqvae.audio.networks import (
     SpectralHead,
     Upsampling,
-    check_speakers,
     code_count,
     inside,
     residual_blocks_of,
     start_evenly,
 )
+from stage1_vqvae.audio.settings import AudioNetworks
+from stage1_vqvae.conditions import check_speakers
 from twostage.data.audio.spectral import multi_resolution_stft_loss, waveform
 from twostage.likelihoods.audio import make_audio_likelihood
 from twostage.noise import batch_generator
@@ -40,44 +41,27 @@ class AudioDecoder(nn.Module):
     """p(x|z, speaker) of 16-bit samples, and a waveform.
 
     Args:
+        settings: the model's; what the encoder needs beside the decoder is not read.
         in_channels: D.
-        likelihood, mixtures: see `twostage.likelihoods.audio.AudioLikelihood`.
-        speakers: number of speakers; 0: the decoder knows of none.
-        speaker_channels: V, width of a speaker's embedding, added at the rate of the codes and to the features.
-        features: F.
-        Others: as in `AudioEncoder`.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        channels: int,
-        residual_blocks: int,
-        residual_channels: int,
-        downsampling_layers: int,
-        features: int,
-        likelihood: str,
-        mixtures: int,
-        speakers: int,
-        speaker_channels: int,
-    ) -> None:
+    def __init__(self, settings: AudioNetworks, *, in_channels: int) -> None:
         super().__init__()
-        self.stride = 1 << downsampling_layers
+        channels, features, self.stride = settings.channels, settings.head_channels, settings.stride
         self.first = nn.Conv1d(in_channels, channels, 3, padding=1)
-        self.blocks = residual_blocks_of(blocks=residual_blocks, channels=channels, residual_channels=residual_channels)
-        early = 1 << (downsampling_layers // 2)
+        self.blocks = residual_blocks_of(settings)
+        early = 1 << (settings.downsampling_layers // 2)
         self.early = Upsampling(channels, features, factor=early)
         self.late = Upsampling(features, features, factor=self.stride // early)
         start_evenly(self.first, self.blocks, self.early, self.late)
-        self.likelihood = make_audio_likelihood(likelihood, features=features, mixtures=mixtures)
+        self.likelihood = make_audio_likelihood(settings.likelihood, features=features, mixtures=settings.mixtures)
         self.spectral = SpectralHead(channels=channels, stride=self.stride)
-        self.speakers = speakers
-        if speakers:
-            self.voices = nn.Embedding(speakers, speaker_channels)
-            self.voice_first = nn.Linear(speaker_channels, channels)
-            self.voice_early = nn.Linear(speaker_channels, features)
-            self.voice_late = nn.Linear(speaker_channels, features)
+        self.speakers = settings.speakers
+        if self.speakers:
+            self.voices = nn.Embedding(self.speakers, settings.speaker_channels)
+            self.voice_first = nn.Linear(settings.speaker_channels, channels)
+            self.voice_early = nn.Linear(settings.speaker_channels, features)
+            self.voice_late = nn.Linear(settings.speaker_channels, features)
 
     def _trunk(self, z_BDT: Tensor, inside_B1T: Tensor, voice_BV: Tensor | None) -> Tensor:
         """`[B, C, T]`, zero behind an item's codes."""

@@ -10,16 +10,18 @@ Shapes: B items, S samples, Z latent channels, T positions, K importance samples
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stage1_vqvae.audio.decoder import AudioDecoder
-from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, check_audio, code_count
+from stage1_vqvae.audio.model import AudioModel
+from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights
+from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
 from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
-from twostage.data.audio.spectral import waveform
+from stage1_vqvae.interface import Asked, Batch, LatentKind, Score
 from twostage.errors import UsageError
-from twostage.likelihoods.audio import AudioLikelihood
 from twostage.noise import item_noise
 
 
@@ -37,77 +39,38 @@ class AudioVAEOutput:
     """Scalar, mean over items, not weighted."""
 
 
-class AudioVAE(nn.Module):
+class AudioVAE(AudioModel):
     """Gaussian autoencoder of 16-bit sound.
 
     Args:
         beta: weight of the KL term in the training loss, above zero.
         latent_channels: Z, Gaussian latents per position.
-        Others: as in `AudioVQVAE`.
+        networks: see `AudioNetworks`.
 
     Raises:
         UsageError: beta is not positive or the sizes do not fit; later, samples, masks or speakers do not fit.
     """
 
+    latents: LatentKind = "gaussian"
+
     def __init__(
         self,
         *,
-        likelihood: str = "logistic-mixture",
-        mixtures: int = 10,
-        speakers: int = 0,
-        speaker_channels: int = 32,
-        downsampling_layers: int = 6,
-        channels: int = 128,
-        residual_blocks: int = 2,
-        residual_channels: int = 128,
-        head_channels: int = 32,
-        spectral_weight: float = 1.0,
         latent_channels: int = 8,
         beta: float = 1.0,
+        **networks: Unpack[AudioNetworkSettings],
     ) -> None:
-        super().__init__()
+        settings = AudioNetworks(**networks)
+        super().__init__(settings)
         if not (beta > 0 and math.isfinite(beta)):
             raise UsageError(f"beta must be a positive number, not {beta}")
-        self.stride = 1 << downsampling_layers
-        self.speakers, self.latent_channels = speakers, latent_channels
-        self.spectral_weight, self.beta = spectral_weight, beta
-        self.encoder = AudioEncoder(
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling_layers=downsampling_layers,
-            out_channels=2 * latent_channels,
-        )
-        self.decoder = AudioDecoder(
-            in_channels=latent_channels,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling_layers=downsampling_layers,
-            features=head_channels,
-            likelihood=likelihood,
-            mixtures=mixtures,
-            speakers=speakers,
-            speaker_channels=speaker_channels,
-        )
-
-    @property
-    def likelihood(self) -> AudioLikelihood:
-        """p(x|features) of a sample."""
-        return self.decoder.likelihood
-
-    def code_lengths(self, lengths_B: Tensor) -> Tensor:
-        """Positions of recordings of so many samples, int64 `[B]`."""
-        return code_count(lengths_B, self.stride)
+        self.latent_channels, self.beta = latent_channels, beta
+        self.encoder = AudioEncoder(settings, out_channels=2 * latent_channels)
+        self.decoder = AudioDecoder(settings, in_channels=latent_channels)
 
     def posterior(self, samples_BS: Tensor, mask_BS: Tensor) -> GaussianPosterior:
         """q(z|x), fields `[B, Z, T]`; the prior, hence without a KL, behind the end of an item."""
-        check_audio(samples_BS, mask_BS, self.stride)
-        wave_BS = waveform(samples_BS).masked_fill(~mask_BS, 0.0)
-        statistics = self.encoder(wave_BS, self.code_lengths(mask_BS.sum(1))).float()
-        mean, log_variance = statistics.chunk(2, 1)
-        # A soft bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
-        return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
+        return GaussianPosterior.of(self.encode_vectors(samples_BS, mask_BS))
 
     def forward(
         self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
@@ -146,11 +109,9 @@ class AudioVAE(nn.Module):
             items_B: numbers of the items, integers.
         """
         posterior = self.posterior(samples_BS, mask_BS)
-        positions_B = self.code_lengths(mask_BS.sum(1))
         kl_B = posterior.kl_nats().flatten(1).sum(1)
-        noise_BKZT = posterior.mean.new_zeros(len(kl_B), samples, *posterior.mean.shape[1:])
-        for row, (item, length) in enumerate(zip(items_B.tolist(), positions_B.tolist(), strict=True)):
-            noise_BKZT[row, :, :, :length] = item_noise(seed, item, 1, (samples, self.latent_channels, length))[0]
+        positions_B, width = self.code_lengths(mask_BS.sum(1)), posterior.mean.shape[2]
+        noise_BKZT = self._noise(items_B, positions_B, samples=samples, width=width, seed=seed)
         log_likelihoods, log_weights = [], []
         for sample in range(samples):
             z = posterior.sample(noise_BKZT[:, sample])
@@ -180,15 +141,45 @@ class AudioVAE(nn.Module):
         Raises:
             UsageError: latents of another model.
         """
+        return self.decoder.waveform(self.decoder_input(z_BZT), lengths_B, speaker_B)
+
+    def decoder_input(self, z_BZT: Tensor) -> Tensor:
+        """The latents themselves."""
         if z_BZT.ndim != 3 or z_BZT.shape[1] != self.latent_channels:
             raise UsageError(
                 f"expected latents [batch, {self.latent_channels}, positions], got shape {tuple(z_BZT.shape)}: use "
                 "this model's own"
             )
-        return self.decoder.waveform(z_BZT, lengths_B, speaker_B)
+        return z_BZT
 
     @torch.no_grad()
     def reconstruct(self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None) -> Tensor:
         """`decode` with z at its posterior mean."""
         mean_BZT = self.posterior(samples_BS, mask_BS).mean
         return self.decode(mean_BZT, self.code_lengths(mask_BS.sum(1)), speaker_B)
+
+    def _noise(self, items_B: Tensor, positions_B: Tensor, *, samples: int, width: int, seed: int) -> Tensor:
+        """Standard normal `[B, K, Z, width]`: of item i a function of (seed, i) and its positions, zero behind them."""
+        shape = (len(items_B), samples, self.latent_channels, width)
+        noise_BKZT = torch.zeros(shape, device=positions_B.device)
+        for row, (item, length) in enumerate(zip(items_B.tolist(), positions_B.tolist(), strict=True)):
+            noise_BKZT[row, :, :, :length] = item_noise(seed, item, 1, (samples, self.latent_channels, length))[0]
+        return noise_BKZT
+
+    def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
+        """See `Stage1Model`: `bounds`."""
+        sounds, speaker_B = self.sounds_of(batch), self.speakers_of(batch)
+        return self.bounds(*sounds, speaker_B, samples=samples, seed=seed, items_B=batch.items).score()
+
+    @torch.no_grad()
+    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
+        """Posterior means `[B, Z, T]`, zero behind an item's positions."""
+        return self.posterior(*self.sounds_of(batch)).mean
+
+    def sample_latents(
+        self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    ) -> Tensor:
+        """Latents `[B, Z, T]` from N(0, temperature^2), zero behind an item's; `top_k` and `top_p` are for tables."""
+        positions_B = self.positions_of(asked)
+        noise_BKZT = self._noise(asked.items, positions_B, samples=1, width=int(positions_B.max()), seed=seed)
+        return temperature * noise_BKZT[:, 0]
