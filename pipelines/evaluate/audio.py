@@ -10,7 +10,7 @@ from stage1_vqvae import AudioVQVAE
 from twostage.data.audio import AudioDataset
 from twostage.likelihoods.audio import SAMPLE_LEVELS
 from twostage.metrics.code_labels import CodeMeaning, code_meaning
-from twostage.metrics.flac import flac_size, flac_sizes
+from twostage.metrics.flac import FLAC_FRAMES, Flac, flac_size, flac_sizes
 from twostage.printable import show
 from twostage.progress import say
 
@@ -20,10 +20,9 @@ from ..runs.codes import extract_codes
 from ..runs.loading import Loaded, LoadedAudio
 from ..runs.run import Run
 from .differences import Scored, difference
-from .rows import Evaluation, Flac
+from .rows import Evaluation
 from .score_audio import AudioRows
 from .scoring import ModelScores
-from .tables import FLAC_FRAMES
 
 
 class AudioScoring:

@@ -7,6 +7,7 @@ from typing import Any
 
 from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning
+from twostage.metrics.flac import Flac
 from twostage.storage.atomic import write_atomic
 from twostage.storage.regular_file import read_regular
 
@@ -162,18 +163,6 @@ class Diagnosis:
     """The verdict first, with its numbers."""
     numbers: dict[str, Any]
     """Behind the sentences; those of `latent_diagnosis.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
-
-
-@dataclass(frozen=True)
-class Flac:
-    """The same recordings as FLAC, 16 bits."""
-
-    bits_per_sample: float
-    """A file per recording, metadata included, as they are."""
-    joined_bits_per_sample: float
-    """All recordings in one stream, which has the metadata once."""
-    frames_bits_per_sample: float
-    """A file per recording, frames alone: what models are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from twostage.likelihoods.audio import SAMPLE_LEVELS
 from twostage.metrics.code_labels import meaning_table
+from twostage.metrics.flac import FLAC_FRAMES, Flac
 
 from ..bits.round_trip import round_trip_line
 from ..media.console import Output
 from .columns import ABSENT, LEVELS, Column, by_alphabet, cells_of, figure, number, print_table, print_wrapped
-from .rows import Evaluation, Flac, Row
+from .rows import Evaluation, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
@@ -27,8 +28,6 @@ PARTS = (
     "of codes and of samples in the last one; total: all of them"
 )
 """Of the bits of recordings."""
-FLAC_FRAMES = "FLAC, frames of a file each"
-"""The line of the table that models of recordings are compared with."""
 FLAC_FILES = "FLAC, a file each"
 NAME = "model, prior or bound"
 TOTAL = "total"
