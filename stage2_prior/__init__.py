@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stage2_prior.pixelcnn import PixelCNN
     from stage2_prior.prior import Prior
-    from stage2_prior.sampling import sample
-    from stage2_prior.sequences import sample_sequences
+    from stage2_prior.sampling import Sampled, sample
     from stage2_prior.wavenet import WaveNet
 
-__all__ = ["PixelCNN", "Prior", "WaveNet", "sample", "sample_sequences"]
+__all__ = ["PixelCNN", "Prior", "Sampled", "WaveNet", "sample"]
 
 _MODULES = {
     "PixelCNN": "pixelcnn",
     "Prior": "prior",
+    "Sampled": "sampling",
     "WaveNet": "wavenet",
     "sample": "sampling",
-    "sample_sequences": "sequences",
 }
 
 

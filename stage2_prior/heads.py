@@ -59,6 +59,16 @@ class CodeHead(nn.Module):
         return logits_NGK.view(batch_size, height, width, self.codebooks, -1).permute(0, 3, 1, 2, 4)
 
 
+def code_nats(logits: Tensor, codes: Tensor) -> Tensor:
+    """-log p of every code, in the shape of the codes, from logits [*shape, K]; the softmax has at least fp32."""
+    logits_XK = at_least_fp32(logits).flatten(0, -2)
+    return F.cross_entropy(logits_XK, codes.flatten(), reduction="none").view_as(codes)
+
+
+def at_least_fp32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class CodeHeadState:
     """A copy of a head's weights and what is known about the codes of the current position."""
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stage2_prior.condition import ConditionBias
-from stage2_prior.heads import CodeHead
+from stage2_prior.heads import CodeHead, code_nats
+from stage2_prior.prior import LogProbParts, check_codes, check_lengths
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
 from twostage.layers.causal import GatedStack
@@ -43,6 +43,7 @@ class PixelCNN(nn.Module):
         UsageError: a size is below 1, or `label_dropout` is outside 0 <= p < 1.
     """
 
+    has_end = False
     offset_G: Tensor
 
     def __init__(
@@ -97,27 +98,37 @@ class PixelCNN(nn.Module):
         bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGHW))
         return self.head(self.stack(self._embed(codes_BGHW), bias_BLD), codes_BGHW)
 
-    def log_prob(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, codes_BGHW: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
+    ) -> Tensor:
         """Log-probability of each item in nats, [B]; the softmax is taken in at least fp32 whatever the autocast."""
-        return -_nats(self(codes_BGHW, condition_BA), codes_BGHW).flatten(1).sum(dim=1)
+        check_lengths(lengths_B, codes_BGHW, ends=False)
+        return -code_nats(self(codes_BGHW, condition_BA), codes_BGHW).flatten(1).sum(dim=1)
 
-    def log_prob_by_position(self, codes_BGHW: Tensor, condition_BA: Tensor | None = None) -> Tensor:
-        """Log-probability in nats of each position's G codes given all before them, [B, H, W]: `log_prob` in parts."""
-        return -_nats(self(codes_BGHW, condition_BA), codes_BGHW).sum(dim=1)
+    def log_prob_parts(
+        self, codes_BGHW: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
+    ) -> LogProbParts:
+        """`log_prob`, and nothing for an end."""
+        log_prob_B = self.log_prob(codes_BGHW, condition_BA, lengths_B)
+        return LogProbParts(codes=log_prob_B, end=torch.zeros_like(log_prob_B))
 
-    def log_probs_by_code(self, codes_BGHW: Tensor, conditions: Iterable[Tensor | None]) -> Iterator[Tensor]:
+    def log_probs_by_code(
+        self, codes_BGHW: Tensor, conditions: Iterable[Tensor | None], lengths_B: Tensor | None = None
+    ) -> Iterator[LogProbParts]:
         """Log-probability in nats of every code given those before it, [B, G, H, W], under one condition after another.
 
         What does not see the condition is computed once: the embedding and the convolutions of the first layer. Every
         later layer sees it.
         """
         self._check_codes(codes_BGHW)
+        check_lengths(lengths_B, codes_BGHW, ends=False)
         x_BCHW = self._embed(codes_BGHW)
         first_inputs = self.stack.first_inputs(x_BCHW)
         for condition_BA in conditions:
             bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGHW))
             features_BSHW = self.stack(x_BCHW, bias_BLD, first_inputs=first_inputs)
-            yield -_nats(self.head(features_BSHW, codes_BGHW), codes_BGHW)
+            log_prob_BGHW = -code_nats(self.head(features_BSHW, codes_BGHW), codes_BGHW)
+            yield LogProbParts(codes=log_prob_BGHW, end=log_prob_BGHW.new_zeros(len(codes_BGHW), 0))
 
     def _embed(self, codes_BGHW: Tensor) -> Tensor:
         """[B, C, H, W]; the codes of one position are summed."""
@@ -150,23 +161,9 @@ class PixelCNN(nn.Module):
         """
         return state.advance(symbol_B, condition_BA), state
 
+    def end_logit(self, state: CodeState) -> Tensor:
+        """Minus infinity, [B]: a grid has no end before its last position."""
+        return state.end_logit_B
+
     def _check_codes(self, codes_BGHW: Tensor) -> None:
-        if tuple(codes_BGHW.shape[1:]) != self.code_shape or codes_BGHW.dtype != torch.int64:
-            raise UsageError(
-                f"Expected codes of shape [B, {', '.join(map(str, self.code_shape))}] and type int64, got "
-                f"{list(codes_BGHW.shape)} and {codes_BGHW.dtype}: use codes of the codebook this prior was built for."
-            )
-        if codes_BGHW.device.type != "cpu" or codes_BGHW.numel() == 0:
-            return  # looking at values would stall every step of an accelerator
-        low, high = (int(value) for value in codes_BGHW.aminmax())
-        if low < 0 or high >= self.codebook_size:
-            raise UsageError(
-                f"Expected codes 0 to {self.codebook_size - 1}, got {low if low < 0 else high}: "
-                f"use codes of the codebook this prior was built for."
-            )
-
-
-def _nats(logits_BGHWK: Tensor, codes_BGHW: Tensor) -> Tensor:
-    """-log p of every code, [B, G, H, W]."""
-    logits_XK = logits_BGHWK.to(torch.promote_types(logits_BGHWK.dtype, torch.float32)).flatten(0, 3)
-    return F.cross_entropy(logits_XK, codes_BGHW.flatten(), reduction="none").view_as(codes_BGHW)
+        check_codes(codes_BGHW, code_shape=self.code_shape, codebook_size=self.codebook_size, ends=self.has_end)

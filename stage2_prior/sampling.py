@@ -2,25 +2,45 @@
 
 Each item has its own noise: one uniform number per code from a Philox counter keyed by (seed, item number), drawn up
 front on the CPU and turned into a code by the inverse of the cumulative distribution. Which other items share the
-batch, and on which device, changes nothing but rounding.
+batch, and on which device, changes nothing but rounding. The decisions whether a sequence ends have numbers of their
+own, so that an item drawn with a fixed length has the codes of the free one as far as both go.
 
-Completion: the codes of the first rows (or frames) may be given. They are kept as they are and only walked through, so
-the others follow p(rest | given); an item completed from its own first rows, under its own seed, is that item again.
+Completion: the codes of the first rows (or positions) may be given. They are kept as they are and only walked through,
+so the others follow p(rest | given); an item completed from its own first rows, under its own seed, is that item again.
 
-Shape suffixes: B items, K codes, N symbols of one item, A attributes.
+The distribution is sharpened in this order: temperature, then top-k, then top-p on what is left; equal logits are
+ranked by code number. The end is always drawn from its own probability: sharpening it would stretch every sequence
+whose end is never the likelier decision to its longest.
+
+Shape suffixes: B items, G codebooks, P positions, K codes, N symbols of one item, T positions of a sequence, A
+attributes.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from stage2_prior.prior import Prior, check_condition
+from stage2_prior.prior import Prior, check_code_values, check_condition
 from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.noise import uniform_noise
+
+_END_STREAM = 2  # of `uniform_noise`; codes draw from stream 0 and pixels or sound samples from stream 1
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Items drawn from a prior."""
+
+    codes: Tensor
+    """int64 [B, G, *grid]; of a prior with an end [B, G, T], T the longest of the lengths, 0 behind each."""
+    lengths: Tensor | None
+    """Positions of every item, int64 [B]; None of grids."""
 
 
 @torch.no_grad()
@@ -30,6 +50,7 @@ def sample(
     count: int,
     condition: Tensor | None = None,
     known: Tensor | None = None,
+    length: int | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -38,31 +59,31 @@ def sample(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Draw items `first_item` .. `first_item + count - 1` of the stream that `seed` names.
+) -> Sampled:
+    """Draw items `first_item` .. `first_item + count - 1` of the stream that `seed` names, on `device`.
 
     Args:
         prior: where the codes come from; its weights must be on `device`.
         count: items to draw.
         condition: int64 [count, A] for a conditional prior; None without classes, or for no label after label dropout.
-        known: int64 [count, G, n, *rest of the grid], the codes of the first n rows (frames) of every item, kept.
-        temperature: logits are divided by it; 0 takes the most probable code (and needs no noise).
+        known: int64 [count, G, n, *rest of the grid], the codes of the first n rows (positions) of every item, kept; no
+            sequence ends before them.
+        length: positions of every item, for a prior with an end alone; None draws each item's own.
+        temperature: logits of codes are divided by it; 0 takes the most probable code (and needs no noise).
         top_k: keep this many of the most probable codes; 0 keeps all.
         top_p: keep the smallest set of most probable codes whose probability reaches this; 1 keeps all.
         seed: 0 to 2^64 - 1.
         first_item: number of the first item, so that a long job can be cut into pieces without changing any item.
-        batch_size: items drawn side by side; changes memory and speed, not the noise.
+        batch_size: items drawn side by side, until all of them have ended; changes memory and speed, not the noise.
         device: where to compute.
-        progress: called after each step with (codes so far, codes in all), known ones included.
-
-    Returns:
-        codes int64 [count, G, *grid] on `device`.
+        progress: called after each step with (codes so far, most codes there can be), known ones included; a batch
+            whose items have all ended counts in full.
 
     Raises:
         UsageError: an argument is out of its range, or the condition or the known codes do not fit the prior.
         RunError: the logits of the first code to draw are not finite.
     """
-    check_arguments(
+    _check_arguments(
         prior,
         count=count,
         temperature=temperature,
@@ -78,56 +99,107 @@ def sample(
         optional=prior.condition_optional,
         batch_size=count,
     )
-    symbols = math.prod(prior.code_shape)
-    known_NB = known_symbols(prior, known, count=count).to(device)
+    known_NB = _known_symbols(prior, known, count=count).to(device)
+    positions = _positions(prior, length, known=0 if known is None else known.shape[2])
+    symbols = positions * prior.code_shape[0]
     if known is not None and len(known_NB) == symbols:
-        return known.to(device, copy=True)
-    batches = [torch.empty((0, *prior.code_shape), dtype=torch.int64, device=device)]
+        lengths = torch.full((count,), positions, device=device) if prior.has_end else None
+        return Sampled(known.to(device, copy=True), lengths)
+    batches = []
     for start in range(0, count, batch_size):
         items = min(batch_size, count - start)
-        noise_BN = uniform_noise(seed=seed, first_item=first_item + start, count=items, symbols=symbols)
-        condition_BA = None if condition is None else condition[start : start + items].to(device)
-        codes = _sample_batch(
+        noise = partial(uniform_noise, seed=seed, first_item=first_item + start, count=items)
+        ends_freely = prior.has_end and length is None
+        batch = _sample_batch(
             prior,
-            noise_NB=noise_BN.T.contiguous().to(device),
+            noise_NB=noise(symbols=symbols).T.contiguous().to(device),
+            end_noise_TB=noise(symbols=positions, stream=_END_STREAM).T.to(device) if ends_freely else None,
             known_NB=known_NB[:, start : start + items],
-            condition_BA=condition_BA,
+            condition_BA=None if condition is None else condition[start : start + items].to(device),
             draw_code=partial(draw, temperature=temperature, top_k=top_k, top_p=top_p),
-            report=partial(report_progress, progress, before=start * symbols, total=count * symbols),
+            report=partial(_report_progress, progress, before=start * symbols, total=count * symbols),
         )
-        batches.append(codes)
-    return torch.cat(batches)
+        batches.append(batch)
+    return _joined(prior, batches, device=device)
 
 
 def _sample_batch(
     prior: Prior,
     *,
     noise_NB: Tensor,
+    end_noise_TB: Tensor | None,
     known_NB: Tensor,
     condition_BA: Tensor | None,
     draw_code: Callable[[Tensor, Tensor], Tensor],
     report: Callable[[int], None],
-) -> Tensor:
-    """Codes [B, G, *grid] of one batch, known ones first; `report` is told the number of codes so far."""
-    items = noise_NB.shape[1]
+) -> Sampled:
+    """One batch, known codes first, until every item has ended or the noise is used up; without noise none ends.
+
+    `report` is told the number of codes so far.
+    """
+    symbols, items = noise_NB.shape
+    codebooks = prior.code_shape[0]
+    lengths_B = torch.full((items,), symbols // codebooks, device=noise_NB.device)
     state = prior.initial_state(items, condition_BA)
-    symbols: list[Tensor] = []
-    for position, noise_B in enumerate(noise_NB):
-        logits_BK, state = prior.step(state, symbols[-1] if symbols else None, condition_BA)
+    drawn: list[Tensor] = []
+    for n, noise_B in enumerate(noise_NB):
+        logits_BK, state = prior.step(state, drawn[-1] if drawn else None, condition_BA)
+        position, codebook = divmod(n, codebooks)
+        if end_noise_TB is not None and codebook == 0 and n and n >= len(known_NB):
+            ends_B = end_noise_TB[position] < prior.end_logit(state).double().sigmoid()
+            lengths_B = torch.where(ends_B & (lengths_B > position), position, lengths_B)
+            if bool((lengths_B <= position).all()):
+                report(symbols * items)
+                break
         # Looked at once per batch: a diverged prior shows at once, and a look per code would stall an accelerator.
-        if position == len(known_NB) and not usable(logits_BK):
+        if n == len(known_NB) and not _usable(logits_BK):
             raise RunError(
                 "Expected finite logits from the prior, got NaN or infinity: its training diverged, take an earlier "
                 "checkpoint or train again."
             )
-        symbols.append(known_NB[position] if position < len(known_NB) else draw_code(logits_BK, noise_B))
-        report(len(symbols) * items)
+        drawn.append(known_NB[n] if n < len(known_NB) else draw_code(logits_BK, noise_B))
+        report(len(drawn) * items)
     # Symbols run over positions outside and codebooks inside; codes are stored the other way round.
-    codes_BSG = torch.stack(symbols, dim=1).view(items, -1, prior.code_shape[0])
-    return codes_BSG.transpose(1, 2).reshape(items, *prior.code_shape)
+    codes_BGP = torch.stack(drawn, dim=1).unflatten(1, (-1, codebooks)).transpose(1, 2)
+    if not prior.has_end:
+        return Sampled(codes_BGP.reshape(items, *prior.code_shape), None)
+    inside_B1P = torch.arange(codes_BGP.shape[2], device=codes_BGP.device) < lengths_B[:, None, None]
+    return Sampled(codes_BGP.where(inside_B1P, 0), lengths_B)
 
 
-def known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
+def _joined(prior: Prior, batches: list[Sampled], *, device: torch.device | str) -> Sampled:
+    """All batches; sequences are padded to the longest."""
+    shape = (prior.code_shape[0], 0) if prior.has_end else prior.code_shape
+    nothing = Sampled(
+        torch.empty((0, *shape), dtype=torch.int64, device=device),
+        torch.empty(0, dtype=torch.int64, device=device) if prior.has_end else None,
+    )
+    batches = [nothing, *batches]
+    longest = max(batch.codes.shape[-1] for batch in batches)
+    codes = torch.cat([F.pad(batch.codes, (0, longest - batch.codes.shape[-1])) for batch in batches])
+    lengths = [batch.lengths for batch in batches if batch.lengths is not None]
+    return Sampled(codes, torch.cat(lengths) if lengths else None)
+
+
+def _positions(prior: Prior, length: int | None, *, known: int) -> int:
+    """The most positions of an item.
+
+    Raises:
+        UsageError: the length is out of its range, or of a prior without an end.
+    """
+    most = math.prod(prior.code_shape[1:])
+    if length is None:
+        return most
+    if not prior.has_end:
+        raise UsageError("Expected no length because this prior is one over whole grids, got one: leave it out.")
+    if not max(known, 1) <= length <= most:
+        raise UsageError(
+            f"Expected a length of {max(known, 1)} to {most} positions, got {length}: choose one in that range."
+        )
+    return length
+
+
+def _known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
     """Known codes in the order of the symbols, int64 [n, count]; n = 0 where nothing is known."""
     codebooks, rows, *rest = prior.code_shape
     if known is None:
@@ -139,26 +211,21 @@ def known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
             f"Expected known codes of shape [{', '.join(map(str, expected))}] and type int64, got {came} and "
             f"{known.dtype}: give the first rows of every item."
         )
-    outside = known[(known < 0) | (known >= prior.codebook_size)]
-    if outside.numel():
-        raise UsageError(
-            f"Expected known codes 0 to {prior.codebook_size - 1}, got {int(outside[0])}: use codes of the codebook "
-            "this prior was built for."
-        )
+    check_code_values(known, codebook_size=prior.codebook_size, what="known codes")
     return known.flatten(2).permute(2, 1, 0).flatten(0, 1)
 
 
-def report_progress(progress: Callable[[int, int], None] | None, done: int, *, before: int, total: int) -> None:
+def _report_progress(progress: Callable[[int, int], None] | None, done: int, *, before: int, total: int) -> None:
     if progress is not None:
         progress(before + done, total)
 
 
-def usable(logits_BK: Tensor) -> bool:
+def _usable(logits_BK: Tensor) -> bool:
     """Whether every row has a finite maximum; minus infinity alone rules a code out and is fine."""
     return bool(logits_BK.amax(dim=1).isfinite().all())
 
 
-def check_arguments(
+def _check_arguments(
     prior: Prior,
     *,
     count: int,

@@ -1,15 +1,17 @@
 """Progress of a batch through its codes, for priors made of an embedding, a causal trunk and a `CodeHead`.
 
 The trunk runs once per position, on the sum of the embeddings of the previous position's codes; the head runs once per
-code. The codes are ordered n = s G + g for position s and codebook g.
+code, and the decision on an end, where there is one, once per position. The codes are ordered n = s G + g for position
+s and codebook g.
 
 Shape suffixes: B items, G codebooks, K codes, C channels, S features, A attributes.
 """
 
+import math
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stage2_prior.heads import CodeHead, CodeHeadState
 from twostage.errors import UsageError
@@ -31,6 +33,7 @@ class CodeState:
         positions: how many there are at most.
         batch_size: items B walked side by side.
         condition_BA: the condition that went into the trunk.
+        end: from features to the log-odds of an end, copied too; None of grids.
     """
 
     @torch.no_grad()
@@ -43,6 +46,7 @@ class CodeState:
         positions: int,
         batch_size: int,
         condition_BA: Tensor | None,
+        end: nn.Linear | None = None,
     ) -> None:
         self._trunk = trunk
         self._head = CodeHeadState(head)
@@ -52,14 +56,20 @@ class CodeState:
         self._symbol = 0
         self._batch_size = batch_size
         self._condition_BA = condition_BA
+        self._end = None if end is None else (end.bias.clone(), end.weight.T.clone())
         self._x_BC: Tensor | None = None
-        self.features_BS: Tensor | None = None
-        """The trunk's features of the current position after a ReLU; None before the first step."""
+        self._features_BS: Tensor | None = None  # of the current position after a ReLU
 
     @property
-    def position(self) -> int:
-        """Position s of the code whose logits came last, -1 before the first step."""
-        return (self._symbol - 1) // self._codebooks
+    @torch.no_grad()
+    def end_logit_B(self) -> Tensor:
+        """Log-odds that the sequence ends before the position of the logits that came last; minus infinity before 0."""
+        if self._features_BS is None:
+            raise ValueError("expected a step before the question for an end")
+        if self._end is None or self._symbol <= self._codebooks:
+            return self._features_BS.new_full((self._batch_size,), -math.inf)
+        bias, weight_S1 = self._end
+        return torch.addmm(bias, self._features_BS, weight_S1)[:, 0]
 
     @torch.no_grad()
     def advance(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> Tensor:
@@ -77,8 +87,8 @@ class CodeState:
             self._x_BC = embedded_BC if previous == 0 or self._x_BC is None else self._x_BC + embedded_BC
             if codebook:
                 return self._head.following(codebook, symbol_B)
-        self.features_BS = self._trunk.advance(self._x_BC)
-        return self._head.first(self.features_BS)  # takes the ReLU in place
+        self._features_BS = self._trunk.advance(self._x_BC)
+        return self._head.first(self._features_BS)  # takes the ReLU in place
 
     def _check(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> None:
         if self._symbol == self._symbols:

@@ -15,39 +15,23 @@ Shape suffixes: B items, G codebooks, T positions, K codes, A attributes, C chan
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stage2_prior.condition import ConditionBias
-from stage2_prior.heads import CodeHead
+from stage2_prior.heads import CodeHead, at_least_fp32, code_nats
+from stage2_prior.prior import LogProbParts, check_codes, check_lengths
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
 
 
-@dataclass(frozen=True)
-class SequenceLogProb:
-    """Log-probabilities of a batch of sequences in nats, [B] each."""
-
-    codes_B: Tensor
-    """Of the codes, given that the sequence is at least that long."""
-    end_B: Tensor
-    """Of going on after every position but the last, and of ending there."""
-
-    @property
-    def total_B(self) -> Tensor:
-        return self.codes_B + self.end_B
-
-
 class WaveNet(nn.Module):
-    """Autoregressive prior over codes [B, G, T] of variable length T.
-
-    `initial_state` and `step` are those of `stage2_prior.prior.Prior`, with `max_length` positions; `log_prob` also
-    takes the lengths, and pays for them.
+    """Autoregressive prior over codes [B, G, T] of variable length T; satisfies `stage2_prior.prior.Prior`.
 
     Args:
         codebook_size: K, codes run from 0 to K - 1.
@@ -64,6 +48,7 @@ class WaveNet(nn.Module):
         UsageError: a size is below 1, a kernel of other size, or `label_dropout` is outside 0 <= p < 1.
     """
 
+    has_end = True
     offset_G: Tensor
 
     def __init__(
@@ -140,11 +125,12 @@ class WaveNet(nn.Module):
         self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
     ) -> Tensor:
         """Log-probability of each sequence, its end included, in nats, [B]; see `log_prob_parts`."""
-        return self.log_prob_parts(codes_BGT, condition_BA, lengths_B).total_B
+        parts = self.log_prob_parts(codes_BGT, condition_BA, lengths_B)
+        return parts.codes + parts.end
 
     def log_prob_parts(
         self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
-    ) -> SequenceLogProb:
+    ) -> LogProbParts:
         """Log-probabilities of the codes and of the length; the softmax is taken in at least fp32.
 
         Args:
@@ -155,100 +141,58 @@ class WaveNet(nn.Module):
         Raises:
             UsageError: an argument does not fit this prior (on the CPU values are checked as well).
         """
+        by_code = next(self.log_probs_by_code(codes_BGT, [condition_BA], lengths_B))
+        return LogProbParts(codes=by_code.codes.sum(dim=(1, 2)), end=by_code.end.sum(dim=1))
+
+    def log_probs_by_code(
+        self, codes_BGT: Tensor, conditions: Iterable[Tensor | None], lengths_B: Tensor | None = None
+    ) -> Iterator[LogProbParts]:
+        """The same of every code, [B, G, T], and of the decision after every position, [B, T], by condition."""
+        check_lengths(lengths_B, codes_BGT, ends=True)
         if lengths_B is None:
             lengths_B = torch.full((len(codes_BGT),), codes_BGT.shape[-1], device=codes_BGT.device)
-        _check_lengths(lengths_B, codes_BGT)
-        position_T = torch.arange(codes_BGT.shape[-1], device=codes_BGT.device)
-        inside_BT = position_T < lengths_B[:, None]
-        codes_BGT = codes_BGT.where(inside_BT[:, None], 0)
-        logits_BGTK, end_BT = self(codes_BGT, condition_BA)
-        at_least_fp32 = torch.promote_types(logits_BGTK.dtype, torch.float32)
-        nats_X = F.cross_entropy(logits_BGTK.to(at_least_fp32).flatten(0, 2), codes_BGT.flatten(), reduction="none")
-        codes_nats_BGT = nats_X.view(codes_BGT.shape).where(inside_BT[:, None], 0)
         # The decision after position t is number t + 1; after the last possible position nothing is decided.
-        ends_BT = position_T + 1 == lengths_B[:, None]
-        end_nats_BT = -F.logsigmoid(torch.where(ends_BT, end_BT, -end_BT).to(at_least_fp32))
-        end_nats_BT = end_nats_BT.where(inside_BT & (position_T + 1 < self.max_length), 0)
-        return SequenceLogProb(codes_B=-codes_nats_BGT.sum(dim=(1, 2)), end_B=-end_nats_BT.sum(dim=1))
+        number_T = torch.arange(codes_BGT.shape[-1], device=codes_BGT.device) + 1
+        inside_BT, ends_BT = number_T <= lengths_B[:, None], number_T == lengths_B[:, None]
+        codes_BGT = codes_BGT.where(inside_BT[:, None], 0)
+        for condition_BA in conditions:
+            logits_BGTK, end_BT = self(codes_BGT, condition_BA)
+            log_prob_BGT = (-code_nats(logits_BGTK, codes_BGT)).where(inside_BT[:, None], 0)
+            decided_BT = F.logsigmoid(at_least_fp32(torch.where(ends_BT, end_BT, -end_BT)))
+            decided_BT = decided_BT.where(inside_BT & (number_T < self.max_length), 0)
+            yield LogProbParts(codes=log_prob_BGT, end=decided_BT)
 
     @torch.no_grad()
-    def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> "WaveNetState":
+    def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> CodeState:
         """State before the first code, with a copy of the weights: it belongs to the weights of this moment."""
         bias_BLD = self.condition.shown(condition_BA, batch_size=batch_size)
-        codes = CodeState(
+        return CodeState(
             DilatedStackState(self.stack, batch_size=batch_size, bias_BLD=bias_BLD),
             head=self.head,
             embedding_GKC=self.embedding.weight.view(self.code_shape[0], self.codebook_size, -1),
             positions=self.max_length,
             batch_size=batch_size,
             condition_BA=condition_BA,
+            end=self.end,
         )
-        return WaveNetState(codes, end_weight_S1=self.end.weight.T.clone(), end_bias=self.end.bias.clone())
 
     def step(
-        self, state: "WaveNetState", symbol_B: Tensor | None, condition_BA: Tensor | None = None
-    ) -> tuple[Tensor, "WaveNetState"]:
+        self, state: CodeState, symbol_B: Tensor | None, condition_BA: Tensor | None = None
+    ) -> tuple[Tensor, CodeState]:
         """Take in code n - 1 (int64 [B], None at n = 0); return the logits of code n, [B, K], and the state.
 
-        The codes are ordered n = t G + g, and their logits are given that the sequence has a position t;
-        `state.end_logit_B` says what that costs. The state is updated in place. Eval mode is implied: no dropout, no
-        gradient. The condition went into the state; one given here must be the same.
+        The codes are ordered n = t G + g, and their logits are given that the sequence has a position t; `end_logit`
+        says what that costs. The state is updated in place. Eval mode is implied: no dropout, no gradient. The
+        condition went into the state; one given here must be the same.
 
         Raises:
             UsageError: the symbol or the condition does not fit the state, or there are `max_length` positions.
         """
-        return state.codes.advance(symbol_B, condition_BA), state
+        return state.advance(symbol_B, condition_BA), state
+
+    def end_logit(self, state: CodeState) -> Tensor:
+        """Log-odds, [B], that the sequence ends before the position of the logits that came last."""
+        return state.end_logit_B
 
     def _check_codes(self, codes_BGT: Tensor) -> None:
-        shape = codes_BGT.shape
-        fits = len(shape) == 3 and shape[1] == self.code_shape[0] and 1 <= shape[2] <= self.max_length
-        if not fits or codes_BGT.dtype != torch.int64:
-            raise UsageError(
-                f"Expected codes of shape [B, {self.code_shape[0]}, 1 to {self.max_length}] and type int64, got "
-                f"{list(shape)} and {codes_BGT.dtype}: use codes of the codebook this prior was built for, no more "
-                "than its max_length."
-            )
-        if codes_BGT.device.type != "cpu" or codes_BGT.numel() == 0:
-            return  # looking at values would stall every step of an accelerator
-        low, high = (int(value) for value in codes_BGT.aminmax())
-        if low < 0 or high >= self.codebook_size:
-            raise UsageError(
-                f"Expected codes 0 to {self.codebook_size - 1}, got {low if low < 0 else high}: "
-                f"use codes of the codebook this prior was built for."
-            )
-
-
-@dataclass(frozen=True)
-class WaveNetState:
-    """Progress of one batch, made by `WaveNet.initial_state` and updated in place by `WaveNet.step`."""
-
-    codes: CodeState
-    end_weight_S1: Tensor
-    end_bias: Tensor
-
-    @property
-    @torch.no_grad()
-    def end_logit_B(self) -> Tensor:
-        """Log-odds that the sequence ends before the position of the logits that came last; minus infinity before 0."""
-        features_BS = self.codes.features_BS
-        if features_BS is None:
-            raise ValueError("expected a step before the question for an end")
-        if self.codes.position == 0:
-            return features_BS.new_full((len(features_BS),), -math.inf)
-        return torch.addmm(self.end_bias, features_BS, self.end_weight_S1)[:, 0]
-
-
-def _check_lengths(lengths_B: Tensor, codes_BGT: Tensor) -> None:
-    if lengths_B.shape != codes_BGT.shape[:1] or lengths_B.dtype != torch.int64:
-        raise UsageError(
-            f"Expected lengths of shape [{len(codes_BGT)}] and type int64, got {list(lengths_B.shape)} and "
-            f"{lengths_B.dtype}: give one length per item."
-        )
-    if lengths_B.device.type != "cpu" or len(lengths_B) == 0:
-        return
-    low, high = (int(value) for value in lengths_B.aminmax())
-    if low < 1 or high > codes_BGT.shape[-1]:
-        raise UsageError(
-            f"Expected lengths 1 to {codes_BGT.shape[-1]}, the positions of the codes, got "
-            f"{low if low < 1 else high}: give each item's own number of positions."
-        )
+        check_codes(codes_BGT, code_shape=self.code_shape, codebook_size=self.codebook_size, ends=self.has_end)

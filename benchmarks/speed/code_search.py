@@ -17,7 +17,8 @@ from twostage.config.model_names import MAIN_MODEL
 from twostage.data import load_dataset
 from twostage.metrics.statistics import evenly, standard_error
 from twostage_pipelines.bits.code_search import search_codes
-from twostage_pipelines.bits.images import codebook_distortion, learned_rate_bits
+from twostage_pipelines.bits.images import codebook_distortion
+from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.runs.codes import extract_codes
 from twostage_pipelines.runs.run import Run
 
@@ -52,7 +53,8 @@ def main() -> None:
     print("| codes | total bits/dim | ± s.e. | distortion | rate |\n|---|---:|---:|---:|---:|")
     for name, codes in (("encoder's", own), ("searched", found)):
         distortion = codebook_distortion(model, images, codes, seed=run.recipe.seed, **common).bits_per_dim
-        rate = learned_rate_bits(prior, codes, labels, **common) / model.dims
+        frequencies = label_frequencies(prior, labels)
+        rate = learned_rate(prior, codes, frequencies=frequencies, **common).bits / model.dims
         totals.append(distortion + rate)
         error = standard_error(totals[-1])
         print(f"| {name} | {totals[-1].mean():.4f} | {error:.4f} | {distortion.mean():.4f} | {rate.mean():.4f} |")

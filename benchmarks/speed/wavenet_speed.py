@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage2_prior import WaveNet, sample_sequences
+from stage2_prior import WaveNet, sample
 from twostage.categorical import draw
 
 
@@ -131,7 +131,7 @@ def sharp_prior(**settings: int) -> WaveNet:
 
 def cached(prior: WaveNet, *, batch: int) -> Tensor:
     """Draw whole sequences of the greatest length."""
-    return sample_sequences(prior, count=batch, batch_size=batch, length=prior.max_length).codes_BGT
+    return sample(prior, count=batch, batch_size=batch, length=prior.max_length).codes
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Bits of recordings, per item: what was measured, before it becomes rows.
 
-A recording of n samples with T codes costs, in this order: its label and speaker (where a prior or decoder is told
-them), the number of codes, the remainder of n given T, the codes, and the samples given all that. Every part is the
-length of a code that could be written.
+A recording of n samples with T codes costs, in this order: its label and speaker (where a prior or decoder is
+conditioned on them), the number of codes, the remainder of n given T, the codes (`rate`), and the samples given all
+that. Every part is the length of a code that could be written.
 
 Shapes: N items, B items of a batch, S samples, T positions, G codebooks.
 """
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
-from stage2_prior import WaveNet
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.data.audio.spectral import LogMelSettings, log_mel_distance, waveform
-from twostage.distributed import own_batches, own_share, sum_over_ranks, world_size
+from twostage.distributed import own_share, sum_over_ranks, world_size
 from twostage.metrics.statistics import swap_partners
 from twostage.progress import Progress
 
@@ -161,46 +160,6 @@ def wrong_log_mel(split: AudioSplit, *, settings: LogMelSettings) -> np.ndarray:
         mask = torch.ones_like(own, dtype=torch.bool)
         distance_N[item] = float(log_mel_distance(waveform(own), waveform(other), mask, settings))
     return distance_N
-
-
-@torch.no_grad()
-def prior_bits(
-    prior: WaveNet,
-    codes_NGT: np.ndarray,
-    lengths_N: np.ndarray,
-    condition_NA: np.ndarray,
-    *,
-    device: torch.device,
-    batch_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bits `[N]` of the codes and of their number under the prior, given the condition."""
-    codes_bits, end_bits = np.zeros(len(codes_NGT)), np.zeros(len(codes_NGT))
-    order_N = np.argsort(-lengths_N, kind="stable")
-    with Progress("learned rate", total=len(codes_NGT), unit="recording") as progress:
-        for batch in own_batches(len(order_N), batch_size):
-            rows = order_N[batch]
-            lengths_B = torch.from_numpy(lengths_N[rows]).to(device)
-            codes_BGT = torch.from_numpy(codes_NGT[rows, :, : int(lengths_N[rows[0]])]).to(device)
-            condition_BA = torch.from_numpy(condition_NA[rows]).to(device) if prior.classes else None
-            parts = prior.log_prob_parts(codes_BGT, condition_BA, lengths_B)
-            codes_bits[rows] = -parts.codes_B.double().cpu().numpy() / math.log(2)
-            end_bits[rows] = -parts.end_B.double().cpu().numpy() / math.log(2)
-            progress.advance_shared(len(rows), world_size())
-    return of_all(codes_bits), of_all(end_bits)
-
-
-def unigram_bits(
-    codes_NGT: np.ndarray, lengths_N: np.ndarray, train_NGT: np.ndarray, train_lengths_N: np.ndarray, size: int
-) -> np.ndarray:
-    """Bits `[N]` of the codes under add-one-smoothed training frequencies, one table per codebook."""
-    bits_N = np.zeros(len(codes_NGT))
-    inside = np.arange(train_NGT.shape[2]) < train_lengths_N[:, None]
-    own = np.arange(codes_NGT.shape[2]) < lengths_N[:, None]
-    for group in range(codes_NGT.shape[1]):
-        counts_K = np.bincount(train_NGT[:, group][inside], minlength=size) + 1.0
-        bits_K = -np.log2(counts_K / counts_K.sum())
-        bits_N += np.where(own, bits_K[codes_NGT[:, group]], 0.0).sum(1)
-    return bits_N
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from stage2_prior import PixelCNN
 from twostage.distributed import own_batches, sum_over_ranks, world_size
 from twostage.progress import Progress
 
-from .images import label_frequencies, learned_log_prob
+from .rate import label_frequencies, learned_log_prob
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def search_codes(
 
 
 def _search_batch(
-    model: VQVAE, prior: PixelCNN, x_BCHW: Tensor, *, frequency: np.ndarray, candidates: int, sweeps: int
+    model: VQVAE, prior: PixelCNN, x_BCHW: Tensor, *, frequency: np.ndarray | None, candidates: int, sweeps: int
 ) -> Tensor:
     before_BGHW = model.encode(x_BCHW)
     nearest_MBGHW = nearest_codes(model.encode_vectors(x_BCHW), model.quantiser.codebook, count=candidates)

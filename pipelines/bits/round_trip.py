@@ -20,8 +20,8 @@ from twostage.progress import Progress, say
 from twostage.storage.codes import load_codes
 
 from ..runs.run import Run
-from .images import label_frequencies, learned_log_prob
 from .range_coder import decode_codes, encode_codes
+from .rate import label_frequencies, learned_log_prob
 from .stream_header import overhead_bits
 
 
@@ -85,7 +85,7 @@ def check_round_trip(run: Run, model: str, split: str, items: int, device: torch
     }
     codes = files[split].codes[evenly(len(files[split].codes), items)]
     batch_size = run.recipe.evaluation.batch_size
-    frequencies = label_frequencies(prior, files["train"].labels) if prior.classes else None
+    frequencies = label_frequencies(prior, files["train"].labels)
     marginalised, paid = _bits(prior, codes, frequencies, device=device, batch_size=batch_size)
     part = torch.from_numpy(codes).to(device)
     with Progress("entropy coding", total=len(codes), unit="item") as progress:
@@ -113,11 +113,10 @@ def _bits(
     prior: PixelCNN, codes: np.ndarray, frequencies: np.ndarray | None, *, device: torch.device, batch_size: int
 ) -> tuple[float, float]:
     """Bits of all items with labels marginalised, and with the cheapest label of each paid."""
-    weights_Y = np.ones(1) if frequencies is None else frequencies
     bits = []
     for start in range(0, len(codes), batch_size):
         part = torch.from_numpy(codes[start : start + batch_size]).to(device)
-        marginal_B, terms_YB = learned_log_prob(prior, part, weights_Y)
+        marginal_B, terms_YB = learned_log_prob(prior, part, frequencies)
         bits.append(-torch.stack((marginal_B, terms_YB.amax(0))).cpu().numpy() / np.log(2))
     marginalised, paid = (float(total) for total in np.concatenate(bits, axis=1).sum(1))
     return marginalised, paid

@@ -40,7 +40,7 @@ from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly, standard_error
 from twostage.training.record import UNDERTRAINED_DECREASE
 
-from ..bits.images import label_frequencies, learned_rate, unigram_rate_bits
+from ..bits.rate import label_frequencies, learned_rate, unigram_bits
 
 OVERFITTED_SHARE = 0.10
 """Gap between held-out and training bits per code, as a share of the latter."""
@@ -159,11 +159,20 @@ class Verdict:
 
 
 def position_bits(
-    prior: PixelCNN, codes: np.ndarray, frequency_Y: np.ndarray, *, device: torch.device, batch_size: int
+    prior: PixelCNN, codes: np.ndarray, frequency_Y: np.ndarray | None, *, device: torch.device, batch_size: int
 ) -> np.ndarray:
     """`[N, h, w]` bits of each position's codes `[N, G, h, w]`, given those before it, labels marginalised."""
-    label = "bits by position"
-    return learned_rate(prior, codes, frequency_Y, device=device, batch_size=batch_size, label=label).by_position
+    rate = learned_rate(
+        prior,
+        codes,
+        frequencies=frequency_Y,
+        by_position=True,
+        device=device,
+        batch_size=batch_size,
+        label="bits by position",
+    )
+    assert rate.by_position is not None
+    return rate.by_position
 
 
 def diagnose_prior(
@@ -191,7 +200,7 @@ def diagnose_prior(
     return PriorDiagnosis(
         items=len(codes),
         uniform_bits_per_code=math.log2(prior.codebook_size),
-        unigram_bits_per_code=float(unigram_rate_bits(codes, train_codes, prior.codebook_size).mean()) / per_item,
+        unigram_bits_per_code=float(unigram_bits(codes, train_codes, prior.codebook_size).mean()) / per_item,
         held_out_bits_per_code=float(held_out_N.mean()),
         held_out_standard_error=standard_error(held_out_N),
         train_bits_per_code=float(seen_N.mean()),

@@ -19,10 +19,9 @@ from ..bits.audio import (
     Device,
     audio_distortion,
     gaussian_audio_bits,
-    prior_bits,
     swapped_codes,
-    unigram_bits,
 )
+from ..bits.rate import learned_rate, uniform_bits, unigram_bits
 from ..modality.audio import condition_of, lengths_of, speakers_of
 from ..modality.audio_networks import most_codes
 from ..runs.codes import extract_codes
@@ -191,8 +190,8 @@ class AudioRows:
         """Rates under the learned prior, where it is finished, the unigram and the uniform one."""
         run, file, train, model = self.run, files[self.split], files["train"], stage1.model
         lengths = lengths_of(file)
-        uniform = lengths * model.codebooks * np.log2(model.codebook_size)
-        unigram = unigram_bits(file.codes, lengths, train.codes, lengths_of(train), model.codebook_size)
+        uniform = uniform_bits(file.codes, model.codebook_size, lengths)
+        unigram = unigram_bits(file.codes, train.codes, model.codebook_size, lengths, lengths_of(train))
         rates = [
             _Rate("unigram", unigram, self.table_bits),
             _Rate("uniform", uniform, self.table_bits),
@@ -203,19 +202,19 @@ class AudioRows:
         condition = condition_of(
             file.labels, speakers_of(file), (len(self.dataset.classes), len(self.dataset.speakers))
         )
-        codes, ends = prior_bits(
+        rate = learned_rate(
             prior.model,
             file.codes,
             lengths,
-            condition,
+            condition=condition if prior.model.classes else None,
             device=self.where.device,
             batch_size=run.recipe.evaluation.batch_size,
         )
         cost = training_cost(run.prior_folder(name))
         learned = _Rate(
             "learned",
-            codes,
-            ends,
+            rate.bits,
+            rate.end_bits,
             told=bool(prior.model.classes),
             parameters=parameter_count(prior.model),
             steps=cost.steps,

@@ -24,13 +24,9 @@ from ..bits.images import (
     bound_bits,
     codebook_distortion,
     drawn_codes,
-    label_frequencies,
-    learned_rate,
-    learned_rate_bits,
     reconstruction_psnr_db,
-    uniform_rate_bits,
-    unigram_rate_bits,
 )
+from ..bits.rate import label_frequencies, learned_rate, uniform_bits, unigram_bits
 from ..modality.images import Stage1
 from ..runs.codes import extract_codes
 from ..runs.loading import LoadedStage1, parameter_count
@@ -127,16 +123,22 @@ class ImageRows:
         def two_part(rate_bits_N: np.ndarray) -> ItemBits:
             return ItemBits.two_part(distortion.bits_per_dim, rate_bits_N / model.dims)
 
-        yield _scored(two_part(uniform_rate_bits(codes, model.codebook_size)), prior="uniform", **shared, **alone)
-        unigram = unigram_rate_bits(codes, train.codes, model.codebook_size)
+        yield _scored(two_part(uniform_bits(codes, model.codebook_size)), prior="uniform", **shared, **alone)
+        unigram = unigram_bits(codes, train.codes, model.codebook_size)
         yield _scored(two_part(unigram), prior="unigram", **shared, **alone)
         if not is_finished(run.prior_folder(name)):
             say(f"{name} has no finished prior; run train-prior {run.path} --model {name} for its row")
             return
         loaded, prior_cost = run.prior(name, stage1, self.device), training_cost(run.prior_folder(name))
         prior = loaded.model
-        frequency_Y = label_frequencies(prior, train.labels)
-        learned = learned_rate(prior, codes, frequency_Y, device=self.device, batch_size=batch_size)
+        learned = learned_rate(
+            prior,
+            codes,
+            frequencies=label_frequencies(prior, train.labels),
+            by_position=True,
+            device=self.device,
+            batch_size=batch_size,
+        )
         both: dict[str, Any] = {
             **shared,
             "prior": "learned",
@@ -178,7 +180,7 @@ class ImageRows:
             search_items=len(rows),
         )
         yield partner
-        rate = learned_rate_bits(prior, found, labels, **common) / model.dims
+        rate = learned_rate(prior, found, frequencies=label_frequencies(prior, labels), **common).bits / model.dims
         yield _scored(
             ItemBits.two_part(after.bits_per_dim, rate),
             partner=partner,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae import AudioVQVAE
-from stage2_prior import sample_sequences
+from stage2_prior import sample
 from twostage.errors import UsageError
 from twostage.progress import Progress
 from twostage.storage.codes import CodeFile
@@ -127,7 +127,7 @@ class TwoStageAudio:
             speakers: whose voice, likewise, of those heard in training; None is not among the choices.
             seconds: length of each, rounded up to whole codes; None lets the prior end them.
             decoder: which decoder speaks.
-            temperature, top_k, top_p, seed: see `stage2_prior.sample_sequences`.
+            temperature, top_k, top_p, seed: see `stage2_prior.sample`.
 
         Raises:
             UsageError: an argument is out of its range or does not fit the prior.
@@ -138,7 +138,7 @@ class TwoStageAudio:
         asked = asked_for(count, self.prior, labels=labels, speakers=speakers)
         most = (length or self.prior.model.max_length) * self.vqvae.codebooks
         with Progress(f"{self.name} codes", total=count * most, unit="code") as bar:
-            drawn = sample_sequences(
+            drawn = sample(
                 self.prior.model,
                 count=count,
                 condition=None if asked.condition_NA is None else asked.condition_NA.to(self.device),
@@ -150,8 +150,9 @@ class TwoStageAudio:
                 device=self.device,
                 progress=lambda done, _: bar.advance(done - bar.done),
             )
-        samples_N = drawn.lengths_B * self.vqvae.stride
-        return self._speak(voice, drawn.codes_BGT, samples_N, asked.speakers, seed=seed, labels=asked.labels)
+        assert drawn.lengths is not None
+        samples_N = drawn.lengths * self.vqvae.stride
+        return self._speak(voice, drawn.codes, samples_N, asked.speakers, seed=seed, labels=asked.labels)
 
     def encode(
         self,

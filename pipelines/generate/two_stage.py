@@ -136,7 +136,7 @@ class TwoStageModel:
             seed=seed,
             progress=progress,
             device=self.device,
-        )
+        ).codes
 
 
 def load_run(

@@ -12,7 +12,7 @@ from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
 from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage2_prior import WaveNet
-from stage2_prior.sequence_training import SequencePriorTask
+from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.audio import (
@@ -194,7 +194,7 @@ class Audio:
         def condition(file: CodeFile) -> torch.Tensor | None:
             return tensor(condition_of(file.labels, speakers_of(file), sizes)) if conditional else None
 
-        return SequencePriorTask(
+        return PriorTask(
             model,
             train=tensor(train.codes),
             train_lengths=tensor(lengths_of(train)),

@@ -9,7 +9,7 @@ import torch
 
 from stage1_vqvae import AudioVAE, AudioVQVAE
 from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
-from stage2_prior import sample_sequences
+from stage2_prior import sample
 from twostage.config.load import run_recipe_text
 from twostage.data.audio import AudioDataset, whole_batch
 from twostage.data.audio.spectral import log_mel_settings
@@ -139,7 +139,8 @@ def _samples(
     asked = asked_for(SAMPLED, prior, labels="in turn", speakers="in turn")
     labels, speakers = asked.labels, asked.speakers
     condition = None if asked.condition_NA is None else asked.condition_NA.to(device)
-    drawn = sample_sequences(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
+    drawn = sample(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
+    assert drawn.lengths is not None
     voices = torch.tensor(speakers, device=device) if speakers else None
     said = [
         _said(dataset, labels[item] if labels else None, speakers[item] if speakers else 0) for item in range(SAMPLED)
@@ -147,7 +148,7 @@ def _samples(
     parts = []
     for choice in ("convolutional", "wavenet") if is_finished(run.decoder_folder(name)) else ("convolutional",):
         voice = voice_of(run, name, stage1, choice, device)
-        sounds = voice.speak(drawn.codes_BGT, drawn.lengths_B * model.stride, voices, seed=seed)
+        sounds = voice.speak(drawn.codes, drawn.lengths * model.stride, voices, seed=seed)
         picture = sheet(
             [sounds[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
             settings=log_mel_settings(rate),

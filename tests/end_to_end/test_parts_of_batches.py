@@ -21,7 +21,7 @@ from stage1_vqvae.images.tasks import GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
 from stage2_prior import WaveNet
-from stage2_prior.sequence_training import SequencePriorTask
+from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.data.audio import AudioSplit
 from twostage.noise import seed_step
@@ -104,7 +104,7 @@ def _sequences() -> Task:
     codes = torch.randint(0, 5, (20, 2, 12), generator=draw)
     lengths, labels = torch.randint(1, 13, (20,), generator=draw), torch.randint(0, 3, (20, 1), generator=draw)
     model = WaveNet(codebook_size=5, codebooks=2, max_length=12, classes=(3,), channels=4, blocks=1, label_dropout=0.4)
-    return SequencePriorTask(
+    return PriorTask(
         model,
         train=codes,
         train_lengths=lengths,

@@ -358,7 +358,7 @@ def test_many_conditions_share_what_does_not_see_them() -> None:
     codes_BGHW = random_codes(prior, 4)
     conditions = [torch.full((4, 1), label) for label in range(3)]
     with torch.no_grad():
-        expected = [prior.log_prob_by_position(codes_BGHW, condition) for condition in conditions]
+        expected = [prior(codes_BGHW, condition).log_softmax(-1) for condition in conditions]
     calls: Counter[str] = Counter()
     first, second = prior.stack.layers[0], prior.stack.layers[1]
     parts = {
@@ -372,5 +372,25 @@ def test_many_conditions_share_what_does_not_see_them() -> None:
         part.register_forward_hook(lambda *_, name=name: calls.update([name]))
     with torch.no_grad():
         found = list(prior.log_probs_by_code(codes_BGHW, conditions))
-    assert all(torch.equal(a.sum(dim=1), b) for a, b in zip(found, expected, strict=True))
+    for parts, log_prob_BGHWK in zip(found, expected, strict=True):
+        assert torch.equal(parts.codes, log_prob_BGHWK.gather(-1, codes_BGHW[..., None])[..., 0])
     assert calls == {"embedding": 1, "first vertical": 1, "first horizontal": 1, "second vertical": 3, "head": 3}
+
+
+def test_a_grid_has_no_end_and_no_lengths() -> None:
+    prior = build(codebooks=2)
+    codes_BGHW = random_codes(prior, 3)
+    state = prior.initial_state(3)
+    _, state = prior.step(state, None)
+    assert not prior.has_end
+    assert prior.end_logit(state).tolist() == [-math.inf] * 3
+    with torch.no_grad():
+        parts = prior.log_prob_parts(codes_BGHW)
+        assert torch.equal(parts.codes, prior.log_prob(codes_BGHW))
+    assert parts.end.tolist() == [0.0] * 3
+    lengths = torch.full((3,), 2)
+    for ask in (prior.log_prob, prior.log_prob_parts):
+        with pytest.raises(UsageError, match="Expected no lengths"):
+            ask(codes_BGHW, None, lengths)
+    with pytest.raises(UsageError, match="Expected no lengths"):
+        next(prior.log_probs_by_code(codes_BGHW, [None], lengths))

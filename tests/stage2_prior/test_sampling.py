@@ -33,12 +33,15 @@ class GruPrior(nn.Module):
         self.code_shape = (codebooks, frames)
         self.classes = classes
         self.condition_optional = False
+        self.has_end = False
         self.embedding = nn.Embedding(codebook_size + 1, 8)  # the last row stands for "nothing yet"
         self.condition = nn.ModuleList(nn.Embedding(size, 8) for size in classes)
         self.gru = nn.GRU(8, 8, batch_first=True)
         self.logits = nn.Linear(8, codebook_size)
 
-    def log_prob(self, codes_BGT: Tensor, condition_BA: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
+    ) -> Tensor:
         symbols_BN = codes_BGT.transpose(1, 2).flatten(1)
         start_B1 = torch.full_like(symbols_BN[:, :1], self.codebook_size)
         hidden_BNC, _ = self.gru(
@@ -94,7 +97,9 @@ def test_cached_sampling_equals_a_full_forward_per_code(
     known = torch.randint(5, (4, codebooks, rows, 5), generator=torch.Generator().manual_seed(2))
     condition = torch.tensor([[0, 0], [2, 1], [1, 1], [0, 1]]) if classes else None
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
-    fast = sample(prior, count=4, condition=condition, known=known, seed=3, **settings)
+    drawn = sample(prior, count=4, condition=condition, known=known, seed=3, **settings)
+    fast = drawn.codes
+    assert drawn.lengths is None
     noise_BN = uniform_noise(seed=3, first_item=0, count=4, symbols=20 * codebooks)
     assert torch.equal(fast, slow_sample(prior, noise_BN, condition, known=known, **settings))
     assert len(fast.unique()) > 1
@@ -103,14 +108,14 @@ def test_cached_sampling_equals_a_full_forward_per_code(
 def test_codes_depend_on_seed_and_item_number_alone() -> None:
     prior = build(codebooks=2, classes=(4,))
     condition = torch.arange(7)[:, None] % 4
-    whole = sample(prior, count=7, condition=condition, seed=11)
-    assert torch.equal(whole, sample(prior, count=7, condition=condition, seed=11))
-    assert torch.equal(whole, sample(prior, count=7, condition=condition, seed=11, batch_size=3))
-    tail = sample(prior, count=4, condition=condition[3:], seed=11, first_item=3)
+    whole = sample(prior, count=7, condition=condition, seed=11).codes
+    assert torch.equal(whole, sample(prior, count=7, condition=condition, seed=11).codes)
+    assert torch.equal(whole, sample(prior, count=7, condition=condition, seed=11, batch_size=3).codes)
+    tail = sample(prior, count=4, condition=condition[3:], seed=11, first_item=3).codes
     assert torch.equal(whole[3:], tail)
-    assert not torch.equal(whole, sample(prior, count=7, condition=condition, seed=12))
+    assert not torch.equal(whole, sample(prior, count=7, condition=condition, seed=12).codes)
     assert len({tuple(item.flatten().tolist()) for item in whole}) == 7
-    assert sample(prior, count=0, condition=condition[:0]).shape == (0, 2, 4, 5)
+    assert sample(prior, count=0, condition=condition[:0]).codes.shape == (0, 2, 4, 5)
 
 
 def test_noise_is_a_fixed_stream() -> None:
@@ -171,7 +176,7 @@ def test_samples_have_the_frequencies_the_prior_states() -> None:
         condition = torch.full((20_000, 1), label)
         with torch.no_grad():
             expected = prior.log_prob(grids, condition[: len(grids)]).exp()
-        codes = sample(prior, count=20_000, condition=condition, batch_size=20_000)
+        codes = sample(prior, count=20_000, condition=condition, batch_size=20_000).codes
         index = (codes.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(dim=1)
         shares = torch.bincount(index, minlength=81) / 20_000
         # 81 shares of 20 000 draws: an exact sampler has an expected distance of 0.03 at most.
@@ -188,11 +193,11 @@ def test_audio_codes_take_the_same_road() -> None:
     with torch.no_grad():
         expected = contract.log_prob(grids, condition.expand(81, -1)).exp()
     assert expected.sum().item() == pytest.approx(1, abs=1e-6)
-    codes = sample(contract, count=20_000, condition=condition.expand(20_000, -1), seed=1, batch_size=10_000)
+    codes = sample(contract, count=20_000, condition=condition.expand(20_000, -1), seed=1, batch_size=10_000).codes
     assert codes.shape == (20_000, 2, 2)
     index = (codes.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(dim=1)
     assert (torch.bincount(index, minlength=81) / 20_000 - expected).abs().sum() / 2 < 0.04
-    few = sample(contract, count=3, condition=condition.expand(3, -1), seed=1, batch_size=1)
+    few = sample(contract, count=3, condition=condition.expand(3, -1), seed=1, batch_size=1).codes
     assert torch.equal(few, codes[:3])
 
 
@@ -200,10 +205,10 @@ def test_audio_codes_take_the_same_road() -> None:
 def test_an_item_completed_from_its_own_rows_is_that_item(rows: int) -> None:
     prior = build(codebooks=2, classes=(4,), label_dropout=0.1)
     for condition in (torch.arange(7)[:, None] % 4, None):
-        whole = sample(prior, count=7, condition=condition, seed=5)
-        again = sample(prior, count=7, condition=condition, known=whole[:, :, :rows], seed=5, batch_size=3)
+        whole = sample(prior, count=7, condition=condition, seed=5).codes
+        again = sample(prior, count=7, condition=condition, known=whole[:, :, :rows], seed=5, batch_size=3).codes
         assert torch.equal(whole, again)
-        other = sample(prior, count=7, condition=condition, known=whole[:, :, :rows], seed=6)
+        other = sample(prior, count=7, condition=condition, known=whole[:, :, :rows], seed=6).codes
         assert torch.equal(whole[:, :, :rows], other[:, :, :rows])
         assert torch.equal(whole, other) == (rows == 4)
 
@@ -212,7 +217,7 @@ def test_nothing_is_sampled_when_all_rows_are_known(monkeypatch: pytest.MonkeyPa
     prior = build()
     monkeypatch.setattr(prior, "initial_state", None)  # the prior is not even asked
     known = torch.randint(5, (3, 1, 4, 5))
-    codes = sample(prior, count=3, known=known)
+    codes = sample(prior, count=3, known=known).codes
     assert torch.equal(codes, known)
     codes += 1  # a copy: the caller's codes stay as they are
     assert not torch.equal(codes, known)
@@ -227,7 +232,7 @@ def test_completions_have_the_conditional_frequencies() -> None:
         grids = torch.cat([known.expand(9, -1, -1, -1), rows.view(9, 2, 1, 1)], dim=2)
         with torch.no_grad():
             expected = prior.log_prob(grids).softmax(0)
-        codes = sample(prior, count=20_000, known=known.expand(20_000, -1, -1, -1), batch_size=20_000)
+        codes = sample(prior, count=20_000, known=known.expand(20_000, -1, -1, -1), batch_size=20_000).codes
         shares = torch.bincount(codes[:, 0, 1, 0] * 3 + codes[:, 1, 1, 0], minlength=9) / 20_000
         assert (shares - expected).abs().sum() / 2 < 0.015
         assert expected.max() > 0.2
@@ -237,7 +242,7 @@ def test_known_frames_of_audio_are_kept() -> None:
     torch.manual_seed(0)
     prior = GruPrior(codebook_size=3, codebooks=2, frames=4, classes=())
     known = torch.tensor([[[0, 2], [1, 1]], [[2, 2], [0, 1]]])
-    codes = sample(prior, count=2, known=known)
+    codes = sample(prior, count=2, known=known).codes
     assert torch.equal(codes[:, :, :2], known)
     assert codes.shape == (2, 2, 4)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage2_prior import Prior, WaveNet, sample
+from stage2_prior import Prior, WaveNet
 from twostage.errors import UsageError
 
 
@@ -97,13 +97,13 @@ def test_step_equals_forward(changes: dict[str, Any], items: int, double: bool) 
     expected_BNK, codes_BN = by_symbol(logits_BGTK), by_symbol(codes_BGT)
     state = prior.train().initial_state(items, condition_BA)  # eval mode whatever the module is in
     with pytest.raises(ValueError, match="a step before"):
-        state.end_logit_B  # noqa: B018
+        prior.end_logit(state)
     for n in range(codes_BN.shape[1]):
         logits_BK, state = prior.step(state, codes_BN[:, n - 1] if n else None, condition_BA)
         torch.testing.assert_close(logits_BK, expected_BNK[:, n], rtol=0, atol=tolerance)
         position = n // prior.code_shape[0]
         expected_B = end_BT[:, position - 1] if position else torch.full_like(end_BT[:, 0], -math.inf)
-        torch.testing.assert_close(state.end_logit_B, expected_B, rtol=0, atol=tolerance)
+        torch.testing.assert_close(prior.end_logit(state), expected_B, rtol=0, atol=tolerance)
     assert not logits_BK.requires_grad
     with pytest.raises(UsageError, match=r"Expected at most .* steps"):
         prior.step(state, codes_BN[:, -1], condition_BA)
@@ -118,7 +118,7 @@ def test_a_state_keeps_the_weights_it_was_made_with() -> None:
         results = []
         for n in range(start, end):
             logits_BK, state = prior.step(state, codes_BN[:, n - 1] if n else None)
-            results.append(torch.cat([logits_BK[0], state.end_logit_B]))
+            results.append(torch.cat([logits_BK[0], prior.end_logit(state)]))
         return results
 
     before = walk(prior.initial_state(1, condition_BA), 0, 18)
@@ -176,21 +176,21 @@ def test_parts_are_those_of_the_steps(codebooks: int) -> None:
     codes, lengths = all_sequences(prior)
     with torch.no_grad():
         parts = prior.log_prob_parts(codes, None, lengths)
-        torch.testing.assert_close(prior.log_prob(codes, None, lengths), parts.codes_B + parts.end_B)
+        torch.testing.assert_close(prior.log_prob(codes, None, lengths), parts.codes + parts.end)
     for index in range(0, len(codes), 5):
         length = int(lengths[index])
         symbols = codes[index, :, :length].T.flatten()
         state, codes_nats, end_nats = prior.initial_state(1), 0.0, 0.0
         for n in range((length + (length < 3)) * codebooks):
             logits_BK, state = prior.step(state, symbols[n - 1 : n] if n else None)
-            end = state.end_logit_B.sigmoid().item()
+            end = prior.end_logit(state).sigmoid().item()
             if n == length * codebooks:
                 end_nats += math.log(end)
                 break
             end_nats += math.log1p(-end) if n % codebooks == 0 else 0.0
             codes_nats += logits_BK.log_softmax(1)[0, symbols[n]].item()
-        assert parts.codes_B[index].item() == pytest.approx(codes_nats, abs=1e-10)
-        assert parts.end_B[index].item() == pytest.approx(end_nats, abs=1e-10)
+        assert parts.codes[index].item() == pytest.approx(codes_nats, abs=1e-10)
+        assert parts.end[index].item() == pytest.approx(end_nats, abs=1e-10)
 
 
 def test_what_lies_beyond_the_length_changes_nothing() -> None:
@@ -230,17 +230,26 @@ def test_an_untrained_prior_costs_log_k_and_expects_long_sequences(codebooks: in
     prior = WaveNet(codebook_size=512, max_length=100, codebooks=codebooks, classes=(10,), layers_per_block=6)
     with torch.no_grad():
         parts = prior.log_prob_parts(random_codes(prior, 4, 60), torch.tensor([[0], [3], [5], [9]]))
-    assert (-parts.codes_B / (60 * codebooks) - math.log(512)).abs().max() < 0.05
+    assert (-parts.codes / (60 * codebooks) - math.log(512)).abs().max() < 0.05
     # 59 times on and once an end of probability 1/100.
-    assert (-parts.end_B - (60 / 100 + math.log(100))).abs().max() < 0.8
+    assert (-parts.end - (60 / 100 + math.log(100))).abs().max() < 0.8
 
 
-def test_the_generic_sampler_draws_sequences_of_full_length() -> None:
+def test_codes_of_many_conditions_are_those_of_each_alone() -> None:
     prior = build(codebooks=2, classes=(3,))
     contract: Prior = prior
-    codes = sample(contract, count=4, condition=torch.tensor([[0], [1], [2], [0]]), seed=3)
-    assert codes.shape == (4, 2, 9)
-    assert len(codes.unique()) > 1
+    codes, lengths = random_codes(prior, 4), torch.tensor([1, 4, 8, 9])
+    conditions = [torch.full((4, 1), label) for label in range(3)]
+    padded = codes.masked_fill(torch.arange(9) >= lengths[:, None, None], -1)
+    with torch.no_grad():
+        found = list(contract.log_probs_by_code(padded, conditions, lengths))
+        for by_code, condition in zip(found, conditions, strict=True):
+            expected_BGT = prior(codes, condition)[0].log_softmax(-1).gather(-1, codes[..., None])[..., 0]
+            expected_BGT[torch.arange(9).expand(4, 2, 9) >= lengths[:, None, None]] = 0
+            torch.testing.assert_close(by_code.codes, expected_BGT, rtol=0, atol=1e-5)
+            parts = prior.log_prob_parts(codes, condition, lengths)
+            assert torch.equal(by_code.codes.sum(dim=(1, 2)), parts.codes)
+            assert torch.equal(by_code.end.sum(dim=1), parts.end)
 
 
 NOISE = torch.tensor([0.75, 0.2, 0.05])
@@ -293,7 +302,7 @@ def bits_spent(prior: WaveNet, codes: Tensor, condition: Tensor | None, lengths:
     with torch.no_grad():
         parts = prior.log_prob_parts(codes, condition, lengths)
     decisions = lengths.clamp(max=prior.max_length - 1).sum().item()
-    bits = [-part.double().sum().item() / math.log(2) for part in (parts.codes_B, parts.end_B)]
+    bits = [-part.double().sum().item() / math.log(2) for part in (parts.codes, parts.end)]
     return bits[0] / (lengths.sum().item() * codes.shape[1]), bits[1] / decisions
 
 

@@ -1,6 +1,5 @@
 """Bits of recordings: every figure against a plain loop over recordings."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,11 +15,10 @@ from twostage_pipelines.bits.audio import (
     Device,
     audio_distortion,
     convolutional_log_mel,
-    prior_bits,
     repeated,
     swapped_codes,
-    unigram_bits,
 )
+from twostage_pipelines.bits.rate import learned_rate
 from twostage_pipelines.modality.audio import encode_split
 
 CPU = torch.device("cpu")
@@ -33,35 +31,6 @@ def codes() -> tuple[np.ndarray, np.ndarray]:
     lengths = np.array([3, 6, 1, 4, 6, 2, 5])
     found = generator.integers(0, 5, (7, 2, 6))
     return np.where(np.arange(6) < lengths[:, None, None], found, 0), lengths
-
-
-def test_unigram_bits_are_those_of_smoothed_training_frequencies(codes: tuple[np.ndarray, np.ndarray]) -> None:
-    own, lengths = codes
-    train, train_lengths = own[:4], lengths[:4]
-    expected = np.zeros(len(own))
-    for group in range(2):
-        counts = np.ones(5)
-        for item, length in enumerate(train_lengths):
-            for position in range(length):
-                counts[train[item, group, position]] += 1
-        for item, length in enumerate(lengths):
-            expected[item] -= sum(np.log2(counts[own[item, group, t]] / counts.sum()) for t in range(length))
-    assert unigram_bits(own, lengths, train, train_lengths, 5) == pytest.approx(expected)
-
-
-def test_prior_bits_are_those_of_every_item_alone(codes: tuple[np.ndarray, np.ndarray]) -> None:
-    own, lengths = codes
-    torch.manual_seed(0)
-    prior = WaveNet(codebook_size=5, codebooks=2, max_length=8, classes=(3,), channels=6, blocks=1, layers_per_block=2)
-    prior.eval()
-    condition = (np.arange(7) % 3)[:, None]
-    codes_bits, end_bits = prior_bits(prior, own, lengths, condition, device=CPU, batch_size=3)
-    for item, length in enumerate(lengths):
-        alone = torch.from_numpy(own[item : item + 1, :, :length])
-        with torch.no_grad():
-            parts = prior.log_prob_parts(alone, torch.from_numpy(condition[item : item + 1]))
-        assert codes_bits[item] == pytest.approx(-float(parts.codes_B) / math.log(2), abs=1e-5)
-        assert end_bits[item] == pytest.approx(-float(parts.end_B) / math.log(2), abs=1e-5)
 
 
 def test_swapped_codes_are_another_items_at_the_own_length(codes: tuple[np.ndarray, np.ndarray]) -> None:
@@ -134,16 +103,16 @@ def test_processes_measure_every_recording_once(
     codes = np.random.default_rng(3).integers(1, 6, (5, 1, 3))
     where, settings = Device(CPU, 45), log_mel_settings(8000)
     prior = WaveNet(codebook_size=6, max_length=4, channels=4, blocks=1, layers_per_block=2).eval()
-    lengths, nothing = -(-split.lengths // model.stride), np.zeros((5, 0), np.int64)
+    lengths = -(-split.lengths // model.stride)
     measures: list[Callable[[], np.ndarray]] = [
         lambda: audio_distortion(model, None, split, codes, where=where, label="x"),
         lambda: convolutional_log_mel(model, split, codes, settings=settings, where=where),
-        lambda: prior_bits(prior, codes, lengths, nothing, device=CPU, batch_size=2)[0],
+        lambda: learned_rate(prior, codes, lengths, device=CPU, batch_size=2).bits,
         lambda: encode_split(model, split, label="x", batch_samples=45, device=CPU)[0],
     ]
     alone = [measure() for measure in measures]
     monkeypatch.setattr("twostage.distributed.world_size", lambda: 2)
-    for module in ("bits.audio", "modality.audio"):
+    for module in ("bits.audio", "bits.batches", "modality.audio"):
         monkeypatch.setattr(f"twostage_pipelines.{module}.sum_over_ranks", lambda *tensors: list(tensors))
     shares = []
     for number in range(2):

@@ -9,7 +9,8 @@ import torch
 from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN
 from twostage_pipelines.bits.code_search import nearest_codes, search_codes
-from twostage_pipelines.bits.images import codebook_distortion, label_frequencies, learned_log_prob, learned_rate_bits
+from twostage_pipelines.bits.images import codebook_distortion
+from twostage_pipelines.bits.rate import label_frequencies, learned_log_prob, learned_rate
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,9 @@ def _models(*, codebooks: int = 1, classes: tuple[int, ...] = (), layers: int = 
 
 def _bits(model: VQVAE, prior: PixelCNN, images: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     distortion = codebook_distortion(model, images, codes, seed=0, device=CPU, batch_size=64)
-    return distortion.bits_per_dim * model.dims + learned_rate_bits(prior, codes, labels, device=CPU, batch_size=64)
+    frequencies = label_frequencies(prior, labels)
+    rate = learned_rate(prior, codes, frequencies=frequencies, device=CPU, batch_size=64)
+    return distortion.bits_per_dim * model.dims + rate.bits
 
 
 @pytest.mark.parametrize(("codebooks", "classes", "layers"), [(1, (), 0), (1, (2,), 0), (2, (), 0), (1, (), 2)])

@@ -1,6 +1,5 @@
 """The scores of `evaluate` against slow plain computations, and their agreement with the laws of coding."""
 
-import itertools
 import math
 
 import numpy as np
@@ -8,66 +7,14 @@ import pytest
 import torch
 
 from stage1_vqvae import VAE, VQVAE
-from stage2_prior import PixelCNN
 from twostage.metrics.statistics import swap_partners
 from twostage_pipelines.bits.images import (
     ItemBits,
     bound_bits,
     codebook_distortion,
-    learned_rate_bits,
-    uniform_rate_bits,
-    unigram_rate_bits,
 )
 
 CPU = torch.device("cpu")
-
-
-def _prior(**overrides) -> PixelCNN:
-    torch.manual_seed(0)
-    settings = {"codebook_size": 3, "grid": (2, 2), "classes": (4,), "channels": 4, "layers": 2, "first_kernel": 3}
-    prior = PixelCNN(**{**settings, **overrides})
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    return prior.eval()
-
-
-def _all_codes() -> np.ndarray:
-    return np.array(list(itertools.product(range(3), repeat=4))).reshape(-1, 1, 2, 2)
-
-
-def test_learned_rate_marginalises_the_label_with_training_frequencies() -> None:
-    prior, codes = _prior(), _all_codes()
-    train_labels = np.array([0, 0, 0, 1, 1, 3])  # class 2 never occurs: it must not cost or add anything
-    bits = learned_rate_bits(prior, codes, train_labels, device=CPU, batch_size=7)
-    expected = np.zeros(len(codes))
-    with torch.no_grad():
-        for label, share in ((0, 1 / 2), (1, 1 / 3), (3, 1 / 6)):
-            condition = torch.full((len(codes), 1), label)
-            expected += share * prior.log_prob(torch.from_numpy(codes), condition).double().exp().numpy()
-    np.testing.assert_allclose(bits, -np.log2(expected), atol=1e-4)
-    assert np.exp2(-bits).sum() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_unconditional_prior_is_scored_as_it_is() -> None:
-    prior, codes = _prior(classes=()), _all_codes()
-    bits = learned_rate_bits(prior, codes, np.zeros(3, np.int64), device=CPU, batch_size=100)
-    with torch.no_grad():
-        expected = -prior.log_prob(torch.from_numpy(codes)).double().numpy() / math.log(2)
-    np.testing.assert_allclose(bits, expected, atol=1e-6)
-
-
-def test_unigram_uses_smoothed_training_frequencies_of_each_codebook() -> None:
-    train = np.array([[[0, 0, 1]], [[0, 0, 0]]]).repeat(2, 1)  # [2 items, 2 codebooks, 3 positions]
-    train[:, 1] = 2
-    codes = np.array([[[0, 1, 2], [2, 2, 0]]])
-    first = {0: 6 / 9, 1: 2 / 9, 2: 1 / 9}
-    second = {2: 7 / 9, 0: 1 / 9}
-    expected = -sum(map(math.log2, (first[0], first[1], first[2], second[2], second[2], second[0])))
-    assert unigram_rate_bits(codes, train, 3)[0] == pytest.approx(expected)
-
-
-def test_uniform_is_log2_k_a_code() -> None:
-    assert uniform_rate_bits(np.zeros((5, 2, 3, 3), np.int64), 8).tolist() == [54.0] * 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -16,8 +16,8 @@ from twostage.errors import RunError, UsageError
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile, save_codes
 from twostage_pipelines.bits import round_trip as proving
-from twostage_pipelines.bits.images import learned_rate_bits
 from twostage_pipelines.bits.range_coder import decode_codes, encode_codes
+from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.bits.round_trip import check_round_trip, round_trip_line
 from twostage_pipelines.bits.stream_header import StreamHeader, overhead_bits, seal
 from twostage_pipelines.runs.run import Run
@@ -42,7 +42,7 @@ def _codes(prior: PixelCNN, count: int) -> tuple[Tensor, Tensor | None]:
     generator = torch.Generator().manual_seed(1)
     labels = torch.multinomial(torch.from_numpy(FREQUENCIES), count, replacement=True, generator=generator)
     condition = labels[:, None] if prior.classes else None
-    return sample(prior, count=count, condition=condition, seed=2), condition
+    return sample(prior, count=count, condition=condition, seed=2).codes, condition
 
 
 def _bits(nats: Tensor) -> float:
@@ -203,7 +203,9 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
     run = Run.open(write_run(**settings))
     stage1 = run.stage1("vq-vae", CPU)
     prior = run.prior("vq-vae", stage1, CPU).model
-    codes = sample(prior, count=40, condition=torch.arange(40)[:, None] % 3 if prior.classes else None, seed=3).numpy()
+    codes = sample(
+        prior, count=40, condition=torch.arange(40)[:, None] % 3 if prior.classes else None, seed=3
+    ).codes.numpy()
     train_labels = np.arange(40) ** 2 % 3
     for split, labels in (("train", train_labels), ("test", np.arange(40) % 3)):
         header = CodeHeader("digits", split, "vq-vae", 16, 2, (4, 4), 3, stage1.sha256)
@@ -216,7 +218,7 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
 @pytest.mark.parametrize("conditional", [True, False])
 def test_a_proof_writes_the_rate_that_evaluate_reports(write_run: Callable[..., Path], conditional: bool) -> None:
     run, prior, codes, labels = _run_with_codes(write_run, conditional=conditional)
-    rate = learned_rate_bits(prior, codes, labels, device=CPU, batch_size=64)
+    rate = learned_rate(prior, codes, frequencies=label_frequencies(prior, labels), device=CPU, batch_size=64).bits
     whole = check_round_trip(run, "vq-vae", "test", 1000, CPU)
     assert (whole.items, whole.labels) == (40, "marginalised" if conditional else "none")
     assert whole.bits_reported == pytest.approx(rate.sum(), rel=1e-6)

@@ -10,7 +10,7 @@ import torch
 
 from stage2_prior import PixelCNN
 from twostage.metrics.codebook_usage import codebook_usage
-from twostage_pipelines.bits.images import learned_rate, learned_rate_bits
+from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.evaluate.code_diagnosis import (
     PriorDiagnosis,
     StageFacts,
@@ -41,7 +41,7 @@ class TestPositions:
         prior = build(codebooks=codebooks)
         codes = torch.from_numpy(random_codes(4, prior))
         with torch.no_grad():
-            parts, whole = prior.log_prob_by_position(codes), prior.log_prob(codes)
+            parts, whole = next(prior.log_probs_by_code(codes, [None])).codes.sum(1), prior.log_prob(codes)
             log_table = prior(codes).log_softmax(-1)
         assert parts.shape == (4, 2, 3)
         torch.testing.assert_close(parts.flatten(1).sum(1), whole)
@@ -52,10 +52,10 @@ class TestPositions:
     def test_the_map_adds_up_to_the_marginalised_rate(self, classes: tuple[int, ...]) -> None:
         prior = build(classes=classes, codebooks=2)
         codes, labels = random_codes(5, prior), np.array([0, 0, 1, 2, 2, 2])
-        frequency = np.array([2, 1, 3]) / 6 if classes else np.ones(1)
+        frequency = label_frequencies(prior, labels)
         bits = position_bits(prior, codes, frequency, device=CPU, batch_size=2)
-        rate = learned_rate_bits(prior, codes, labels, device=CPU, batch_size=5)
-        np.testing.assert_allclose(bits.sum((1, 2)), rate, rtol=1e-5)
+        rate = learned_rate(prior, codes, frequencies=frequency, device=CPU, batch_size=5)
+        np.testing.assert_allclose(bits.sum((1, 2)), rate.bits, rtol=1e-5)
 
     def test_labels_are_weighed_by_what_was_seen_before_a_position(self) -> None:
         """Bayes by hand: the second position's label frequencies are those after the first."""
@@ -65,8 +65,10 @@ class TestPositions:
         with torch.no_grad():
             per_label = np.stack(
                 [
-                    prior.log_prob_by_position(torch.from_numpy(codes), torch.full((6, 1), label)).exp().numpy()
-                    for label in (0, 1)
+                    found.codes.sum(1).exp().numpy()
+                    for found in prior.log_probs_by_code(
+                        torch.from_numpy(codes), [torch.full((6, 1), label) for label in (0, 1)]
+                    )
                 ]
             )[:, :, 0]
         first = (frequency[:, None] * per_label[:, :, 0]).sum(0)
@@ -83,7 +85,7 @@ class TestPrior:
         assert found.uniform_bits_per_code == pytest.approx(math.log2(5))
         counts = np.bincount(train.ravel(), minlength=5) + 1
         assert found.unigram_bits_per_code == pytest.approx(-np.log2(counts / counts.sum())[held_out].mean())
-        per_code_N = learned_rate_bits(prior, held_out, np.zeros(30), device=CPU, batch_size=4) / 6
+        per_code_N = learned_rate(prior, held_out, device=CPU, batch_size=4).bits / 6
         assert found.held_out_bits_per_code == pytest.approx(per_code_N.mean(), rel=1e-5)
         assert found.held_out_standard_error == pytest.approx(per_code_N.std(ddof=1) / math.sqrt(7), rel=1e-4)
         assert found.bits_hw.shape == (2, 3)
@@ -94,9 +96,10 @@ class TestPrior:
         """One pass per label over the training codes is left, and the result is the same to the bit."""
         prior, labels = build(classes=(3,)), np.arange(30) % 3
         held_out, train = random_codes(7, prior), random_codes(30, prior)
-        rate = learned_rate(prior, held_out, np.full(3, 1 / 3), device=CPU, batch_size=10)
+        weighed: dict[str, Any] = {"frequencies": label_frequencies(prior, labels), "device": CPU, "batch_size": 10}
+        rate = learned_rate(prior, held_out, by_position=True, **weighed)
         np.testing.assert_allclose(rate.by_position.sum((1, 2)), rate.bits, rtol=1e-6)
-        np.testing.assert_array_equal(rate.bits, learned_rate_bits(prior, held_out, labels, device=CPU, batch_size=10))
+        np.testing.assert_array_equal(rate.bits, learned_rate(prior, held_out, **weighed).bits)
         passes: list[int] = []
         prior.head.register_forward_hook(lambda _, arguments, __: passes.append(len(arguments[0])))
         known: dict[str, Any] = {"bits_by_position": rate.by_position}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage2_prior import WaveNet, sample, sample_sequences
+from stage2_prior import PixelCNN, WaveNet, sample
 from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.noise import uniform_noise
@@ -58,10 +58,8 @@ def test_cached_sampling_equals_a_full_forward_per_code(
     known = torch.randint(5, (4, codebooks, known_positions), generator=torch.Generator().manual_seed(2))
     condition = torch.tensor([[0, 0], [2, 1], [1, 1], [0, 1]]) if classes else None
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
-    drawn = sample_sequences(
-        prior, count=4, condition=condition, known=known, length=length, seed=3, first_item=5, **settings
-    )
-    assert drawn.codes_BGT.shape[2] == drawn.lengths_B.max()
+    drawn = sample(prior, count=4, condition=condition, known=known, length=length, seed=3, first_item=5, **settings)
+    assert drawn.codes.shape[2] == drawn.lengths.max()
     for index in range(4):
         expected = slow_sample(
             prior,
@@ -72,9 +70,9 @@ def test_cached_sampling_equals_a_full_forward_per_code(
             length=length,
             **settings,
         )
-        assert drawn.lengths_B[index] == expected.shape[1]
-        padded = F.pad(expected, (0, drawn.codes_BGT.shape[2] - expected.shape[1]))
-        assert torch.equal(drawn.codes_BGT[index], padded)
+        assert drawn.lengths[index] == expected.shape[1]
+        padded = F.pad(expected, (0, drawn.codes.shape[2] - expected.shape[1]))
+        assert torch.equal(drawn.codes[index], padded)
 
 
 @pytest.mark.parametrize("codebooks", [1, 2])
@@ -82,9 +80,9 @@ def test_sequences_have_the_frequencies_the_prior_states(codebooks: int) -> None
     prior = build(codebook_size=2, max_length=3, codebooks=codebooks, classes=(2,))
     for label in range(2):
         condition = torch.full((6000, 1), label)
-        drawn = sample_sequences(prior, count=6000, condition=condition, batch_size=6000)
-        codes = F.pad(drawn.codes_BGT, (0, 3 - drawn.codes_BGT.shape[2]))
-        items = torch.cat([drawn.lengths_B[:, None], codes.flatten(1)], dim=1)
+        drawn = sample(prior, count=6000, condition=condition, batch_size=6000)
+        codes = F.pad(drawn.codes, (0, 3 - drawn.codes.shape[2]))
+        items = torch.cat([drawn.lengths[:, None], codes.flatten(1)], dim=1)
         seen, counts = items.unique(dim=0, return_counts=True)
         with torch.no_grad():
             log_prob_B = prior.log_prob(seen[:, 1:].view(-1, codebooks, 3), condition[: len(seen)], seen[:, 0])
@@ -92,38 +90,39 @@ def test_sequences_have_the_frequencies_the_prior_states(codebooks: int) -> None
         # What was never seen counts in full. 84 shares of 20 000 draws: an exact sampler is 0.03 off at most.
         distance = ((counts / 6000 - mass).abs().sum() + 1 - mass.sum()) / 2
         assert distance < 0.05
-        shares = torch.bincount(drawn.lengths_B, minlength=4)[1:] / 6000
+        shares = torch.bincount(drawn.lengths, minlength=4)[1:] / 6000
         assert shares.min() > 0.05
 
 
 def test_sequences_depend_on_seed_and_item_number_alone() -> None:
     prior = build(codebooks=2, classes=(4,))
     condition = torch.arange(7)[:, None] % 4
-    whole = sample_sequences(prior, count=7, condition=condition, seed=3)
-    assert whole.lengths_B.unique().numel() > 2
-    assert not torch.equal(whole.lengths_B, sample_sequences(prior, count=7, condition=condition, seed=12).lengths_B)
-    pieces = sample_sequences(prior, count=7, condition=condition, seed=3, batch_size=3)
-    assert torch.equal(whole.codes_BGT, pieces.codes_BGT)
-    assert torch.equal(whole.lengths_B, pieces.lengths_B)
+    whole = sample(prior, count=7, condition=condition, seed=3)
+    assert whole.lengths.unique().numel() > 2
+    assert not torch.equal(whole.lengths, sample(prior, count=7, condition=condition, seed=12).lengths)
+    pieces = sample(prior, count=7, condition=condition, seed=3, batch_size=3)
+    assert torch.equal(whole.codes, pieces.codes)
+    assert torch.equal(whole.lengths, pieces.lengths)
     for index in range(7):
-        alone = sample_sequences(prior, count=1, condition=condition[index : index + 1], seed=3, first_item=index)
-        length = int(whole.lengths_B[index])
-        assert alone.lengths_B.tolist() == [length]
-        assert torch.equal(alone.codes_BGT[0], whole.codes_BGT[index, :, :length])
-    none = sample_sequences(prior, count=0, condition=condition[:0])
-    assert none.codes_BGT.shape == (0, 2, 0)
-    assert none.lengths_B.shape == (0,)
+        alone = sample(prior, count=1, condition=condition[index : index + 1], seed=3, first_item=index)
+        length = int(whole.lengths[index])
+        assert alone.lengths.tolist() == [length]
+        assert torch.equal(alone.codes[0], whole.codes[index, :, :length])
+    none = sample(prior, count=0, condition=condition[:0])
+    assert none.codes.shape == (0, 2, 0)
+    assert none.lengths.shape == (0,)
 
 
 def test_a_fixed_length_keeps_the_codes_of_the_free_one() -> None:
     prior = build(codebooks=2)
-    free, fixed = sample_sequences(prior, count=6, seed=4), sample_sequences(prior, count=6, seed=4, length=9)
-    assert fixed.lengths_B.tolist() == [9] * 6
-    assert torch.equal(fixed.codes_BGT, sample(prior, count=6, seed=4))
-    for index, length in enumerate(free.lengths_B.tolist()):
-        assert torch.equal(free.codes_BGT[index, :, :length], fixed.codes_BGT[index, :, :length])
-    completed = sample_sequences(prior, count=6, seed=4, known=fixed.codes_BGT[:, :, :4], length=9)
-    assert torch.equal(completed.codes_BGT, fixed.codes_BGT)
+    free, fixed = sample(prior, count=6, seed=4), sample(prior, count=6, seed=4, length=9)
+    assert fixed.lengths.tolist() == [9] * 6
+    for index, length in enumerate(free.lengths.tolist()):
+        assert torch.equal(free.codes[index, :, :length], fixed.codes[index, :, :length])
+    for known in (4, 9):
+        completed = sample(prior, count=6, seed=4, known=fixed.codes[:, :, :known], length=9)
+        assert torch.equal(completed.codes, fixed.codes)
+        assert completed.lengths.tolist() == [9] * 6
 
 
 def test_drawing_stops_when_all_items_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,13 +132,13 @@ def test_drawing_stops_when_all_items_have_ended(monkeypatch: pytest.MonkeyPatch
     steps, step = [], prior.step
     monkeypatch.setattr(prior, "step", lambda *arguments: steps.append(1) or step(*arguments))
     seen: list[tuple[int, int]] = []
-    drawn = sample_sequences(prior, count=3, batch_size=2, progress=lambda done, total: seen.append((done, total)))
-    assert drawn.lengths_B.tolist() == [1, 1, 1]
-    assert drawn.codes_BGT.shape == (3, 1, 1)
+    drawn = sample(prior, count=3, batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    assert drawn.lengths.tolist() == [1, 1, 1]
+    assert drawn.codes.shape == (3, 1, 1)
     assert len(steps) == 4
     assert seen == [(2, 1200), (800, 1200), (801, 1200), (1200, 1200)]
     known = torch.zeros(3, 1, 6, dtype=torch.int64)
-    assert sample_sequences(prior, count=3, known=known).lengths_B.tolist() == [6, 6, 6]
+    assert sample(prior, count=3, known=known).lengths.tolist() == [6, 6, 6]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +156,12 @@ def test_drawing_stops_when_all_items_have_ended(monkeypatch: pytest.MonkeyPatch
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     prior = build(classes=(3,))
     with pytest.raises(UsageError, match=message):
-        sample_sequences(prior, **({"count": 2, "condition": torch.tensor([[0], [1]])} | arguments))
+        sample(prior, **({"count": 2, "condition": torch.tensor([[0], [1]])} | arguments))
+
+
+def test_a_grid_has_no_length_to_ask_for() -> None:
+    with pytest.raises(UsageError, match="Expected no length"):
+        sample(PixelCNN(codebook_size=5, grid=(1, 4), channels=4, layers=1), count=2, length=3)
 
 
 def test_a_diverged_prior_is_named() -> None:
@@ -165,4 +169,4 @@ def test_a_diverged_prior_is_named() -> None:
     with torch.no_grad():
         prior.head.output_bias_GK[0, 2] = float("nan")
     with pytest.raises(RunError, match="finite logits"):
-        sample_sequences(prior, count=1)
+        sample(prior, count=1)

@@ -1,4 +1,4 @@
-"""The task that fits a `WaveNet` to sequences of unequal length."""
+"""The task that fits a prior to codes: to grids, and to sequences of unequal length."""
 
 import math
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from stage2_prior import WaveNet
-from stage2_prior.sequence_training import SequencePriorTask
+from stage2_prior import PixelCNN, WaveNet
+from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.training.loop import Fit
 
 ITEMS, LONGEST = 24, 9
 
 
-def task(*, classes: tuple[int, ...] = (), padding: int = 0) -> SequencePriorTask:
+def task(*, classes: tuple[int, ...] = (), padding: int = 0) -> PriorTask:
     """Codes count upwards from the label; what lies behind an item's length is `padding`."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -24,7 +24,7 @@ def task(*, classes: tuple[int, ...] = (), padding: int = 0) -> SequencePriorTas
     codes = (torch.arange(LONGEST)[None, None] + labels[:, :, None]) % 5
     codes = codes.where(torch.arange(LONGEST) < lengths[:, None, None], padding)
     model = WaveNet(codebook_size=5, max_length=12, classes=classes, channels=8, blocks=1, layers_per_block=2)
-    return SequencePriorTask(
+    return PriorTask(
         model,
         train=codes,
         train_lengths=lengths,
@@ -71,6 +71,20 @@ def test_padding_changes_nothing() -> None:
     first.model.eval(), second.model.eval()
     with torch.no_grad():
         assert first.validate() == second.validate()
+
+
+def test_a_grid_pays_for_its_codes_alone() -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(0, 5, (7, 2, 3, 4), generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(7)[:, None] % 2
+    model = PixelCNN(codebook_size=5, codebooks=2, grid=(3, 4), classes=(2,), channels=4, layers=2).eval()
+    both = {"train_condition": labels, "validation_condition": labels}
+    made = PriorTask(model, train=codes, validation=codes, **both, evaluation_batch_size=3)
+    with torch.no_grad():
+        nats_N = -model.log_prob(codes, labels)
+        assert torch.equal(made.loss(np.array([5, 1])).loss, nats_N[[5, 1]].mean() / 24)
+        found = made.validate()
+    assert found == {"bits_per_code": pytest.approx(nats_N.double().mean().item() / (math.log(2) * 24))}
 
 
 def test_it_learns(tmp_path: Path) -> None:
