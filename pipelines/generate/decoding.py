@@ -15,7 +15,7 @@ from torch import Tensor
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.vimco import VIMCO
-from stage2_prior.sampling import draw
+from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.metrics.frechet import fit_gaussian
 from twostage.noise import item_noise, uniform_noise

@@ -31,7 +31,9 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .audio_files import AudioFiles
 from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
 
 
@@ -100,6 +102,7 @@ class Audio:
     """Recordings as a `Modality`: convolutional codebook, WaveNet decoder on its codes, and a WaveNet over them."""
 
     sections: Mapping[Stage, str] = {"stage1": "audio", "decoder": "wavenet_decoder", "prior": "wavenet_prior"}
+    files: Files = AudioFiles()
 
     def load(self, recipe: Recipe) -> AudioDataset:
         return load_audio(recipe)

@@ -27,6 +27,8 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .files import Files
+from .image_files import ImageFiles
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
 
 MIRRORED = "train-mirrored"
@@ -121,6 +123,7 @@ class Images:
     """Images as a `Modality`: encoder, codebook and decoder on grids, and a PixelCNN over the codes."""
 
     sections: Mapping[Stage, str] = {"stage1": "stage1", "prior": "prior"}
+    files: Files = ImageFiles()
 
     def load(self, recipe: Recipe) -> ImageDataset:
         return load_dataset(recipe.data)

@@ -16,6 +16,8 @@ from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .files import Files
+
 Stage = Literal["stage1", "decoder", "prior"]
 """A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
 
@@ -28,6 +30,8 @@ class Modality(Protocol):
 
     sections: Mapping[Stage, str]
     """Section of the recipe that decides the networks of each stage that there is."""
+    files: Files
+    """How single items come from files and arrays and go back."""
 
     def load(self, recipe: Recipe) -> Any:
         """The recipe's data set, read into memory.

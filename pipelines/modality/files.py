@@ -1,0 +1,134 @@
+"""How single items of a kind of data are named, read, batched, written and shown: what the verbs on files ask.
+
+Verbs that make, encode, decode or pass on items are written once, in terms of this. An item is an array: `[C, H, W]` of
+an image, integer levels or a decoder's mean ones in fp32; int16 `[S]` of a recording. `record` is that of the model's
+training, which knows the size or the rate of its items.
+
+Shapes: N items, B items of a batch, S the axes of an item.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae.interface import Batch
+from twostage.config.schema import Recipe
+from twostage.storage.codes import CodeFile
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Items that are written and shown."""
+
+    stems: Sequence[str]
+    """Names of their files without suffix."""
+    items: Sequence[np.ndarray]
+    originals: Sequence[np.ndarray] = ()
+    """What they are shown beside: nothing, one for each, or one for all."""
+    titles: Sequence[tuple[str, ...]] = ()
+    """Of their pictures: of the original, where there is one, and of the item; none for items without pictures."""
+    overview: str
+    """Name without suffix of a picture of all."""
+    columns: int = 0
+    """Of that picture; 0: as many as rows."""
+
+
+class Files(Protocol):
+    """Items of one kind of data as files and arrays. Splits and models in the signatures are those of this kind."""
+
+    item: str
+    """What one item that was made is called."""
+    source: str
+    """What one item that was given is called."""
+    suffix: str
+    """Of the files written."""
+    prefix: str
+    """Of the names of new items, before their number."""
+    count: int
+    """New items unless a number is asked for."""
+    unit: str
+    """What bits are said in: `bits/dim`."""
+    apart: str
+    """What bits of an item leave out, the end of a phrase."""
+    one_overview: bool
+    """Whether there is one picture of all items, rather than one of each."""
+
+    def batches(
+        self, split: Any, model: Any, *, recipe: Recipe, device: torch.device, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, Batch]]:
+        """This process's share of the items of a split, or of some rows of it, in the batches that models are given.
+
+        Yields:
+            Numbers of the items in the split, int64 `[B]`, and the items with them, on the device.
+        """
+
+    def read(self, path: Path, record: Record, recipe: Recipe) -> np.ndarray:
+        """The item in a file, as those of a folder that was trained on are read.
+
+        Raises:
+            DataError: it holds none, or none that fits.
+        """
+
+    def arrays(self, given: object, record: Record, rate_hz: int | None) -> list[np.ndarray]:
+        """Items that a program holds, one or several; `rate_hz` is the rate of recordings, None: the model's own.
+
+        Raises:
+            UsageError: they are no items that fit.
+        """
+
+    def split_of(self, items: Sequence[np.ndarray], labels: Sequence[int] = (), speakers: Sequence[int] = ()) -> Any:
+        """Items as a split; labels and speakers are 0 where none are given."""
+
+    def speakers_in(self, paths: Sequence[Path], recipe: Recipe, speakers: tuple[str, ...]) -> list[int | None]:
+        """Number of the speaker that the name of every file says; None where it says none of them."""
+
+    def together(self, recipe: Recipe) -> int:
+        """Items that are decoded side by side."""
+
+    def lengths_of(self, split: Any) -> np.ndarray | None:
+        """Length of every item of a split, `[N]`; None of items that are all of one size."""
+
+    def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
+        """Length of an item that lasts so long, rounded up to whole codes, of which there may be `most`.
+
+        Raises:
+            UsageError: it is too long, or items of this kind do not last; `flag` is what the error calls it.
+        """
+
+    def length_after(self, positions: Tensor, model: Any) -> Tensor:
+        """Length of items of so many positions of codes, `[N]`."""
+
+    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
+        """Rows (positions) of the codes `[1, G, *T]` of an item that a completion keeps, and what to say of it.
+
+        Raises:
+            UsageError: that is nothing, or not what items of this kind are kept by.
+        """
+
+    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, refusal: str, end: str) -> None:
+        """Raise RunError where codes do not fit a model or say too little; `refusal` and `end` are parts of that."""
+
+    def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
+        """Items of what a decoder gave, `[B, *S]` as `Stage1Model.decode_batch` says.
+
+        Raises:
+            RunError: a waveform is not finite.
+        """
+
+    def handed(
+        self, items: Sequence[np.ndarray], record: Record, labels: Sequence[int], speakers: Sequence[int]
+    ) -> Any:
+        """Items as a program gets them; of what labels and speakers, where they have them."""
+
+    def difference(self, own: np.ndarray, made: np.ndarray, record: Record) -> str:
+        """How far an item is from its reconstruction, in words."""
+
+    def write(self, folder: Path, shown: Shown, record: Record, *, what: str) -> str:
+        """Write items and their pictures into a folder, made if need be, and say so: `what` they are and where."""
