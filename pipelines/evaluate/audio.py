@@ -19,6 +19,7 @@ from ..runs.class_numbers import warn_of_untrained_labels
 from ..runs.codes import extract_codes
 from ..runs.loading import Loaded, LoadedAudio
 from ..runs.run import Run
+from .diagnosis import Diagnosing
 from .differences import Scored, difference
 from .rows import Evaluation
 from .score_audio import AudioRows
@@ -33,6 +34,7 @@ class AudioScoring:
     def __init__(self, *, run: Run, dataset: AudioDataset, split: str, device: torch.device) -> None:
         self.run, self.dataset, self.split, self.device = run, dataset, split, device
         self.rows = AudioRows(run=run, dataset=dataset, split=split, device=device)
+        self.diagnosing = Diagnosing(run=run, dataset=dataset, split=split, device=device)
 
     @property
     def dims(self) -> int:
@@ -50,7 +52,7 @@ class AudioScoring:
         rows, meaning = tuple(self.rows.score(name, stage1)), None
         if isinstance(stage1.model, AudioVQVAE) and (self.dataset.classes or self.dataset.speakers):
             meaning = self._meaning(name, Loaded(model=stage1.model, checkpoint=stage1.checkpoint))
-        return ModelScores(rows, meaning=meaning)
+        return ModelScores(rows, diagnosis=self.diagnosing.diagnose(name, stage1, rows), meaning=meaning)
 
     def _meaning(self, name: str, stage1: Loaded[AudioVQVAE]) -> CodeMeaning:
         files = extract_codes(self.run, name, stage1, self.dataset, self.device)

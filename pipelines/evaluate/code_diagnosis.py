@@ -100,8 +100,14 @@ class PriorDiagnosis:
 
 def items_of(file: CodeFile, rows: np.ndarray) -> CodeFile:
     """Some items of a file."""
-    kept = {key: getattr(file, key) for key in ("codes", "labels", "lengths", "speakers", "samples")}
-    return replace(file, **{key: array if array is None else array[rows] for key, array in kept.items()})
+    return replace(
+        file,
+        codes=file.codes[rows],
+        labels=file.labels[rows],
+        lengths=None if file.lengths is None else file.lengths[rows],
+        speakers=None if file.speakers is None else file.speakers[rows],
+        samples=None if file.samples is None else file.samples[rows],
+    )
 
 
 def real_codes(file: CodeFile) -> np.ndarray:

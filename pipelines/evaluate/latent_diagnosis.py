@@ -132,14 +132,13 @@ class PosteriorDiagnosis:
             "in use": "",
         }[self.verdict]
         rate = self.rate_nats / math.log(2)
-        latents, item, each = "latents", "an item", ""
+        which, costs, of = "", f"{rate:.2f} bits an item", ""
         if self.positions is not None:
-            latents, item = f"channels (over {self.items:,} positions of all recordings)", "a position"
-            each = f" (a recording has {self.positions:.1f})"
+            which = f" (a latent is a channel, over the {self.items:,} positions of all recordings)"
+            costs, of = f"{rate:.2f} bits a position and {rate * self.positions:.2f} a recording", " of a position"
         return (
-            f"The posterior is {self.verdict}: {self.active_units} of {len(self.kl_nats_Z)} {latents} are active, the "
-            f"rate is {rate:.2f} bits {item}{each}, and I(x; z) is at least {low:.2f}{bound} and at most {high:.2f} "
-            f"bits.{advice}"
+            f"The posterior is {self.verdict}: {self.active_units} of {len(self.kl_nats_Z)} latents are active{which}, "
+            f"the rate is {costs}, and I(x; z){of} is at least {low:.2f}{bound} and at most {high:.2f} bits.{advice}"
         )
 
     @property
