@@ -6,17 +6,16 @@ Shapes: B items, C x H x W image, A the shape of an item's latents.
 import torch
 from torch import Tensor, nn
 
+from stage1_vqvae.conditions import Conditioned
 from stage1_vqvae.images.networks import ImageNetworks, check_images
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.interface import Asked, Batch
 
 
-class ImageModel(nn.Module):
+class ImageModel(Conditioned, nn.Module):
     """A model of integer images `[B, *image_shape]` with levels 0..levels-1, once its `decoder` is built."""
 
     decoder: PixelDecoder
-    classes: int = 0
-    speakers: int = 0
 
     def __init__(self, settings: ImageNetworks) -> None:
         super().__init__()
@@ -48,10 +47,6 @@ class ImageModel(nn.Module):
         """
         check_images(x_BCHW, self.image_shape, self.levels)
         return self.decoder.log_prob(self.decoder_input(latents, labels_B), x_BCHW).flatten(1).sum(1)
-
-    def labels_of(self, asked: Asked) -> Tensor | None:
-        """The labels that the model is conditioned on."""
-        return asked.labels if self.classes else None
 
     def dims_of(self, asked: Asked) -> Tensor:
         """Sub-pixels of every image, `[B]` int64."""
