@@ -22,6 +22,12 @@ MARGINALISED = (
     "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
 )
 GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
+PARTS = (
+    "distortion: bits of the samples given the codes and what the decoder is conditioned on; rate: bits of the codes "
+    "alone, given what the prior is conditioned on; labels: what that is, at its training frequencies; length: number "
+    "of codes and of samples in the last one; total: all of them"
+)
+"""Of the bits of recordings."""
 FLAC_FILES = "FLAC, a file each"
 NAME = "model, prior or bound"
 TOTAL = "total"
@@ -116,11 +122,7 @@ def score_notes(evaluation: Evaluation) -> list[str]:
     lines = [GIVEN_LABEL] * evaluation.has_given_labels + [MARGINALISED] * evaluation.has_marginalised_labels
     lines += [SAMPLED_PSNR] * evaluation.has_sampled_psnr
     if any(row.length_bits_per_dim is not None for row in evaluation.rows):
-        lines.append(
-            "distortion: bits of the samples given the codes and what the decoder is told; rate: bits of the codes "
-            "alone, given what the prior is told; labels: what is told, at its training frequencies; length: number of "
-            "codes and of samples in the last one; total: all of them"
-        )
+        lines.append(PARTS)
     if evaluation.log_mel is not None:
         wrong = f"; of wrong: over the {number(evaluation.wrong_log_mel_l1, 3)} of another recording"
         known = any(row.log_mel_ratio is not None for row in evaluation.rows)
