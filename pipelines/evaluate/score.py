@@ -137,7 +137,7 @@ class CodeRows:
             say(f"{self.name} has no finished prior; run train-prior {run.path} --model {self.name} for its row")
             return found
         prior = run.prior(self.name, self.stage1.loaded, self.writer.device)
-        rate = self._learned(prior.model, file.codes, by_position=not prior.model.has_end)
+        rate = self._learned(prior.model, file.codes, by_position=True)
         return [*found, self._paid(rate, Trained(prior, folder), prior_sha256=prior.sha256)]
 
     def _learned(self, prior: Prior, codes: np.ndarray, *, by_position: bool = False) -> Rate:

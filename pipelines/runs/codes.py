@@ -8,19 +8,19 @@ import torch
 from twostage.data.interface import Dataset
 from twostage.distributed import is_first, of_every_rank
 from twostage.errors import RunError
-from twostage.storage.codes import CodeFile, load_codes, save_codes
+from twostage.storage.codes import CodeFile, save_codes
 
 from ..modality.choose import modality_of
 from .loading import Loaded
 from .run import Run
 
 
-def stored_codes(path: Path, *, stage1_sha256: str, dataset: str, split: str, items: int) -> CodeFile | None:
-    """The file of these very codes, None if they must be made (anew) or any process does not see it whole."""
+def _stored(run: Run, name: str, split: str, *, stage1_sha256: str, dataset: str, items: int) -> CodeFile | None:
+    """The run's own file of these very codes; None if they must be made (anew) or any process does not see it whole."""
     found = None
-    if path.is_file():
+    if run.codes_file(name, split).is_file():
         try:
-            found = load_codes(path, expect_stage1_sha256=stage1_sha256)
+            found = run.codes(name, split, stage1_sha256=stage1_sha256)
         except RunError:
             pass  # damaged, or of an earlier codebook
         else:
@@ -42,12 +42,12 @@ def extract_codes(
     """Codes of every split (`Modality.code_splits`), in fp32; files of this very codebook are read back."""
     modality, files = modality_of(run.recipe), dict[str, CodeFile]()
     for split in modality.code_splits(run.recipe):
-        path, items = run.codes_file(name, split), modality.items(dataset, split)
-        found = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=items)
+        items = modality.items(dataset, split)
+        found = _stored(run, name, split, stage1_sha256=stage1.sha256, dataset=dataset.name, items=items)
         if found is None:
             found = modality.encode(
                 stage1.model, dataset, split, run.recipe, name=name, sha256=stage1.sha256, device=device
             )
-            keep_codes(path, found)
+            keep_codes(run.codes_file(name, split), found)
         files[split] = found
     return files
