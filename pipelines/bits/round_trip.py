@@ -94,8 +94,11 @@ def check_round_trip(run: Run, model: str, split: str, items: int, device: torch
     remedy = f"run evaluate {run.path} --split {split}, which extracts them"
     train, file = (run.codes(model, name, stage1_sha256=stage1.sha256, remedy=remedy) for name in ("train", split))
     batch_size, rows = run.recipe.evaluation.batch_size, evenly(len(file.codes), items)
-    measure = _recordings if prior.has_end else _images
-    coded = measure(prior, stage1.model, train, file, rows, device=device, batch_size=batch_size)
+    where: dict[str, Any] = {"device": device, "batch_size": batch_size}
+    if prior.has_end:
+        coded = _recordings(prior, stage1.model, train, file, rows, **where)
+    else:
+        coded = _images(prior, train, file, rows, **where)
     with Progress("entropy coding", total=len(rows), unit="item") as progress:
         began = time.perf_counter()
         data = encode_codes(prior, coded.content, coded.known, batch_size=batch_size)
@@ -128,7 +131,7 @@ class _Coded:
 
 
 def _images(
-    prior: Prior, _: Any, train: CodeFile, file: CodeFile, rows: np.ndarray, *, device: torch.device, batch_size: int
+    prior: Prior, train: CodeFile, file: CodeFile, rows: np.ndarray, *, device: torch.device, batch_size: int
 ) -> _Coded:
     """Codes of images: labels marginalised, or paid with the cheapest label of each."""
     codes, frequencies = torch.from_numpy(file.codes[rows]).to(device), label_frequencies(prior, train.labels)
