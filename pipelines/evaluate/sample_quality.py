@@ -23,7 +23,7 @@ from twostage.metrics.statistics import evenly
 from twostage.progress import say
 
 from ..generate.decoding import sample_vae, sample_vimco, to_levels
-from ..generate.two_stage import load_image_run
+from ..generate.two_stage import open_model as load_image_run
 from ..runs.loading import LoadedStage1
 from ..runs.run import Run, is_finished
 from .classifier import FEATURES, read, trained_classifier

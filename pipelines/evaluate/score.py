@@ -16,7 +16,7 @@ import numpy as np
 from stage1_vqvae.interface import Codec, Stage1Model
 from stage2_prior import Prior
 from twostage.metrics.statistics import evenly
-from twostage.progress import say
+from twostage.progress import following, say
 from twostage.storage.codes import CodeFile
 
 from ..bits.code_search import search_codes
@@ -105,7 +105,8 @@ class CodeRows:
         folder = run.decoder_folder(self.name)
         if is_finished(folder):
             second = run.decoder(self.name, self.stage1.loaded, self.writer.device)
-            codec = modality_of(run.recipe).with_decoder(self.stage1.model, second.model)
+            progress = following("drawn reconstructions", unit="sample")
+            codec = modality_of(run.recipe).with_decoder(self.stage1.model, second.model, progress)
             own = {
                 "decoder": "wavenet",
                 "likelihood": second.record["architecture"]["likelihood"],

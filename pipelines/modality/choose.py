@@ -1,12 +1,23 @@
-"""The modality of a recipe: the one place that knows how many kinds of data there are."""
+"""The modality of a recipe: the one place that knows how many kinds of data there are. Without torch."""
+
+from typing import TYPE_CHECKING
 
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 
-from .interface import Modality
+if TYPE_CHECKING:
+    from .interface import Modality
+
+FLAGS = {"images": ("keep_rows",), "recordings": ("speaker", "seconds", "decoder", "keep_seconds")}
+"""Flags of verbs for every kind of data that mean something for that kind alone."""
 
 
-def modality_of(recipe: Recipe) -> Modality:
+def kind_of(recipe: Recipe) -> str:
+    """What the data of a recipe are called."""
+    return "recordings" if recipe.is_audio else "images"
+
+
+def modality_of(recipe: Recipe) -> "Modality":
     """The kind of data that a recipe is about; the networks of the others are not imported."""
     if recipe.is_audio:
         from .audio import Audio

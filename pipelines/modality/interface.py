@@ -4,7 +4,7 @@ A modality knows recipes, data sets and models, never a run or a job. Verbs ask 
 with whatever comes, so that a new kind of data is one class beside `images.Images` and `audio.Audio`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import torch
@@ -13,8 +13,7 @@ from torch import nn
 from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
-from twostage.data import ImageDataset
-from twostage.data.audio import AudioDataset
+from twostage.data.interface import Dataset
 from twostage.distributed import world_size
 from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
@@ -37,6 +36,8 @@ class Modality(Protocol):
     """Section of the recipe that decides the networks of each stage that there is."""
     files: Files
     """How single items come from files and arrays and go back."""
+    decoders: Mapping[str, str]
+    """What a user calls the decoders of a codebook, and what is said of them; that of stage one comes first."""
 
     def load(self, recipe: Recipe) -> Any:
         """The recipe's data set, read into memory.
@@ -77,6 +78,12 @@ class Modality(Protocol):
             RunError: this version does not know the kind.
         """
 
+    def with_decoder(self, codebook: Any, decoder: Any, progress: Callable[[int, int], None] | None = None) -> Codec:
+        """A codebook with a decoder that was fitted to its codes, where `sections` has one, as one codec.
+
+        `progress` is called while it decodes a batch with (done, all).
+        """
+
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:
         """Raise UsageError where stage one, freshly built, can not be trained as asked; `label` names the training."""
 
@@ -104,12 +111,6 @@ class Modality(Protocol):
     def items(self, dataset: Any, split: str) -> int:
         """Number of items of one of the `code_splits`."""
 
-    def with_decoder(self, codebook: Any, decoder: Any) -> Codec:
-        """The codebook with the decoder of the stage `decoder` in place of its own, of data that have that stage.
-
-        It shows the progress of what it draws.
-        """
-
     def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
         """What there is to measure of a split beside what models say."""
 
@@ -132,7 +133,7 @@ def check_free_bits(free_bits: float, training: TrainingConfig, *, label: str) -
         )
 
 
-def check_labels_exist(spec: ModelSpec, dataset: AnyDataset, *, item: str) -> None:
+def check_labels_exist(spec: ModelSpec, dataset: Dataset, *, item: str) -> None:
     """Raise UsageError for a conditional model where there are no labels; `item` is the word for one."""
     if spec.kind == "cvae" and not dataset.classes:
         raise UsageError(
