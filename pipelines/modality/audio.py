@@ -34,6 +34,8 @@ from .audio_networks import AudioStage1, build_stage1, decoder_architecture, pri
 from .encoding import encode_split
 from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
+from .audio_pictures import AudioPictures
+from .pictures import Pictures
 
 
 def load_audio(recipe: Recipe) -> AudioDataset:
@@ -237,3 +239,6 @@ class Audio:
 
     def measures(self, recipe: Recipe, dataset: AudioDataset, split: str) -> AudioMeasures:
         return AudioMeasures(recipe, dataset, split)
+
+    def pictures(self, recipe: Recipe, dataset: AudioDataset) -> Pictures:
+        return AudioPictures(recipe, dataset)

@@ -31,6 +31,8 @@ from .files import Files
 from .image_files import ImageFiles
 from .image_measures import ImageMeasures
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
+from .image_pictures import ImagePictures
+from .pictures import Pictures
 
 MIRRORED = "train-mirrored"
 """Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
@@ -220,6 +222,9 @@ class Images:
 
     def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
         return ImageMeasures(dataset, split)
+
+    def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
+        return ImagePictures(recipe, dataset)
 
     @staticmethod
     def _source(dataset: ImageDataset, split: str) -> Split:

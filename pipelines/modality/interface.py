@@ -5,7 +5,7 @@ with whatever comes, so that a new kind of data is one class beside `images.Imag
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,10 +21,7 @@ from twostage.training.task import Task
 
 from .files import Files
 from .measures import Measures
-
-Stage = Literal["stage1", "decoder", "prior"]
-"""A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-
+from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
 
@@ -113,6 +110,9 @@ class Modality(Protocol):
 
     def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
         """What there is to measure of a split beside what models say."""
+
+    def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
+        """How items of the data set are shown."""
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
