@@ -25,7 +25,7 @@ from twostage.progress import Progress
 
 from ..media.html import audio_element
 from ..media.wav import to_int16
-from .pictures import Curve
+from .pictures import Curve, Items
 
 COLUMNS = 64
 SHARE = 0.95
@@ -43,6 +43,8 @@ class AudioPictures:
 
     item = "recording"
     level = "grey levels of their pictures"
+    dim = "sample"
+    rows = 4
     heard = 8
     levels = 256
     curves: tuple[Curve, ...] = (
@@ -73,7 +75,7 @@ class AudioPictures:
         sounds_NS = to_int16(decoded.cpu().numpy())
         return [sound_S[: int(length)] for sound_S, length in zip(sounds_NS, lengths, strict=True)]
 
-    def of(self, items: Sequence[np.ndarray]) -> np.ndarray:
+    def of(self, items: Items) -> np.ndarray:
         # One by one: side by side their last bits would depend on how many there are, and a copy would be none.
         pictures_NMT = np.zeros((len(items), self._settings.mels, COLUMNS), np.uint8)
         for picture_MT, sound_S in zip(pictures_NMT, items, strict=True):
@@ -93,14 +95,14 @@ class AudioPictures:
                 progress.advance(len(parts[-1]))
         return np.concatenate(parts)
 
-    def players(self, items: Sequence[np.ndarray], captions: Sequence[str]) -> str:
+    def players(self, items: Items, captions: Sequence[str]) -> str:
         rate = self._dataset.sample_rate_hz
         return "".join(audio_element(sound_S, rate, said) for sound_S, said in zip(items, captions, strict=True))
 
-    def figure(self, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]]) -> bytes:
+    def figure(self, rows: Sequence[Items], titles: Sequence[Sequence[str]]) -> bytes:
         from ..media.spectrograms import sheet  # and with it matplotlib, which nothing else here needs
 
-        return sheet(rows, settings=self._settings, titles=titles)
+        return sheet([list(row) for row in rows], settings=self._settings, titles=titles)
 
     @torch.inference_mode()
     def _spectrum(self, sound_S: np.ndarray) -> Tensor:

@@ -18,8 +18,8 @@ from twostage.metrics.memorisation import WithMirrored
 
 Stage = Literal["stage1", "decoder", "prior"]
 """A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-Items = Any
-"""Items of one kind of data: an array `[N, C, H, W]` of images in levels, or a list of recordings, int16 `[S]` each."""
+Items = Sequence[np.ndarray] | np.ndarray
+"""Items of one kind of data, such as images `[C, H, W]` in levels, also as one array, or recordings `[S]`, int16."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ class Pictures(Protocol):
     level: str
     """What the levels of the pictures are levels of, for distances between them: `levels` of the data themselves, or
     of what stands for them."""
+    dim: str
+    """What numbers of a training's record are per: `dim` or `sample`."""
+    rows: int
+    """Rows of a sheet of samples, which has a class a column: fewer of items that take long to make."""
     heard: int
-    """Items of a model's samples that are played; 0 where there is nothing to hear."""
+    """Most of a model's samples that are played; 0 where there is nothing to hear."""
     curves: tuple[Curve, ...]
     """What the records of trainings are drawn by; those that no record has are left out."""
 
