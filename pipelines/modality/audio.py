@@ -31,10 +31,10 @@ from twostage.training.task import Task
 from .audio_files import AudioFiles
 from .audio_measures import AudioMeasures
 from .audio_networks import AudioStage1, build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .audio_pictures import AudioPictures
 from .encoding import encode_split
 from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
-from .audio_pictures import AudioPictures
 from .pictures import Pictures
 
 

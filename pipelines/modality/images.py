@@ -30,8 +30,8 @@ from .encoding import encode_split
 from .files import Files
 from .image_files import ImageFiles
 from .image_measures import ImageMeasures
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
 from .image_pictures import ImagePictures
+from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
 from .pictures import Pictures
 
 MIRRORED = "train-mirrored"

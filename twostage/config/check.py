@@ -165,7 +165,7 @@ _IMAGE_SETTINGS = {
         "image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise",
     ),
     "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
-    "evaluation": ("search_items", "frechet_samples"),
+    "evaluation": ("search_items",),
 }  # fmt: skip
 _AUDIO_SETTINGS = {"evaluation": ("batch_samples", "sampled_items")}
 
