@@ -1,20 +1,33 @@
 """The modality of a recipe: the one place that knows how many kinds of data there are."""
 
+from collections.abc import Callable
+
+from twostage.config.kinds import kind_of
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 
 from .interface import Modality
 
 
-def modality_of(recipe: Recipe) -> Modality:
-    """The kind of data that a recipe is about; the networks of the others are not imported."""
-    if recipe.is_audio:
-        from .audio import Audio
-
-        return Audio()
+def _images() -> Modality:
     from .images import Images
 
     return Images()
+
+
+def _audio() -> Modality:
+    from .audio import Audio
+
+    return Audio()
+
+
+MODALITIES: dict[str, Callable[[], Modality]] = {"images": _images, "audio": _audio}
+"""Maker of every kind of data, by its name in `twostage.config.kinds.KINDS`."""
+
+
+def modality_of(recipe: Recipe) -> Modality:
+    """The kind of data that a recipe is about; the networks of the others are not imported."""
+    return MODALITIES[kind_of(recipe)]()
 
 
 def load_data(recipe: Recipe) -> Dataset:
