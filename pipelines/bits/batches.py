@@ -1,11 +1,11 @@
 """Numbers of all items of a split, batch by batch, by as many processes as there are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
-from twostage.distributed import own_batches, sum_over_ranks, world_size
+from twostage.distributed import sum_over_ranks, world_size
 from twostage.progress import Progress
 
 
@@ -13,25 +13,24 @@ def over_batches(
     label: str,
     rows: int,
     items: int,
-    batch_size: int,
-    measure: Callable[[np.ndarray], Sequence[np.ndarray]],
+    measured: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]],
     *,
-    unit: str,
-    order_N: np.ndarray | None = None,
+    unit: str = "item",
 ) -> np.ndarray:
-    """`[rows, N]` float64: what `measure` gives for the items of each batch, `rows` arrays `[B]` for indices `[B]`.
+    """`[rows, N]` float64: the numbers of the items of all batches together.
 
-    Several processes take a batch each in turn; the numbers are the same, to the bit, for any number of them.
+    They are the same, to the bit, for any number of processes.
 
     Args:
-        label, unit: of the progress bar.
-        order_N: which items stand side by side; None: as they come.
+        label: of the progress bar.
+        rows: numbers of an item.
+        items: N.
+        measured: of this process's own batches (`twostage.distributed.own_batches`, `own_share`), measured as they are
+            asked for: places of the items, int64 `[B]`, and `rows` arrays `[B]`.
     """
-    order_N = np.arange(items) if order_N is None else order_N
     numbers_RN = torch.zeros(rows, items, dtype=torch.float64)
-    with Progress(label, total=items, unit=unit) as progress:
-        for batch in own_batches(items, batch_size):
-            indices_B = order_N[batch]
-            numbers_RN[:, torch.from_numpy(indices_B)] = torch.from_numpy(np.stack(measure(indices_B)))
-            progress.advance_shared(len(indices_B), world_size())
+    with Progress(label, total=items, unit="item") as progress:
+        for places_B, numbers in measured:
+            numbers_RN[:, torch.from_numpy(places_B)] = torch.from_numpy(np.stack(numbers))
+            progress.advance_shared(len(places_B), world_size())
     return sum_over_ranks(numbers_RN)[0].numpy()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stage2_prior import Prior
+from twostage.distributed import own_batches
 from twostage.errors import UsageError
 
 from .batches import over_batches
@@ -154,7 +155,8 @@ def learned_rate(
     grid = codes.shape[2:]
     rows = 2 + (math.prod(grid) if by_position else 0)
     # Equal lengths side by side: padding is computed like anything else.
-    order_N = None if lengths is None else np.argsort(-lengths, kind="stable")
-    bits_RN = over_batches(label, rows, len(codes), batch_size, measure, unit="item", order_N=order_N)
+    order_N = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
+    batches = (order_N[batch] for batch in own_batches(len(codes), batch_size))
+    bits_RN = over_batches(label, rows, len(codes), ((batch, measure(batch)) for batch in batches))
     positions_N = bits_RN[2:].T.reshape(len(codes), *grid) if by_position else None
     return LearnedRate(bits=bits_RN[0], end_bits=bits_RN[1], by_position=positions_N)

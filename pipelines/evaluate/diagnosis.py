@@ -18,7 +18,7 @@ from twostage.metrics.statistics import evenly
 from twostage.storage.codes import CodeFile
 from twostage.training.record import training_decrease
 
-from ..bits.images import drawn_codes
+from ..bits.distortion import drawn_codes
 from ..modality.choose import modality_of
 from ..modality.files import Files
 from ..runs.codes import extract_codes
@@ -94,9 +94,8 @@ class Diagnosing:
     def _table(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis:
         """Whether its codes are used, and whether they tell anything of an item."""
         model, recipe = stage1.model, self.run.recipe
-        items: Any = self.dataset.split(self.split)  # images: no other data have such a model
-        batch_size = recipe.evaluation.batch_size
-        codes = drawn_codes(model, items.images, seed=recipe.seed, device=self.device, batch_size=batch_size)
+        items = len(self.dataset.split(self.split))
+        codes = drawn_codes(model, self._batches(model), items=items, seed=recipe.seed)
         usage = codebook_usage(codes, codebook_size=model.codebook_size)
         collapse = collapse_of(usage)
         verdict, sentence = "in use", self._used(usage)

@@ -11,6 +11,8 @@ from torch import nn
 from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
 from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
+from stage1_vqvae.audio.with_decoder import WithDecoder
+from stage1_vqvae.interface import Codec
 from stage2_prior import WaveNet
 from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
@@ -26,12 +28,13 @@ from twostage.data.audio import (
 from twostage.data.audio.splits import SplitRule
 from twostage.distributed import own_share, sum_over_ranks, world_size
 from twostage.errors import UsageError
-from twostage.progress import Progress
+from twostage.progress import Progress, following
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .audio_files import AudioFiles
+from .audio_measures import AudioMeasures
 from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
 from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
@@ -252,3 +255,9 @@ class Audio:
             speakers=source.speakers if dataset.speakers else None,
             samples=source.lengths,
         )
+
+    def with_decoder(self, codebook: AudioVQVAE, decoder: WaveNetDecoder) -> Codec:
+        return WithDecoder(codebook, decoder, progress=following("drawn sounds", unit="sample"))
+
+    def measures(self, recipe: Recipe, dataset: AudioDataset, split: str) -> AudioMeasures:
+        return AudioMeasures(recipe, dataset, split)

@@ -15,6 +15,7 @@ from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
+from stage1_vqvae.interface import Codec
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
@@ -29,6 +30,7 @@ from twostage.training.task import Task
 
 from .files import Files
 from .image_files import ImageFiles
+from .image_measures import ImageMeasures
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size
 
 MIRRORED = "train-mirrored"
@@ -239,6 +241,12 @@ class Images:
             stage1_sha256=sha256,
         )
         return CodeFile(codes=codes, labels=source.labels, header=header)
+
+    def with_decoder(self, codebook: VQVAE, decoder: nn.Module) -> Codec:
+        raise NotImplementedError("models of images have no second decoder")
+
+    def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
+        return ImageMeasures(dataset, split)
 
     @staticmethod
     def _source(dataset: ImageDataset, split: str) -> Split:

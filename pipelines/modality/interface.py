@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.errors import UsageError
@@ -17,6 +18,7 @@ from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .files import Files
+from .measures import Measures
 
 Stage = Literal["stage1", "decoder", "prior"]
 """A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
@@ -98,6 +100,15 @@ class Modality(Protocol):
 
     def items(self, dataset: Any, split: str) -> int:
         """Number of items of one of the `code_splits`."""
+
+    def with_decoder(self, codebook: Any, decoder: Any) -> Codec:
+        """The codebook with the decoder of the stage `decoder` in place of its own, of data that have that stage.
+
+        It shows the progress of what it draws.
+        """
+
+    def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
+        """What there is to measure of a split beside what models say."""
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:

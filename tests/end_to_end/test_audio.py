@@ -20,10 +20,10 @@ from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
 from twostage_pipelines.cli.main import main
 from twostage_pipelines.coding.audio import speakers_in
-from twostage_pipelines.evaluate.audio import warn_of_untrained_speakers
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
+from twostage_pipelines.runs.class_numbers import warn_of_untrained_speakers
 from twostage_pipelines.runs.run import Run
 
 TINY = """

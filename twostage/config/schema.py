@@ -206,8 +206,8 @@ class EvaluationConfig:
     search_sweeps: int = 1
     """Passes of the search over all positions."""
     coded_items: int = 0
-    """Items, spread over the split, whose codes are written with a range coder and read back: bytes that prove the
-    learned rate; 0: none."""
+    """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
+    lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
     """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
 
