@@ -16,9 +16,7 @@ from torch import Tensor
 
 from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
-from twostage.data.audio.spectral import LogMelSettings, log_mel_distance, waveform
 from twostage.distributed import own_share, sum_over_ranks, world_size
-from twostage.metrics.statistics import swap_partners
 from twostage.progress import Progress
 
 
@@ -45,20 +43,6 @@ class OnDevice:
             mask=torch.from_numpy(batch.mask).to(device),
             speaker=torch.from_numpy(batch.speakers).to(device) if speakers else None,
         )
-
-
-def repeated(codes_GT: np.ndarray, length: int) -> np.ndarray:
-    """Codes of one item, repeated or cut to `length` positions."""
-    return np.resize(codes_GT.T, (length, len(codes_GT))).T
-
-
-def swapped_codes(codes_NGT: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
-    """Codes `[N, G, T]` of another item for every item, at its own length."""
-    result = np.zeros_like(codes_NGT)
-    for item, partner in enumerate(swap_partners(len(codes_NGT))):
-        theirs = codes_NGT[partner, :, : lengths_N[partner]]
-        result[item, :, : lengths_N[item]] = repeated(theirs, int(lengths_N[item]))
-    return result
 
 
 def of_all(numbers_N: np.ndarray) -> np.ndarray:
@@ -91,75 +75,6 @@ def audio_distortion(
             bits_N[items_B] = nats_B.double().cpu().numpy() / math.log(2)
             progress.advance_shared(len(items_B), world_size())
     return of_all(bits_N)
-
-
-@torch.no_grad()
-def convolutional_log_mel(
-    model: AudioVQVAE | AudioVAE,
-    split: AudioSplit,
-    codes_NGT: np.ndarray | None,
-    *,
-    settings: LogMelSettings,
-    where: Device,
-) -> np.ndarray:
-    """Log-mel distance `[N]` of every recording to its reconstruction."""
-    distance_N = np.zeros(len(split))
-    for items_B in own_share(length_batches(split.lengths, most_samples=where.batch_samples)):
-        batch = whole_batch(split, items_B, multiple=model.stride)
-        on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
-        if isinstance(model, AudioVQVAE):
-            assert codes_NGT is not None
-            positions = batch.samples.shape[1] // model.stride
-            codes_BGT = torch.from_numpy(codes_NGT[items_B, :, :positions]).to(where.device)
-            wave_BS = model.decode(codes_BGT, model.code_lengths(on.mask.sum(1)), on.speaker)
-        else:
-            wave_BS = model.reconstruct(on.samples, on.mask, on.speaker)
-        distance_N[items_B] = log_mel_distance(waveform(on.samples), wave_BS, on.mask, settings).double().cpu().numpy()
-    return of_all(distance_N)
-
-
-@torch.no_grad()
-def sampled_log_mel(
-    model: AudioVQVAE,
-    decoder: WaveNetDecoder,
-    split: AudioSplit,
-    codes_NGT: np.ndarray,
-    items_M: np.ndarray,
-    *,
-    settings: LogMelSettings,
-    where: Device,
-    seed: int,
-) -> np.ndarray:
-    """Log-mel distance `[M]` of the recordings `items_M` to reconstructions that the WaveNet decoder samples."""
-    batch = whole_batch(split, items_M, multiple=model.stride)
-    on = OnDevice.of(batch, speakers=model.speakers, device=where.device)
-    positions = batch.samples.shape[1] // model.stride
-    codes_BGT = torch.from_numpy(codes_NGT[items_M, :, :positions]).to(where.device)
-    with Progress("sampled reconstructions", total=int(on.mask.sum(1).max()), unit="sample") as progress:
-        sampled_BS = decoder.sample(
-            model.condition_vectors(codes_BGT),
-            on.mask.sum(1),
-            on.speaker,
-            seed=seed,
-            progress=lambda done, _: progress.advance(done - progress.done),
-        )
-    longest = sampled_BS.shape[1]  # without the padding to whole codes
-    distance_B = log_mel_distance(
-        waveform(on.samples[:, :longest]), waveform(sampled_BS), on.mask[:, :longest], settings
-    )
-    return distance_B.double().cpu().numpy()
-
-
-@torch.no_grad()
-def wrong_log_mel(split: AudioSplit, *, settings: LogMelSettings) -> np.ndarray:
-    """Log-mel distance `[N]` of every recording to another one, repeated or cut to its length."""
-    distance_N = np.zeros(len(split))
-    for item, partner in enumerate(swap_partners(len(split))):
-        own = torch.from_numpy(split.recording(item).copy())[None]
-        other = torch.from_numpy(np.resize(split.recording(int(partner)), own.shape[1]))[None]
-        mask = torch.ones_like(own, dtype=torch.bool)
-        distance_N[item] = float(log_mel_distance(waveform(own), waveform(other), mask, settings))
-    return distance_N
 
 
 @dataclass(frozen=True)

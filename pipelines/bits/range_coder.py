@@ -22,6 +22,7 @@ costs one step per label; bits-back coding, which would reach the same length wi
 Shapes: N items, B of them in a batch, Y labels, W = B Y, P positions, G codebooks, K codes.
 """
 
+import math
 from collections.abc import Callable
 
 import constriction
@@ -33,7 +34,7 @@ from torch.nn import functional as F
 from stage2_prior.prior import Prior
 from twostage.errors import RunError, UsageError
 
-from .stream_content import Content, Known, StoredPrior, checked, positions_of
+from .stream_content import Content, Known, StoredPrior, checked
 from .stream_header import StreamHeader, seal
 
 
@@ -179,7 +180,7 @@ def _walk(
     """Codes int64 `[B, G, *grid]`, and lengths `[B]` of a prior with an end."""
     items, codebooks = content.codes.shape[:2]
     symbols_PGB = content.codes.flatten(2).permute(2, 1, 0).cpu().numpy().astype(np.int32)
-    last, lengths = positions_of(prior), None
+    last, lengths = math.prod(prior.code_shape[1:]), None
     lengths_B, going_B = np.full(items, last), np.ones(items, bool)
     if content.lengths is not None:
         lengths = content.lengths.cpu().numpy()

@@ -20,7 +20,7 @@ from twostage.metrics.length_tables import LabelTable, remainder_bits
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly
 from twostage.progress import Progress, say
-from twostage.storage.codes import CodeFile, load_codes
+from twostage.storage.codes import CodeFile
 
 from ..modality.audio import condition_of, lengths_of, speakers_of
 from ..runs.run import Run, is_finished
@@ -92,13 +92,13 @@ def check_round_trip(run: Run, model: str, split: str, items: int, device: torch
     stage1 = run.codebook(model, device)
     prior = run.prior(model, stage1, device).model
     remedy = f"run evaluate {run.path} --split {split}, which extracts them"
-    train, file = (
-        load_codes(run.codes_file(model, name), expect_stage1_sha256=stage1.sha256, remedy=remedy)
-        for name in ("train", split)
-    )
+    train, file = (run.codes(model, name, stage1_sha256=stage1.sha256, remedy=remedy) for name in ("train", split))
     batch_size, rows = run.recipe.evaluation.batch_size, evenly(len(file.codes), items)
-    measure = _recordings if prior.has_end else _images
-    coded = measure(prior, stage1.model, train, file, rows, device=device, batch_size=batch_size)
+    where: dict[str, Any] = {"device": device, "batch_size": batch_size}
+    if prior.has_end:
+        coded = _recordings(prior, stage1.model, train, file, rows, **where)
+    else:
+        coded = _images(prior, train, file, rows, **where)
     with Progress("entropy coding", total=len(rows), unit="item") as progress:
         began = time.perf_counter()
         data = encode_codes(prior, coded.content, coded.known, batch_size=batch_size)
@@ -131,7 +131,7 @@ class _Coded:
 
 
 def _images(
-    prior: Prior, _: Any, train: CodeFile, file: CodeFile, rows: np.ndarray, *, device: torch.device, batch_size: int
+    prior: Prior, train: CodeFile, file: CodeFile, rows: np.ndarray, *, device: torch.device, batch_size: int
 ) -> _Coded:
     """Codes of images: labels marginalised, or paid with the cheapest label of each."""
     codes, frequencies = torch.from_numpy(file.codes[rows]).to(device), label_frequencies(prior, train.labels)

@@ -5,7 +5,6 @@ condition.
 """
 
 import hashlib
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -140,8 +139,3 @@ def checked(content: Content, prior: Prior, known: Known) -> Content:
         codes = codes.where(inside.to(codes.device), 0)
     check_code_values(codes, codebook_size=prior.codebook_size)
     return replace(content, codes=codes, lengths=lengths)
-
-
-def positions_of(prior: Prior) -> int:
-    """The most positions of an item."""
-    return math.prod(prior.code_shape[1:])

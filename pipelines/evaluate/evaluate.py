@@ -13,14 +13,14 @@ from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning
 from twostage.progress import say
 
-from ..bits.round_trip import check_round_trip
+from ..bits.round_trip import round_trips
 from ..commands.results import Evaluate
-from ..modality.choose import load_data
+from ..modality.choose import load_data, modality_of
 from ..runs.class_numbers import warn_of_untrained_labels, warn_of_untrained_speakers
 from ..runs.codes import extract_codes
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
-from ..runs.run import Run, is_finished
+from ..runs.run import Run
 from .diagnosis import Diagnosing
 from .differences import Scored, difference, paired_differences
 from .row_writer import RowWriter
@@ -86,7 +86,7 @@ def score_run(
         split=split,
         items=len(dataset.split(split)),
         dims=writer.measures.dims,
-        unit=writer.measures.unit,
+        unit=modality_of(run.recipe).files.unit,
         seed=run.recipe.seed,
         rows=tuple(each.row for each in scored),
         paired_differences=paired_differences(scored),
@@ -110,10 +110,7 @@ def extras(writer: RowWriter, evaluation: Evaluation, scored: Sequence[Scored]) 
         both = evaluation.paired_differences + also
         evaluation = replace(evaluation, **writer.measures.facts(), paired_differences=both)
         yield evaluation
-    if items := run.recipe.evaluation.coded_items:
-        discrete = dict.fromkeys(each.row.model for each in scored if each.row.kind == "vq-vae")
-        coded = (name for name in discrete if is_finished(run.prior_folder(name)))
-        trips = tuple(check_round_trip(run, name, writer.split, items, writer.device) for name in coded)
+    if trips := round_trips(run, writer.split, writer.device):
         evaluation = replace(evaluation, coding=trips)
         yield evaluation
     if scores := score_samples(run, writer.dataset, writer.split, writer.device):

@@ -16,7 +16,7 @@ import numpy as np
 from stage1_vqvae.interface import Codec, Stage1Model
 from stage2_prior import Prior
 from twostage.metrics.statistics import evenly
-from twostage.progress import say
+from twostage.progress import following, say
 from twostage.storage.codes import CodeFile
 
 from ..bits.code_search import search_codes
@@ -105,7 +105,8 @@ class CodeRows:
         folder = run.decoder_folder(self.name)
         if is_finished(folder):
             second = run.decoder(self.name, self.stage1.loaded, self.writer.device)
-            codec = modality_of(run.recipe).with_decoder(self.stage1.model, second.model)
+            progress = following("drawn reconstructions", unit="sample")
+            codec = modality_of(run.recipe).with_decoder(self.stage1.model, second.model, progress)
             own = {
                 "decoder": "wavenet",
                 "likelihood": second.record["architecture"]["likelihood"],
@@ -137,7 +138,7 @@ class CodeRows:
             say(f"{self.name} has no finished prior; run train-prior {run.path} --model {self.name} for its row")
             return found
         prior = run.prior(self.name, self.stage1.loaded, self.writer.device)
-        rate = self._learned(prior.model, file.codes, by_position=not prior.model.has_end)
+        rate = self._learned(prior.model, file.codes, by_position=True)
         return [*found, self._paid(rate, Trained(prior, folder), prior_sha256=prior.sha256)]
 
     def _learned(self, prior: Prior, codes: np.ndarray, *, by_position: bool = False) -> Rate:

@@ -148,9 +148,9 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     headings = [
         "model",
         "samples",
-        f"{evaluation.split} images",
+        f"{evaluation.split} {evaluation.called}",
         "Fréchet distance",
-        "training images",
+        f"training {evaluation.called}",
         "read as their label",
     ]
     cells = [
@@ -170,11 +170,12 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 def bias_line(evaluation: Evaluation) -> str:
     """Why a Fréchet distance of few samples is too high, and what to read it beside."""
     samples = sorted({score.samples for score in evaluation.sample_scores})
-    counts = " or ".join(f"{count:,}" for count in samples)
+    counts, called = " or ".join(f"{count:,}" for count in samples), evaluation.called
     return (
         f"of finite sets this distance is biased upwards, the more the fewer they are: here {counts} samples and "
-        f"{evaluation.items:,} {evaluation.split} images; 'training images' is the distance of as many training images "
-        f"to the same {evaluation.split} images, so read one beside the other and not beside distances of other counts"
+        f"{evaluation.items:,} {evaluation.split} {called}; 'training {called}' is the distance of as many training "
+        f"{called} to the same {evaluation.split} {called}, so read one beside the other and not beside distances of "
+        "other counts"
     )
 
 

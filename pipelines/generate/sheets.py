@@ -20,7 +20,7 @@ from ..runs.class_numbers import trained_numbers
 from ..runs.loading import LoadedStage1
 from ..runs.run import Run
 from .decoding import reconstruct, sample_autoencoder, sample_vae, sample_vimco, to_levels
-from .two_stage import load_image_run
+from .two_stage import open_model as load_image_run
 
 ROWS = 10
 """Samples per class, or rows of ten where there are no classes."""

@@ -1,6 +1,6 @@
 """Recordings: what loads them, what trains on them, and how a split becomes codes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
-from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
+from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.audio.with_decoder import WithDecoder
 from stage1_vqvae.interface import Codec
@@ -19,25 +19,23 @@ from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.audio import (
     AudioDataset,
-    AudioSplit,
-    length_batches,
     load_recordings,
     load_synthetic_vowels,
-    whole_batch,
 )
 from twostage.data.audio.splits import SplitRule
-from twostage.distributed import own_share, sum_over_ranks, world_size
 from twostage.errors import UsageError
-from twostage.progress import Progress, following
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .audio_files import AudioFiles
 from .audio_measures import AudioMeasures
-from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .audio_networks import AudioStage1, build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .audio_pictures import AudioPictures
+from .encoding import encode_split
 from .files import Files
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
+from .pictures import Pictures
 
 
 def load_audio(recipe: Recipe) -> AudioDataset:
@@ -60,27 +58,6 @@ def load_audio(recipe: Recipe) -> AudioDataset:
     return load_recordings(
         recipe.data.path, **settings, split_rule=SplitRule(**rule), skip_unreadable=recipe.data.skip_unreadable
     )
-
-
-@torch.no_grad()
-def encode_split(
-    model: AudioVQVAE, split: AudioSplit, *, label: str, batch_samples: int, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes `[N, G, T]`, 0 behind the end, and their lengths `[N]`, both int64; `label` names the progress bar.
-
-    Several processes encode a batch each in turn, and all of them get all codes.
-    """
-    lengths_N = -(-split.lengths // model.stride)
-    codes_NGT = torch.zeros(len(split), model.codebooks, int(lengths_N.max()), dtype=torch.int32)
-    with Progress(label, total=len(split), unit="recording") as progress:
-        for items_B in own_share(length_batches(split.lengths, most_samples=batch_samples)):
-            batch = whole_batch(split, items_B, multiple=model.stride)
-            codes_BGT = model.encode(
-                torch.from_numpy(batch.samples).to(device), torch.from_numpy(batch.mask).to(device)
-            )
-            codes_NGT[torch.from_numpy(items_B), :, : codes_BGT.shape[2]] = codes_BGT.to("cpu", torch.int32)
-            progress.advance_shared(len(items_B), world_size())
-    return sum_over_ranks(codes_NGT)[0].numpy().astype(np.int64), lengths_N
 
 
 def lengths_of(file: CodeFile) -> np.ndarray:
@@ -106,6 +83,7 @@ class Audio:
 
     sections: Mapping[Stage, str] = {"stage1": "audio", "decoder": "wavenet_decoder", "prior": "wavenet_prior"}
     files: Files = AudioFiles()
+    decoders: Mapping[str, str] = {"convolutional": "convolutional decoder", "wavenet": "WaveNet decoder"}
 
     def load(self, recipe: Recipe) -> AudioDataset:
         return load_audio(recipe)
@@ -143,9 +121,14 @@ class Audio:
             return WaveNet(**as_arguments(arguments))
         return WaveNetDecoder(**arguments) if kind == "wavenet-decoder" else build_stage1(kind, arguments)
 
+    def with_decoder(
+        self, codebook: AudioVQVAE, decoder: WaveNetDecoder, progress: Callable[[int, int], None] | None = None
+    ) -> Codec:
+        return WithDecoder(codebook, decoder, progress=progress)
+
     def check(
         self,
-        model: AudioVQVAE | AudioVAE,
+        model: AudioStage1,
         recipe: Recipe,
         dataset: AudioDataset,
         training: TrainingConfig,
@@ -156,10 +139,10 @@ class Audio:
             prior_architecture(recipe, model, dataset)  # refuses recordings that the prior could not say
             vectors = int((-(-dataset.train.lengths // model.stride)).sum())
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training recordings", label=label)
+        if isinstance(model, AudioVAE):
+            check_free_bits(model.free_bits, training, label=label)
 
-    def stage1_task(
-        self, model: AudioVQVAE | AudioVAE, recipe: Recipe, dataset: AudioDataset, device: torch.device
-    ) -> Task:
+    def stage1_task(self, model: AudioStage1, recipe: Recipe, dataset: AudioDataset, device: torch.device) -> Task:
         common: dict[str, Any] = {
             "train": dataset.train,
             "validation": dataset.validation,
@@ -169,6 +152,8 @@ class Audio:
         }
         if isinstance(model, AudioVAE):
             return AudioGaussianTask(model, **common)
+        if isinstance(model, AudioAutoencoder):
+            return AudioAutoencoderTask(model, **common)
         return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
 
     def follower_task(
@@ -230,11 +215,7 @@ class Audio:
     ) -> CodeFile:
         source = dataset.split(split)
         codes_NGT, lengths_N = encode_split(
-            codebook,
-            source,
-            label=f"{name} codes, {split}",
-            batch_samples=recipe.evaluation.batch_samples,
-            device=device,
+            self.files, codebook, source, label=f"{name} codes, {split}", recipe=recipe, device=device
         )
         header = CodeHeader(
             dataset=dataset.name,
@@ -256,8 +237,8 @@ class Audio:
             samples=source.lengths,
         )
 
-    def with_decoder(self, codebook: AudioVQVAE, decoder: WaveNetDecoder) -> Codec:
-        return WithDecoder(codebook, decoder, progress=following("drawn sounds", unit="sample"))
-
     def measures(self, recipe: Recipe, dataset: AudioDataset, split: str) -> AudioMeasures:
         return AudioMeasures(recipe, dataset, split)
+
+    def pictures(self, recipe: Recipe, dataset: AudioDataset) -> Pictures:
+        return AudioPictures(recipe, dataset)

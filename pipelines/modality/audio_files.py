@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stage1_vqvae.interface import Batch, Stage1Model
 from twostage.class_names import number_of
+from twostage.config.model_names import MAIN_MODEL
 from twostage.config.schema import Recipe
 from twostage.data.audio import AudioSplit, length_batches, whole_batch
 from twostage.data.audio.arrays import samples_of_array
@@ -50,9 +51,12 @@ class AudioFiles:
     """See `Files`."""
 
     item, source = "sound", "recording"
-    suffix, prefix, count = ".wav", "sound-", 16
+    suffix, count = ".wav", 16
     unit, apart = "bits/sample", ", length and speaker apart"
-    one_overview = False
+    one_overview, have_lengths = False, True
+
+    def prefix_of(self, model: str) -> str:
+        return "sound-" if model == MAIN_MODEL else f"{model}-sound-"
 
     def batches(
         self,
@@ -118,6 +122,9 @@ class AudioFiles:
     def lengths_of(self, split: AudioSplit) -> np.ndarray:
         return split.lengths
 
+    def grid_of(self, split: AudioSplit, model: Any) -> tuple[int, ...]:
+        return (-(-int(split.lengths.max()) // model.stride),)
+
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
         rate, stride = record["sample_rate_hz"], model.stride
         codes = max(1, -(-round(seconds * rate) // stride)) if 0 < seconds < math.inf else 0
@@ -144,16 +151,16 @@ class AudioFiles:
             f"{positions} of {every} codes of {command.complete}: {seconds:.2f} of {len(item) / rate:.2f} s",
         )
 
-    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, refusal: str, end: str) -> None:
+    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
         if len(codes.header.grid) != 1 or codes.lengths is None:
-            raise RunError(f"{refusal} holds others: {end}")
+            raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
         if codes.samples is None or codes.header.speakers != len(record["speakers"]):
             raise RunError(
-                f"expected codes with their speakers and numbers of samples, but {refusal} does not state them: {end}"
+                f"expected codes with their speakers and numbers of samples, but {source} does not state them: {remedy}"
             )
         if (-(-codes.samples // model.stride) != codes.lengths).any():
             raise RunError(
-                f"expected a code for every {model.stride} samples, but {refusal} states other numbers of them: {end}"
+                f"expected a code for every {model.stride} samples, but {source} states other numbers of them: {remedy}"
             )
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
@@ -194,7 +201,7 @@ class AudioFiles:
                 first_S = own[0 if len(own) == 1 else index]
                 drawn = picture_of_pair(first_S, samples_S, settings=settings, titles=(titles[0], titles[1]))
             else:
-                drawn = picture_of(samples_S, settings=settings, title=titles[0])
+                drawn = picture_of(samples_S, settings=settings, title=f"{titles[0]}, {len(samples_S) / rate:.2f} s")
             write_atomic(folder / f"{stem}.png", drawn)
         seconds = f"{sum(map(len, shown.items)) / rate:.1f} s"
         pictures = f"{which_have_pictures(len(shown.items))}, " if shown.titles else ""

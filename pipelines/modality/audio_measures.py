@@ -25,13 +25,12 @@ from twostage.metrics.statistics import evenly, swap_partners
 from twostage.storage.codes import CodeFile
 
 from .audio_networks import most_codes
-from .measures import Beside, Side, Unit
+from .measures import Beside, Side
 
 
 class AudioMeasures:
     """Recordings of a split as `Measures`."""
 
-    unit: Unit = "bits/sample"
     decoder: str | None = "convolutional"
 
     def __init__(self, recipe: Recipe, dataset: AudioDataset, split: str) -> None:
@@ -88,9 +87,12 @@ class AudioMeasures:
 
     def side(self, *, label: bool, speaker: bool, ends_N: np.ndarray | None = None) -> Side | None:
         table_N = self._table_bits_N if ends_N is None else ends_N
+        classes, speakers = len(self.dataset.classes) * label, len(self.dataset.speakers) * speaker
+        train = self.dataset.train
+        labels = LabelTable.of(train.labels, train.speakers, classes=classes, speakers=speakers)
         return Side(
             length=table_N + np.full(len(self.data), remainder_bits(self.stride)),
-            labels=self._label_bits(label=label, speaker=speaker),
+            labels=labels.bits(self.data.labels, self.data.speakers),
         )
 
     @cached_property
@@ -99,19 +101,6 @@ class AudioMeasures:
         most = most_codes(self.recipe, self.dataset, stride=self.stride)
         table = LengthTable.of(-(-self.dataset.train.lengths // self.stride), max_length=most)
         return table.bits(-(-self.sizes_N // self.stride))
-
-    def _label_bits(self, *, label: bool, speaker: bool) -> np.ndarray:
-        """Of the label, the speaker, or both, `[N]`."""
-        classes = len(self.dataset.classes) if label else 0
-        speakers = len(self.dataset.speakers) if speaker else 0
-        if not classes and not speakers:
-            return np.zeros(len(self.data))
-        paid = [
-            (part.labels if classes else np.zeros_like(part.labels), part.speakers if speakers else 0 * part.speakers)
-            for part in (self.dataset.train, self.data)
-        ]
-        table = LabelTable.of(*paid[0], classes=max(classes, 1), speakers=max(speakers, 1))
-        return table.bits(*paid[1])
 
     def decoded_items(self, model: Stage1Model) -> np.ndarray:
         """All of them; as many as the recipe says where every sample is drawn."""

@@ -37,7 +37,7 @@ class Shown:
     overview: str
     """Name without suffix of a picture of all."""
     columns: int = 0
-    """Of that picture; 0: as many as rows."""
+    """Of that picture; 0: about as many as rows."""
 
 
 class Files(Protocol):
@@ -49,8 +49,6 @@ class Files(Protocol):
     """What one item that was given is called."""
     suffix: str
     """Of the files written."""
-    prefix: str
-    """Of the names of new items, before their number."""
     count: int
     """New items unless a number is asked for."""
     unit: str
@@ -59,6 +57,11 @@ class Files(Protocol):
     """What bits of an item leave out, the end of a phrase."""
     one_overview: bool
     """Whether there is one picture of all items, rather than one of each."""
+    have_lengths: bool
+    """Whether items differ in length."""
+
+    def prefix_of(self, model: str) -> str:
+        """What the names of new items of a model begin with, before their number."""
 
     def batches(
         self, split: Any, model: Any, *, recipe: Recipe, device: torch.device, rows: np.ndarray | None = None
@@ -95,6 +98,9 @@ class Files(Protocol):
     def lengths_of(self, split: Any) -> np.ndarray | None:
         """Length of every item of a split, `[N]`; None of items that are all of one size."""
 
+    def grid_of(self, split: Any, model: Any) -> tuple[int, ...]:
+        """The axes of the codes of a split, as long as its longest item needs them."""
+
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
         """Length of an item that lasts so long, rounded up to whole codes, of which there may be `most`.
 
@@ -112,8 +118,11 @@ class Files(Protocol):
             UsageError: that is nothing, or not what items of this kind are kept by.
         """
 
-    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, refusal: str, end: str) -> None:
-        """Raise RunError where codes do not fit a model or say too little; `refusal` and `end` are parts of that."""
+    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
+        """Raise RunError where codes do not fit the model of that name or say too little of their items.
+
+        `source` is what the codes are called, `remedy` the end of the sentence.
+        """
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
         """Items of what a decoder gave, `[B, *S]` as `Stage1Model.decode_batch` says.

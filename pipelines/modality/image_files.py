@@ -34,9 +34,12 @@ class ImageFiles:
     """See `Files`."""
 
     item, source = "image", "image"
-    suffix, prefix, count = ".png", "", 64
+    suffix, count = ".png", 64
     unit, apart = "bits/dim", ""
-    one_overview = True
+    one_overview, have_lengths = True, False
+
+    def prefix_of(self, model: str) -> str:
+        return ""
 
     def batches(
         self, split: Split, model: Stage1Model, *, recipe: Recipe, device: torch.device, rows: np.ndarray | None = None
@@ -90,6 +93,9 @@ class ImageFiles:
     def lengths_of(self, split: Split) -> None:
         return None
 
+    def grid_of(self, split: Split, model: Any) -> tuple[int, ...]:
+        return tuple(model.code_shape[1:])
+
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
         raise UsageError(f"{flag} is for recordings, but this run is about images: leave it out")
 
@@ -109,9 +115,9 @@ class ImageFiles:
             f"{rows} of {all_rows} rows of codes of {command.complete}: {rows * height} of {item.shape[1]} image rows",
         )
 
-    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, refusal: str, end: str) -> None:
-        if tuple(codes.header.grid) != tuple(model.code_shape[1:]):
-            raise RunError(f"{refusal} holds others: {end}")
+    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
+        if codes.header.grid != tuple(model.code_shape[1:]):
+            raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
         return list(decoded.cpu().numpy())

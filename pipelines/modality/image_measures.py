@@ -11,13 +11,12 @@ from twostage.metrics.code_labels import CodeMeaning
 from twostage.metrics.statistics import psnr_db
 from twostage.storage.codes import CodeFile
 
-from .measures import Beside, Side, Unit
+from .measures import Beside, Side
 
 
 class ImageMeasures:
     """Images of a split as `Measures`."""
 
-    unit: Unit = "bits/dim"
     decoder: str | None = None
     sizes_N: np.ndarray | None = None
     seconds: float | None = None

@@ -1,7 +1,7 @@
 """Images: which networks a recipe asks for, what trains them, and how a split becomes codes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,44 +21,21 @@ from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data import ImageDataset, Split, load_dataset
-from twostage.distributed import own_batches, sum_over_ranks, world_size
-from twostage.errors import RunError, UsageError
-from twostage.progress import Progress
+from twostage.errors import RunError
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .encoding import encode_split
 from .files import Files
 from .image_files import ImageFiles
 from .image_measures import ImageMeasures
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+from .image_pictures import ImagePictures
+from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
+from .pictures import Pictures
 
 MIRRORED = "train-mirrored"
 """Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
-
-
-def encode_images(
-    model: VQVAE,
-    images_NCHW: torch.Tensor,
-    *,
-    label: str,
-    batch_size: int,
-    device: torch.device,
-    mirrored: bool = False,
-) -> np.ndarray:
-    """Codes `[N, G, h, w]`, int64, of integer images, in every process; `label` names the progress bar.
-
-    Args:
-        mirrored: encode the images mirrored left to right, batch by batch and without a second copy of all.
-    """
-    # int32: of several processes each sends all of it.
-    codes_NGHW = torch.zeros(len(images_NCHW), *model.code_shape, dtype=torch.int32)
-    with Progress(label, total=len(images_NCHW), unit="image") as progress:
-        for rows in own_batches(len(images_NCHW), batch_size):
-            images = images_NCHW[rows].flip(-1) if mirrored else images_NCHW[rows]
-            codes_NGHW[rows] = model.encode(images.to(device)).to("cpu", torch.int32)
-            progress.advance_shared(rows.stop - rows.start, world_size())
-    return sum_over_ranks(codes_NGHW)[0].numpy().astype(np.int64)
 
 
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
@@ -82,10 +59,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
         return {**common, **_without(gaussian, "kl_warmup_steps", "free_bits")}
     if spec.kind == "vae":
         return {**common, **gaussian, "beta": spec.beta}
-    if not dataset.classes:
-        raise UsageError(
-            f"model {spec.name} is given the label of every image, but {dataset.name} has no labels: choose vae"
-        )
+    check_labels_exist(spec, dataset, item="image")
     return {**common, **gaussian, "beta": spec.beta, "classes": len(dataset.classes)}
 
 
@@ -126,6 +100,7 @@ class Images:
 
     sections: Mapping[Stage, str] = {"stage1": "stage1", "prior": "prior"}
     files: Files = ImageFiles()
+    decoders: Mapping[str, str] = {"convolutional": "decoder"}
 
     def load(self, recipe: Recipe) -> ImageDataset:
         return load_dataset(recipe.data)
@@ -150,17 +125,19 @@ class Images:
     def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
         return PixelCNN(**as_arguments(arguments)) if kind == "pixelcnn" else build_stage1(kind, arguments)
 
+    def with_decoder(
+        self, codebook: VQVAE, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
+    ) -> Codec:
+        raise NotImplementedError
+
     def check(
         self, model: Stage1, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str
     ) -> None:
         if isinstance(model, VQVAE):
             vectors = len(dataset.train) * math.prod(model.code_shape[1:])
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training images", label=label)
-        if isinstance(model, VAE) and model.free_bits and world_size() * training.accumulate > 1:
-            raise UsageError(
-                f"{label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
-                "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
-            )
+        if isinstance(model, VAE):
+            check_free_bits(model.free_bits, training, label=label)
 
     def stage1_task(self, model: Stage1, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
         source = dataset.train
@@ -222,11 +199,12 @@ class Images:
         device: torch.device,
     ) -> CodeFile:
         source = self._source(dataset, split)
-        codes = encode_images(
+        codes, _ = encode_split(
+            self.files,
             codebook,
-            torch.from_numpy(source.images),
+            source,
             label=f"{name} codes, {split}",
-            batch_size=recipe.evaluation.batch_size,
+            recipe=recipe,
             device=device,
             mirrored=split == MIRRORED,
         )
@@ -242,11 +220,11 @@ class Images:
         )
         return CodeFile(codes=codes, labels=source.labels, header=header)
 
-    def with_decoder(self, codebook: VQVAE, decoder: nn.Module) -> Codec:
-        raise NotImplementedError("models of images have no second decoder")
-
     def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
         return ImageMeasures(dataset, split)
+
+    def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
+        return ImagePictures(recipe, dataset)
 
     @staticmethod
     def _source(dataset: ImageDataset, split: str) -> Split:

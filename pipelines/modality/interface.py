@@ -4,8 +4,8 @@ A modality knows recipes, data sets and models, never a run or a job. Verbs ask 
 with whatever comes, so that a new kind of data is one class beside `images.Images` and `audio.Audio`.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,16 +13,15 @@ from torch import nn
 from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
+from twostage.data.interface import Dataset
+from twostage.distributed import world_size
 from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .files import Files
 from .measures import Measures
-
-Stage = Literal["stage1", "decoder", "prior"]
-"""A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-
+from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
 
@@ -34,6 +33,8 @@ class Modality(Protocol):
     """Section of the recipe that decides the networks of each stage that there is."""
     files: Files
     """How single items come from files and arrays and go back."""
+    decoders: Mapping[str, str]
+    """What a user calls the decoders of a codebook, and what is said of them; that of stage one comes first."""
 
     def load(self, recipe: Recipe) -> Any:
         """The recipe's data set, read into memory.
@@ -74,6 +75,12 @@ class Modality(Protocol):
             RunError: this version does not know the kind.
         """
 
+    def with_decoder(self, codebook: Any, decoder: Any, progress: Callable[[int, int], None] | None = None) -> Codec:
+        """A codebook with a decoder that was fitted to its codes, where `sections` has one, as one codec.
+
+        `progress` is called while it decodes a batch with (done, all).
+        """
+
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:
         """Raise UsageError where stage one, freshly built, can not be trained as asked; `label` names the training."""
 
@@ -101,14 +108,11 @@ class Modality(Protocol):
     def items(self, dataset: Any, split: str) -> int:
         """Number of items of one of the `code_splits`."""
 
-    def with_decoder(self, codebook: Any, decoder: Any) -> Codec:
-        """The codebook with the decoder of the stage `decoder` in place of its own, of data that have that stage.
-
-        It shows the progress of what it draws.
-        """
-
     def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
         """What there is to measure of a split beside what models say."""
+
+    def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
+        """How items of the data set are shown."""
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
@@ -117,6 +121,23 @@ def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> 
         raise UsageError(
             f"{label}: the {items} are encoded as {vectors} vectors, fewer than the {codes} codes of "
             "quantiser.codebook_size: choose a smaller one"
+        )
+
+
+def check_free_bits(free_bits: float, training: TrainingConfig, *, label: str) -> None:
+    """Raise UsageError for free bits in a training whose batches are worked through in parts."""
+    if free_bits and world_size() * training.accumulate > 1:
+        raise UsageError(
+            f"{label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
+            "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
+        )
+
+
+def check_labels_exist(spec: ModelSpec, dataset: Dataset, *, item: str) -> None:
+    """Raise UsageError for a conditional model where there are no labels; `item` is the word for one."""
+    if spec.kind == "cvae" and not dataset.classes:
+        raise UsageError(
+            f"model {spec.name} is given the label of every {item}, but {dataset.name} has no labels: choose vae"
         )
 
 

@@ -7,7 +7,7 @@ Shapes: N items of the split, M of them, B of a batch.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -15,8 +15,6 @@ from torch import Tensor
 from stage1_vqvae.interface import Batch, Stage1Model
 from twostage.metrics.code_labels import CodeMeaning
 from twostage.storage.codes import CodeFile
-
-Unit = Literal["bits/dim", "bits/sample"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ class Beside:
 class Measures(Protocol):
     """Of one split of a data set. What is measured once is kept."""
 
-    unit: Unit
     decoder: str | None
     """What rows call the decoder of stage one, where another one may follow its codes; else None."""
 

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae import AudioVAE, AudioVQVAE
-from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
-from stage2_prior import sample
+from stage1_vqvae import AudioVQVAE
 from twostage.config.load import run_recipe_text
-from twostage.data.audio import AudioDataset, whole_batch
+from twostage.data.audio import AudioDataset
 from twostage.data.audio.spectral import log_mel_settings
 from twostage.errors import RunError
 from twostage.metrics.code_labels import meaning_table
@@ -20,17 +18,16 @@ from twostage.progress import say
 from twostage.storage.atomic import write_atomic
 from twostage.training.record import read_metrics
 
-from ..bits.audio import OnDevice
 from ..commands.results import Report
 from ..evaluate.rows import Evaluation
 from ..evaluate.sizes import ONE_TRAINING
 from ..evaluate.tables import difference_lines, model_notes, model_table, score_notes, score_table
-from ..generate.asked import Asked, asked_for
-from ..generate.voices import Voice, voice_of
+from ..generate.asked import Wanted
+from ..generate.drawing import Drawing, draw
+from ..generate.two_stage import TwoStage, open_model
 from ..media import figures
 from ..media.html import audio_element, image, page, table
 from ..media.spectrograms import sheet
-from ..media.wav import to_int16
 from ..modality.audio import load_audio
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded, LoadedAudio
@@ -85,24 +82,15 @@ def _reconstructions(
     run: Run, name: str, stage1: LoadedAudio, dataset: AudioDataset, device: torch.device, seed: int
 ) -> str:
     """Test recordings beside what the decoders make of them."""
-    model, rate = stage1.model, dataset.sample_rate_hz
-    items = evenly(len(dataset.test), SHOWN)
-    batch = whole_batch(dataset.test, items, multiple=model.stride)
-    on = OnDevice.of(batch, speakers=model.speakers, device=device)
-    own = [dataset.test.recording(int(item)) for item in items]
+    rate, items = dataset.sample_rate_hz, evenly(len(dataset.test), SHOWN)
+    model, test = open_model(run, name, device), dataset.test
+    own = [test.recording(int(item)) for item in items]
+    split = model.files.split_of(own, test.labels[items].tolist(), test.speakers[items].tolist())
     columns: list[tuple[str, list[np.ndarray]]] = [("recording", own)]
-    if isinstance(model, AudioVAE):
-        wave_BS = model.reconstruct(on.samples, on.mask, on.speaker).cpu().numpy()
-        columns.append(("reconstruction", [to_int16(wave[: len(x)]) for wave, x in zip(wave_BS, own, strict=True)]))
-    else:
-        codes = model.encode(on.samples, on.mask)
-        decoders: list[WaveNetDecoder | None] = [None]
-        if is_finished(run.decoder_folder(name)):
-            decoders.append(run.decoder(name, stage1, device).model)
-        for decoder in decoders:
-            voice = Voice(model=model, decoder=decoder, device=device)
-            columns.append((voice.name, voice.speak(codes, on.mask.sum(1), on.speaker, seed=seed)))
-    said = [_said(dataset, int(batch.labels[row]), int(batch.speakers[row])) for row in range(len(items))]
+    for choice, spoken in _decoders(model):
+        what = spoken if model.model.latents == "codes" else "reconstruction"
+        columns.append((what, model.passed(split, decoder=choice, seed=seed)))
+    said = [_said(dataset, int(split.labels[row]), int(split.speakers[row])) for row in range(len(items))]
     picture = sheet(
         [[sounds[row] for _, sounds in columns] for row in range(len(items))],
         settings=log_mel_settings(rate),
@@ -116,13 +104,19 @@ def _reconstructions(
     return f"<h3>Reconstructions</h3>{image(picture, 'Log-mel spectrograms, one colour scale.')}{players}"
 
 
+def _decoders(model: TwoStage) -> list[tuple[str, str]]:
+    """The decoders that are trained, and what is said of them."""
+    own, *others = model.modality.decoders.items()
+    return [own, *others] if is_finished(model.run.decoder_folder(model.name)) else [own]
+
+
 def _said(dataset: AudioDataset, label: int | None, speaker: int) -> str:
     parts = [dataset.classes[label]] if dataset.classes and label is not None else []
     parts += [dataset.speakers[speaker]] if dataset.speakers else []
     return " / ".join(parts) or "recording"
 
 
-def _asked_in_words(asked: Asked) -> str:
+def _asked_in_words(asked: Wanted) -> str:
     """What new sounds were asked to be; nothing where nobody asked."""
     if not asked.told:
         return ": in the voice named, which the prior is not told" if asked.speakers else ""
@@ -135,27 +129,22 @@ def _samples(
     run: Run, name: str, stage1: Loaded[AudioVQVAE], dataset: AudioDataset, device: torch.device, seed: int
 ) -> str:
     """New sounds of a model with a finished prior."""
-    prior, model, rate = run.prior(name, stage1, device), stage1.model, dataset.sample_rate_hz
-    asked = asked_for(SAMPLED, prior, labels="in turn", speakers="in turn")
+    model, rate = open_model(run, name, device), dataset.sample_rate_hz
+    asked = model.wanted(SAMPLED)
     labels, speakers = asked.labels, asked.speakers
-    condition = None if asked.condition_NA is None else asked.condition_NA.to(device)
-    drawn = sample(prior.model, count=SAMPLED, condition=condition, seed=seed, device=device)
-    assert drawn.lengths is not None
-    voices = torch.tensor(speakers, device=device) if speakers else None
     said = [
         _said(dataset, labels[item] if labels else None, speakers[item] if speakers else 0) for item in range(SAMPLED)
     ]
     parts = []
-    for choice in ("convolutional", "wavenet") if is_finished(run.decoder_folder(name)) else ("convolutional",):
-        voice = voice_of(run, name, stage1, choice, device)
-        sounds = voice.speak(drawn.codes, drawn.lengths * model.stride, voices, seed=seed)
+    for choice, spoken in _decoders(model):
+        sounds = draw(model, SAMPLED, asked, Drawing(decoder=choice, seed=seed))
         picture = sheet(
             [sounds[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
             settings=log_mel_settings(rate),
             titles=[said[row : row + COLUMNS] for row in range(0, SAMPLED, COLUMNS)],
         )
         players = "".join(audio_element(sound, rate, what) for sound, what in zip(sounds, said, strict=True))
-        caption = f"New sounds, seed {seed}, {voice.name}{_asked_in_words(asked)}."
+        caption = f"New sounds, seed {seed}, {spoken}{_asked_in_words(asked)}."
         parts.append(image(picture, caption) + players)
     return f"<h3>Samples</h3>{''.join(parts)}"
 

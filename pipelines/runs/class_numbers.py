@@ -53,8 +53,8 @@ def trained_names(dataset: Dataset) -> dict[str, list[str]]:
 
 def trained_numbers(record: Mapping[str, Any], kind: Kind) -> list[int]:
     """Numbers of the labels, or speakers, that a model has met in training, by its record."""
-    names = record["classes" if kind == "labels" else "speakers"]
-    met = set(record[f"trained_{kind}"])
+    names = record.get("classes" if kind == "labels" else "speakers", ())
+    met = set(record[f"trained_{kind}"]) if names else set()
     return [number for number, name in enumerate(names) if name in met]
 
 

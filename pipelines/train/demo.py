@@ -14,8 +14,8 @@ from twostage.progress import say
 
 from ..commands.samples import Generate
 from ..commands.tools import Demo
-from ..generate.audio import run_generate
-from ..generate.two_stage import load_image_run
+from ..generate.generate import run_generate
+from ..generate.two_stage import open_model
 from ..media.png import display_scale, grid, to_bytes, write_png
 from ..modality.choose import load_data
 from ..runs.run import Run
@@ -47,7 +47,7 @@ def readable_share(images: np.ndarray, labels: np.ndarray, dataset: ImageDataset
 
 def write_samples(run: Run, dataset: ImageDataset, *, device: torch.device, seed: int) -> Path:
     """Write the class-conditional grid of the main model and say how many samples a classifier reads as asked."""
-    model = load_image_run(run, MAIN_MODEL, device)
+    model = open_model(run, MAIN_MODEL, device)
     classes = len(dataset.classes)
     labels = torch.arange(classes * SAMPLES_PER_CLASS) % classes
     images = model.generate(len(labels), labels=labels, temperature=TEMPERATURE, seed=seed).cpu().numpy()

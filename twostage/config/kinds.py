@@ -38,8 +38,8 @@ KINDS: dict[str, DataKind] = {
         sections=("stage1", "vimco", "prior"),
         settings={
             "data": ("image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise"),
-            "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width", "kl_warmup_steps", "free_bits"),
-            "evaluation": ("search_items", "frechet_samples"),
+            "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
+            "evaluation": ("search_items",),
         },
     ),
     "audio": DataKind(

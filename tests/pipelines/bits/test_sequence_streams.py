@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,18 @@ import pytest
 import torch
 
 from stage2_prior import WaveNet, sample
+from twostage.config.schema import Recipe
 from twostage.errors import RunError, UsageError
 from twostage.metrics.length_tables import LabelTable
+from twostage.metrics.statistics import evenly
+from twostage.storage.code_header import CodeHeader
+from twostage.storage.codes import CodeFile, save_codes
 from twostage_pipelines.bits.range_coder import decode_codes, encode_codes
+from twostage_pipelines.bits.rate import learned_rate
+from twostage_pipelines.bits.round_trip import check_round_trip
 from twostage_pipelines.bits.stream_content import Content, Known
 from twostage_pipelines.bits.stream_header import StreamHeader, overhead_bits, seal
+from twostage_pipelines.modality.audio import condition_of, speakers_of
 
 CLASSES = (3, 2)
 TRAIN = np.random.default_rng(0).integers(0, CLASSES, (40, 2))
@@ -193,3 +202,69 @@ def test_a_diverged_end_is_named() -> None:
     prior = _prior(end_bias=math.nan)
     with pytest.raises(RunError, match="diverged"):
         encode_codes(prior, Content(torch.zeros(1, 1, 2, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "speakers", "conditional", "decoder_speakers", "paid"),
+    [
+        (3, 2, True, 2, "paid"),
+        (3, 2, False, 2, "paid"),
+        (3, 0, True, 0, "paid"),
+        (3, 2, False, 0, "none"),
+        (1, 1, True, 1, "paid"),
+    ],
+)
+def test_a_round_trip_of_recordings_pays_for_what_prior_and_decoder_see(
+    tmp_path: Path, classes: int, speakers: int, conditional: bool, decoder_speakers: int, paid: str
+) -> None:
+    sizes = tuple(size for size in (classes, speakers) if size)
+    prior = _prior(codebooks=2, classes=sizes if conditional else ())
+    generator = np.random.default_rng(3)
+    files = {}
+    for split, count in (("train", 30), ("test", 50)):
+        labels, voices = (generator.integers(0, max(size, 1), count) for size in (classes, speakers))
+        condition = condition_of(labels, voices, (classes, speakers))
+        drawn = sample(prior, count=count, condition=torch.from_numpy(condition) if conditional else None, seed=count)
+        assert drawn.lengths is not None
+        header = CodeHeader("recordings", split, "vq-vae", 5, 2, (drawn.codes.shape[2],), classes, "0" * 64, speakers)
+        lengths = drawn.lengths.numpy()
+        files[split] = CodeFile(
+            drawn.codes.numpy(),
+            labels,
+            header,
+            lengths=lengths,
+            speakers=voices if speakers else None,
+            samples=16 * lengths - generator.integers(0, 16, count),
+        )
+        save_codes(tmp_path / f"{split}.safetensors", files[split])
+    run: Any = SimpleNamespace(
+        path=tmp_path,
+        recipe=Recipe(),
+        codebook=lambda *_: SimpleNamespace(
+            model=SimpleNamespace(stride=16, speakers=decoder_speakers), sha256="0" * 64
+        ),
+        prior=lambda *_: SimpleNamespace(model=prior),
+        codes_file=lambda _, split: tmp_path / f"{split}.safetensors",
+    )
+    trip = check_round_trip(run, "vq-vae", "test", 40, torch.device("cpu"))
+    assert (trip.items, trip.identical, trip.within_bound, trip.labels) == (40, True, True, paid)
+    rows, test, train = evenly(50, 40), files["test"], files["train"]
+    voices = speakers_of(test)
+    table = LabelTable.of(
+        train.labels,
+        speakers_of(train),
+        classes=classes if conditional else 0,
+        speakers=speakers if conditional or decoder_speakers else 0,
+    )
+    condition = condition_of(test.labels, voices, (classes, speakers))[rows]
+    rate = learned_rate(
+        prior,
+        test.codes[rows],
+        test.lengths[rows],
+        condition=condition if conditional else None,
+        device=torch.device("cpu"),
+        batch_size=7,
+    )
+    side = table.bits(test.labels, voices)[rows].sum() + 40 * 4
+    assert trip.bits_reported == pytest.approx(rate.bits.sum() + rate.end_bits.sum() + side, rel=1e-6)
+    assert trip.bits_paid == trip.bits_reported
