@@ -181,7 +181,7 @@ def test_rows_say_what_their_bits_are_given(run: Path) -> None:
         assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
     report = (run / "report.html").read_text()
     assert "label and speaker" in report
-    assert "bits of the codes alone, given what the prior is told" in report
+    assert "bits of the codes alone, given what the prior is conditioned on" in report
 
 
 def test_models_are_compared_with_the_frames_of_flac_and_not_with_its_files(
