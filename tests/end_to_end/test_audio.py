@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE
+from stage1_vqvae import AudioVQVAE
 from twostage.config.audio_schema import RecordingsConfig
 from twostage.config.schema import Recipe
 from twostage.data.audio import load_synthetic_vowels
@@ -227,33 +226,6 @@ def test_training_again_does_nothing_and_other_settings_are_refused(
     assert capsys.readouterr().err.count("done already") == 4
     assert twostage("train-decoder", copy, "--wavenet-decoder.channels", 16) == 2
     assert "wavenet_decoder.channels: 8 -> 16" in capsys.readouterr().err
-
-
-def test_the_other_baselines_of_images_train_on_sounds(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    for name, kind in (("ae", AudioAutoencoder), ("cvae", AudioVAE)):
-        assert twostage("train-baseline", copy, "--model", name) == 0
-        model = Run.open(copy).stage1(name, torch.device("cpu")).model
-        assert isinstance(model, kind)
-        assert model.speakers == 3
-        assert model.classes == (5 if name == "cvae" else 0)
-        last = (copy / "models" / name / "stage1" / "metrics.jsonl").read_text().splitlines()[-1]
-        assert ("latent_root_mean_square" in last) == (name == "ae")
-    capsys.readouterr()
-    free = ("--gaussian.free-bits", 0.1, "--baseline-training.accumulate", 2, "--models", "vae")
-    for command, said in (
-        (("train-baseline", copy, "--model", "vimco"), "vimco is a model of images, but the data are recordings"),
-        (
-            ("train", "vowels", "--out", tmp_path / "new", *free),
-            "gaussian.free_bits compares the KL of the whole batch",
-        ),
-    ):
-        assert twostage(*command) == 2
-        assert said in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
 
 
 def test_generate_writes_sounds_with_pictures(run: Path, tmp_path: Path) -> None:
