@@ -76,9 +76,12 @@ def test_a_prior_without_classes_takes_no_labels(
         model.generate(2, labels=[0, 1])
 
 
-def test_labels_in_words_are_refused(write_run: WriteRun) -> None:
-    with pytest.raises(UsageError, match="'in turn', got 'none'"):
-        load_run(write_run()).generate(2, labels="none")  # type: ignore[arg-type]
+def test_labels_of_images_have_names_too(write_run: WriteRun) -> None:
+    model = load_run(write_run(names=("cat", "dog")))
+    assert torch.equal(model.generate(2, labels=["dog", "cat"]), model.generate(2, labels=[1, 0]))
+    for strange in ("none", ["cat", "cow"]):
+        with pytest.raises(UsageError, match="labels must be one of cat, dog, or its number from 0 to 1"):
+            model.generate(2, labels=strange)
 
 
 NUMBERED = tuple(str(number) for number in range(1, 13))
