@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from stage1_vqvae import AudioVQVAE
 from twostage.config.audio_schema import RecordingsConfig
@@ -20,11 +21,11 @@ from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
 from twostage_pipelines.bits.round_trip import check_round_trip
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.coding.audio import speakers_in
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
-from twostage_pipelines.runs.class_numbers import warn_of_untrained_speakers
+from twostage_pipelines.modality.audio_files import AudioFiles
+from twostage_pipelines.runs.class_numbers import class_number, warn_of_untrained_speakers
 from twostage_pipelines.runs.run import Run
 
 TINY = """
@@ -270,8 +271,8 @@ def test_reconstruct_convert_encode_decode(run: Path, recording: Path, tmp_path:
         (("generate", "RUN", "--label", "z"), 2, "--label must be one of a, e, i, o, u"),
         (("generate", "RUN", "--seconds", "1000"), 2, "--seconds must be at most"),
         (("generate", "RUN", "--unlabelled"), 2, "label dropout"),
-        (("generate", "RUN", "--model", "vae"), 2, "is a VAE"),
-        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--complete is for runs on images"),
+        (("generate", "RUN", "--model", "vae", "--top-k", "3"), 2, "a VAE draws continuous latents"),
+        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--keep-rows is for runs on images"),
         (("convert", "RUN", "FILE", "--speaker", "nobody"), 2, "--speaker must be one of"),
         (("convert", "RUN", "none.wav", "--speaker", "high"), 1, "none.wav"),
         (("reconstruct", "RUN", "FILE"), 2, "nothing says who speaks"),
@@ -483,8 +484,8 @@ def test_who_speaks_is_read_from_names_in_either_form_of_their_characters(tmp_pa
     one, two = "jos\N{LATIN SMALL LETTER E WITH ACUTE}", "jose\N{COMBINING ACUTE ACCENT}"
     recipe = replace(Recipe(), recordings=RecordingsConfig(pattern="{speaker}_{index}"))
     files = [tmp_path / f"{name}_0.wav" for name in (one, two, "ann")]
-    assert speakers_in(files, Run(tmp_path, recipe), ("ann", one), None) == [1, 1, 0]
-    assert speakers_in(files[:1], Run(tmp_path, recipe), ("ann", one), two) == [1]
+    assert AudioFiles().speakers_in(files, recipe, ("ann", one)) == [1, 1, 0]
+    assert class_number(two, ("ann", one), flag="--speaker") == 1
 
 
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:
