@@ -105,8 +105,8 @@ def extras(writer: RowWriter, evaluation: Evaluation, scored: Sequence[Scored]) 
     """The evaluation with what is not about rows, once more after each part of it. It is the work of one process."""
     run, beside = writer.run, writer.measures.beside()
     if beside is not None:
-        comparable = (s for s in scored if s.row.alphabet == beside.alphabet and s.bits_N is not None)
-        also = tuple(difference(s, beside.name, beside.bits_N) for s in comparable)
+        own = (s for s in scored if s.row.alphabet == beside.alphabet and s.row.labels != "given")
+        also = tuple(difference(s, beside.name, beside.bits_N) for s in own if s.bits_N is not None)
         both = evaluation.paired_differences + also
         evaluation = replace(evaluation, **writer.measures.facts(), paired_differences=both)
         yield evaluation
