@@ -166,6 +166,9 @@ def test_codes_that_do_not_say_who_or_how_long_are_refused(
     other = load_run(write_audio_run(classes=("no", "yes", "perhaps"), speakers=()))
     with pytest.raises(RunError, match="expected codes of the codebook"):
         other.decode(codes)
+    for act in (model.decode, lambda file, **how: model.reconstruct(noise(70), speakers="ann", **how)):
+        with pytest.raises(UsageError, match="expected the decoder convolutional or wavenet, got 'loud'"):
+            act(codes, decoder="loud")
 
 
 def test_codes_of_a_data_set_can_be_decoded(write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset) -> None:
