@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stage1_vqvae.audio.autoencoder import AudioAutoencoder
     from stage1_vqvae.audio.vae import AudioVAE
     from stage1_vqvae.audio.vqvae import AudioVQVAE
     from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
     # The contract, for the type checker: these classes answer it.
     CODECS: tuple[type[Codec], ...] = (VQVAE, AudioVQVAE, WithDecoder)
-    OTHERS: tuple[type[Stage1Model], ...] = (VAE, Autoencoder, VIMCO, AudioVAE)
+    OTHERS: tuple[type[Stage1Model], ...] = (VAE, Autoencoder, VIMCO, AudioVAE, AudioAutoencoder)
 
 __all__ = [
     "VAE",
     "VIMCO",
     "VQVAE",
+    "AudioAutoencoder",
     "AudioVAE",
     "AudioVQVAE",
     "Autoencoder",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AudioAutoencoder": "stage1_vqvae.audio.autoencoder",
     "AudioVAE": "stage1_vqvae.audio.vae",
     "AudioVQVAE": "stage1_vqvae.audio.vqvae",
     "Autoencoder": "stage1_vqvae.images.autoencoder",

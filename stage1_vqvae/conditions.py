@@ -1,9 +1,25 @@
-"""What models are conditioned on beside latents, checked: labels and speakers, numbers from 0."""
+"""What models are conditioned on beside latents: labels and speakers, numbers from 0."""
 
 import torch
 from torch import Tensor
 
+from stage1_vqvae.interface import Asked
 from twostage.errors import UsageError
+
+
+class Conditioned:
+    """A model that takes of what it is asked for what it is conditioned on."""
+
+    classes: int = 0
+    speakers: int = 0
+
+    def labels_of(self, asked: Asked) -> Tensor | None:
+        """The labels that the model is conditioned on."""
+        return asked.labels if self.classes else None
+
+    def speakers_of(self, asked: Asked) -> Tensor | None:
+        """The speakers that the model is conditioned on."""
+        return asked.speakers if self.speakers else None
 
 
 def check_labels(labels_B: Tensor | None, *, classes: int, count: int) -> None:

@@ -21,14 +21,16 @@ from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data import ImageDataset, load_dataset
-from twostage.distributed import world_size
-from twostage.errors import RunError, UsageError
+from twostage.errors import RunError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .files import Files
 from .image_files import ImageFiles
-from .interface import MIRRORED, SPLITS, Stage, as_arguments, check_codebook_size
+from .image_measures import ImageMeasures
+from .image_pictures import ImagePictures
+from .interface import MIRRORED, SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
+from .pictures import Pictures
 
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
 """A model of images; a conditional VAE is a `VAE` with classes."""
@@ -51,10 +53,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
         return {**common, **_without(gaussian, "kl_warmup_steps", "free_bits")}
     if spec.kind == "vae":
         return {**common, **gaussian, "beta": spec.beta}
-    if not dataset.classes:
-        raise UsageError(
-            f"model {spec.name} is given the label of every image, but {dataset.name} has no labels: choose vae"
-        )
+    check_labels_exist(spec, dataset, item="image")
     return {**common, **gaussian, "beta": spec.beta, "classes": len(dataset.classes)}
 
 
@@ -131,11 +130,8 @@ class Images:
         if isinstance(model, VQVAE):
             vectors = len(dataset.train) * math.prod(model.code_shape[1:])
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training images", label=label)
-        if isinstance(model, VAE) and model.free_bits and world_size() * training.accumulate > 1:
-            raise UsageError(
-                f"{label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
-                "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
-            )
+        if isinstance(model, VAE):
+            check_free_bits(model.free_bits, training, label=label)
 
     def stage1_task(self, model: Stage1, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
         source = dataset.train
@@ -181,3 +177,9 @@ class Images:
 
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         return (*SPLITS, MIRRORED) if recipe.data.horizontal_flips else SPLITS
+
+    def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
+        return ImageMeasures(dataset, split)
+
+    def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
+        return ImagePictures(recipe, dataset)

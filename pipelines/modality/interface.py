@@ -5,7 +5,7 @@ with whatever comes, so that a new kind of data is one class beside `images.Imag
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,15 +13,15 @@ from torch import nn
 from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
+from twostage.data.interface import Dataset
+from twostage.distributed import world_size
 from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .files import Files
-
-Stage = Literal["stage1", "decoder", "prior"]
-"""A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-
+from .measures import Measures
+from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
 MIRRORED = "train-mirrored"
@@ -97,6 +97,12 @@ class Modality(Protocol):
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         """Names of the splits whose codes are kept: training, validation, test, and what else the prior sees."""
 
+    def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
+        """What there is to measure of a split beside what models say."""
+
+    def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
+        """How items of the data set are shown."""
+
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
     """Raise UsageError for a codebook of more codes than there are encoded training vectors."""
@@ -104,6 +110,23 @@ def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> 
         raise UsageError(
             f"{label}: the {items} are encoded as {vectors} vectors, fewer than the {codes} codes of "
             "quantiser.codebook_size: choose a smaller one"
+        )
+
+
+def check_free_bits(free_bits: float, training: TrainingConfig, *, label: str) -> None:
+    """Raise UsageError for free bits in a training whose batches are worked through in parts."""
+    if free_bits and world_size() * training.accumulate > 1:
+        raise UsageError(
+            f"{label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
+            "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
+        )
+
+
+def check_labels_exist(spec: ModelSpec, dataset: Dataset, *, item: str) -> None:
+    """Raise UsageError for a conditional model where there are no labels; `item` is the word for one."""
+    if spec.kind == "cvae" and not dataset.classes:
+        raise UsageError(
+            f"model {spec.name} is given the label of every {item}, but {dataset.name} has no labels: choose vae"
         )
 
 

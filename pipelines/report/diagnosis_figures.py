@@ -180,7 +180,7 @@ def code_costs(diagnosis: PriorDiagnosis, *, title: str) -> bytes:
             left.errorbar(index, bits, yerr=error, color="0.2", capsize=3)
         left.text(index, bits + error, f"{bits:.2f}", ha="center", va="bottom", fontsize=8)
     left.set(title=title, ylabel="bits per code", ylim=(0, 1.12 * max(bars.values())))
-    picture = right.imshow(diagnosis.bits_hw, vmin=0, cmap="viridis", interpolation="nearest")
+    picture = right.imshow(diagnosis.bits_by_position, vmin=0, cmap="viridis", interpolation="nearest")
     figure.colorbar(picture, ax=right, shrink=0.9)
     right.set(title="bits of each position", xticks=[], yticks=[])
     figure.tight_layout()

@@ -12,8 +12,8 @@ from twostage.data import ImageDataset
 from twostage.metrics.statistics import evenly
 from twostage.training.record import read_metrics
 
-from ..evaluate.diagnosis import posteriors_of
-from ..evaluate.latent_diagnosis import Posteriors, diagnose_posteriors
+from ..evaluate.latent_diagnosis import diagnose_posteriors
+from ..evaluate.posteriors import Posteriors, posteriors_of
 from ..generate.decoding import latent_means, reconstruct, sample_autoencoder, sample_vae
 from ..generate.latent_sheets import (
     LatentSpread,
@@ -25,6 +25,7 @@ from ..generate.latent_sheets import (
     traversals,
 )
 from ..generate.sheets import FITTED, Sheet
+from ..modality.choose import modality_of
 from ..runs.class_numbers import trained_numbers
 from ..runs.loading import LoadedStage1
 from ..runs.run import Run
@@ -102,7 +103,8 @@ def continuous_models(
         stage1 = run.stage1(name, device)
         model = stage1.model
         if isinstance(model, VAE):
-            found = posteriors_of(model, dataset, "test", device=device, batch_size=batch_size)
+            parts = modality_of(run.recipe).files.batches(dataset.test, model, recipe=run.recipe, device=device)
+            found = posteriors_of(model, parts, items=len(dataset.test))
             yield Continuous(name=name, stage1=stage1, model=model, means_NZ=found.mean_NZ, posteriors=found)
         elif isinstance(model, Autoencoder):
             means_NZ = latent_means(model, dataset.test.images, device=device, batch_size=batch_size)

@@ -15,7 +15,7 @@ from twostage.distributed import is_first, of_every_rank
 from twostage.errors import RunError, UsageError
 from twostage.printable import shown
 from twostage.storage.code_header import FILES, CodeHeader, is_plain_name
-from twostage.storage.codes import CodeFile, check_codebook, load_codes, save_codes
+from twostage.storage.codes import CodeFile, check_codebook, save_codes
 
 from ..modality.choose import modality_of
 from ..modality.encoding import encode_split
@@ -24,12 +24,12 @@ from .loading import Loaded
 from .run import Run
 
 
-def stored_codes(path: Path, *, stage1_sha256: str, dataset: str, split: str, items: int) -> CodeFile | None:
-    """The file of these very codes, None if they must be made (anew) or any process does not see it whole."""
+def _stored(run: Run, name: str, split: str, *, stage1_sha256: str, dataset: str, items: int) -> CodeFile | None:
+    """The run's own file of these very codes; None if they must be made (anew) or any process does not see it whole."""
     found = None
-    if path.is_file():
+    if run.codes_file(name, split).is_file():
         try:
-            found = load_codes(path, expect_stage1_sha256=stage1_sha256)
+            found = run.codes(name, split, stage1_sha256=stage1_sha256)
         except RunError:
             pass  # damaged, or of an earlier codebook
         else:
@@ -51,8 +51,8 @@ def extract_codes(
     """Codes of every split (`Modality.code_splits`), in fp32; files of this very codebook are read back."""
     files = dict[str, CodeFile]()
     for split in modality_of(run.recipe).code_splits(run.recipe):
-        path, items = run.codes_file(name, split), dataset.train if split == MIRRORED else dataset.split(split)
-        found = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=len(items))
+        items = dataset.train if split == MIRRORED else dataset.split(split)
+        found = _stored(run, name, split, stage1_sha256=stage1.sha256, dataset=dataset.name, items=len(items))
         if found is None:
             found = _encoded(
                 run,
@@ -68,7 +68,7 @@ def extract_codes(
                 classes=len(dataset.classes),
                 speakers=len(dataset.speakers),
             )
-            keep_codes(path, found)
+            keep_codes(run.codes_file(name, split), found)
         files[split] = found
     return files
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.audio.settings import AudioNetworks
+from stage1_vqvae.conditions import check_labels
 from twostage.data.audio.mulaw import MU
 from twostage.errors import UsageError
 
@@ -83,23 +84,40 @@ def _companded(wave: Tensor) -> Tensor:
 
 
 class AudioEncoder(nn.Module):
-    """Waveforms `[B, S]` in [-1, 1] to `[B, D, T]` with T = S / stride; zero behind an item's codes."""
+    """Waveforms `[B, S]` in [-1, 1] to `[B, D, T]` with T = S / stride; zero behind an item's codes.
 
-    def __init__(self, settings: AudioNetworks, *, out_channels: int) -> None:
+    Args:
+        settings: the model's.
+        out_channels: D.
+        classes: labels whose embedding is added at the rate of the codes; 0: the encoder is given none.
+    """
+
+    def __init__(self, settings: AudioNetworks, *, out_channels: int, classes: int = 0) -> None:
         super().__init__()
         widths = [1, *layer_widths(settings.channels, settings.downsampling_layers)]
         self.strided = nn.ModuleList(nn.Conv1d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.blocks = residual_blocks_of(settings)
         self.project = nn.Conv1d(settings.channels, out_channels, 1)
         start_evenly(self.strided, self.blocks)
+        self.classes = classes
+        if classes:
+            self.label_embedding = nn.Embedding(classes, settings.speaker_channels)
+            self.label_first = nn.Linear(settings.speaker_channels, settings.channels)
 
-    def forward(self, wave_BS: Tensor, positions_B: Tensor) -> Tensor:
-        """Encode; `wave_BS` is silent behind the end of an item."""
+    def forward(self, wave_BS: Tensor, positions_B: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Encode; `wave_BS` is silent behind the end of an item.
+
+        Raises:
+            UsageError: the labels do not fit.
+        """
+        check_labels(labels_B, classes=self.classes, count=len(wave_BS))
         x = _companded(wave_BS)[:, None]
         for layer, convolution in enumerate(self.strided, start=1):
             x = F.silu(convolution(x))
             x = x * inside(positions_B, x.shape[2], per_position=1 << (len(self.strided) - layer))
         inside_B1T = inside(positions_B, x.shape[2])
+        if labels_B is not None:
+            x = (x + self.label_first(self.label_embedding(labels_B))[:, :, None]) * inside_B1T
         for block in self.blocks:
             x = block(x, inside_B1T)
         return self.project(F.silu(x)) * inside_B1T

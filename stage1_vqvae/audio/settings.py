@@ -39,7 +39,7 @@ class AudioNetworks:
     speakers: int = 0
     """Number of speakers that the decoder is conditioned on; 0: none."""
     speaker_channels: int = 32
-    """V, width of a speaker's embedding, added at the rate of the codes and to the features."""
+    """V, width of the embedding of a speaker or a label, added at the rate of the codes and to the features."""
     downsampling_layers: int = 6
     """Halvings of the rate; a code stands for 2 to that power samples."""
     channels: int = 128

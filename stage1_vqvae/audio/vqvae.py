@@ -21,7 +21,7 @@ from stage1_vqvae.audio.model import AudioModel
 from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, inside
 from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
 from stage1_vqvae.deterministic import Deterministic
-from stage1_vqvae.interface import Batch, LatentKind
+from stage1_vqvae.interface import LatentKind
 from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 
 
@@ -131,24 +131,6 @@ class AudioVQVAE(Deterministic, AudioModel):
         codes_BTG[real_BT] = quantised.codes
         return codes_BTG.transpose(1, 2).contiguous()
 
-    @torch.no_grad()
-    def decode(self, codes_BGT: Tensor, lengths_B: Tensor, speaker_B: Tensor | None = None) -> Tensor:
-        """Codes to waveforms `[B, T * stride]` in [-1, 1], fp32, silent behind the end of an item.
-
-        Args:
-            codes_BGT: codes; what they are behind the end does not matter, as long as they are codes.
-            lengths_B: codes per item.
-            speaker_B: int64; None exactly where the model has no speakers.
-        """
-        return self.decoder.waveform(self.decoder_input(codes_BGT), lengths_B, speaker_B)
-
-    @torch.no_grad()
-    def log_prob(
-        self, samples_BS: Tensor, mask_BS: Tensor, codes_BGT: Tensor, speaker_B: Tensor | None = None
-    ) -> Tensor:
-        """log p(x|codes) of the real samples in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        return self.log_likelihood_nats(samples_BS, mask_BS, codes_BGT, speaker_B)
-
     def condition_vectors(self, codes_BGT: Tensor) -> Tensor:
         """Codebook vectors of codes, `[B, D, T]`: what an autoregressive decoder is conditioned on."""
         return self.quantiser.lookup(codes_BGT)
@@ -157,6 +139,6 @@ class AudioVQVAE(Deterministic, AudioModel):
         """Codebook vectors of codes, `[B, D, T]`."""
         return self.quantiser.lookup(codes_BGT)
 
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
-        """Codes `[B, G, T]`, 0 behind an item's."""
-        return self.encode(*self.sounds_of(batch))
+    def point_latents(self, samples_BS: Tensor, mask_BS: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The codes `[B, G, T]`."""
+        return self.encode(samples_BS, mask_BS)

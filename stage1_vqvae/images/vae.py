@@ -5,11 +5,7 @@ same grid, or over a vector (`stage1_vqvae.images.latents`), against a standard 
 distortion + beta * KL; `bounds` is always at beta = 1. With `classes` it is a conditional VAE (Sohn et al. 2015):
 everything is given the label, the bounds too, and the prior over z is the same for all labels.
 
-Two further settings of training, neither of them a part of `bounds`: beta grows linearly from zero over the first
-`kl_warmup_steps` steps (Bowman et al. 2016, arXiv 1511.06349, who use a sigmoid), and a latent whose KL, as a mean over
-the batch, is below `free_bits` nats is charged that much and so pulled no further to the prior (Kingma et al. 2016,
-arXiv 1606.04934, eq. 15, each latent a group of its own). The steps are counted in a buffer, which goes with the
-checkpoint: a resumed training goes on with the beta where it stopped.
+Training may anneal beta and leave bits free (`stage1_vqvae.gaussian`); every latent is a group of its own.
 
 Shapes: B items, C x H x W image, L the shape of an item's latents, (Z, h, w) or (N,), S importance samples, Y classes.
 """
@@ -21,13 +17,12 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
+from stage1_vqvae.gaussian import GaussianModel, GaussianPosterior, VAEBounds
 from stage1_vqvae.images.latents import LatentLayout
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Asked, Batch, LatentKind, Score
-from twostage.errors import UsageError
+from stage1_vqvae.interface import Asked, Batch, Score
 from twostage.noise import item_noise
 
 
@@ -43,7 +38,7 @@ class VAEOutput:
     """`[B]`, KL(q(z|x) || p(z)), fp32."""
 
 
-class VAE(ImageModel):
+class VAE(GaussianModel, ImageModel):
     """Gaussian autoencoder of integer images, the VQ-VAE's continuous twin.
 
     Args:
@@ -62,9 +57,6 @@ class VAE(ImageModel):
         UsageError: beta is not positive or the sizes do not fit one another; later, images or labels do not fit.
     """
 
-    latents: LatentKind = "gaussian"
-    steps_done: Tensor  # scalar, optimiser steps so far; only with kl_warmup_steps
-
     def __init__(
         self,
         *,
@@ -80,14 +72,10 @@ class VAE(ImageModel):
         free_bits: float = 0.0,
         **networks: Unpack[ImageNetworkSettings],
     ) -> None:
-        if not (beta > 0 and math.isfinite(beta)):
-            raise UsageError(f"beta must be a positive number, not {beta}")
-        if not (kl_warmup_steps >= 0 and free_bits >= 0 and math.isfinite(free_bits)):
-            raise UsageError(f"kl_warmup_steps and free_bits must be at least 0, not {kl_warmup_steps} and {free_bits}")
         settings = ImageNetworks(**networks)
         super().__init__(settings)
-        self.classes, self.beta = classes, beta
-        self.kl_warmup_steps, self.free_bits = kl_warmup_steps, free_bits
+        self.classes = classes
+        self.weigh_kl(beta=beta, kl_warmup_steps=kl_warmup_steps, free_bits=free_bits)
         self.layout = LatentLayout(
             settings=settings,
             latent_channels=latent_channels,
@@ -103,8 +91,6 @@ class VAE(ImageModel):
             settings, in_channels=self.layout.decoder_channels, auxiliary_weight=auxiliary_weight
         )
         self.layout.lead_into(self.decoder)
-        if kl_warmup_steps:
-            self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def posterior(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> GaussianPosterior:
         """q(z|x) for integer images, q(z|x, y) with labels."""
@@ -113,17 +99,6 @@ class VAE(ImageModel):
     def decoder_input(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Latents with their labels; see `LatentLayout`."""
         return self.layout.decoder_input(z_BL, labels_B)
-
-    def kl_weight(self) -> float | Tensor:
-        """Weight of the KL term in the training loss of the next step: beta, or its share during the warm-up."""
-        if not self.kl_warmup_steps:
-            return self.beta
-        return self.beta * (self.steps_done / self.kl_warmup_steps).clamp(max=1.0)
-
-    def count_step(self) -> None:
-        """Take note of an optimiser step, for the warm-up; call once after each."""
-        if self.kl_warmup_steps:
-            self.steps_done += 1
 
     def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> VAEOutput:
         """Training loss of a batch of integer images, one posterior sample each."""
@@ -155,7 +130,7 @@ class VAE(ImageModel):
         log_likelihoods, log_weights = [], []
         for sample in range(samples):
             z = posterior.sample(noise_BSL[:, sample])
-            log_likelihood_B = self.log_likelihood_nats(x_BCHW, z, labels_B)
+            log_likelihood_B = self.log_prob(x_BCHW, z, labels_B)
             log_prior_B = (-0.5 * (z**2 + math.log(2 * math.pi))).flatten(1).sum(1)
             log_likelihoods.append(log_likelihood_B)
             log_weights.append(log_likelihood_B + log_prior_B - posterior.log_prob(z))
@@ -167,31 +142,14 @@ class VAE(ImageModel):
             kl=kl_B,
         )
 
-    @torch.no_grad()
-    def decode(self, z_BL: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Latents `[B, *L]`, with labels of a conditional model, to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.decoder_input(z_BL, labels_B), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def reconstruct(
-        self, x_BCHW: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0
-    ) -> Tensor:
-        """`decode` with z at its posterior mean."""
-        mean_BL = self.posterior(x_BCHW, labels_B).mean
-        return self.decode(mean_BL, labels_B, seed=seed, first_item=first_item)
-
     def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
         """See `Stage1Model`: `bounds`, given the label where the model is."""
         labels_B, first_item = self.labels_of(batch), batch.first_item
         return self.bounds(batch.x, labels_B, samples=samples, seed=seed, first_item=first_item).score()
 
-    @torch.no_grad()
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Posterior means `[B, *L]`."""
-        return self.posterior(batch.x, self.labels_of(batch)).mean
+        return self.posterior(x_BCHW, labels_B).mean
 
     def sample_latents(
         self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from stage1_vqvae import AudioVQVAE
 from twostage.config.audio_schema import RecordingsConfig
@@ -18,13 +19,14 @@ from twostage.data.audio import load_synthetic_vowels
 from twostage.metrics.flac import flac_sizes
 from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
+from twostage_pipelines.bits.round_trip import check_round_trip
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.evaluate.audio import warn_of_untrained_speakers
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
 from twostage_pipelines.modality.audio_files import AudioFiles
-from twostage_pipelines.runs.class_numbers import class_number
+from twostage_pipelines.runs.class_numbers import class_number, warn_of_untrained_speakers
+from twostage_pipelines.runs.run import Run
 
 TINY = """
 [data]
@@ -81,6 +83,7 @@ checkpoint_every = 12
 [evaluation]
 iwae_samples = 2
 sampled_items = 2
+coded_items = 1000
 """
 
 
@@ -155,6 +158,22 @@ def test_every_part_of_the_bits_is_in_the_total(run: Path) -> None:
     assert learned["label_bits_per_dim"] * found["dims"] / found["items"] == pytest.approx(np.log2(15), abs=1e-6)
 
 
+def test_bytes_prove_the_row_of_the_learned_prior(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All test recordings in one stream: codes, ends, labels with speakers, and samples that the last codes lack."""
+    found = Evaluation.read(run / "evaluation.json")
+    (trip,) = found.coding
+    assert (trip.model, trip.items, trip.labels, trip.identical) == ("vq-vae", found.items, "paid", True)
+    learned = next(row for row in found.rows if row.prior == "learned")
+    parts = (learned.rate_bits_per_dim, learned.length_bits_per_dim, learned.label_bits_per_dim)
+    assert trip.bits_reported == pytest.approx(sum(part or 0.0 for part in parts) * found.dims, rel=1e-6)
+    assert abs(trip.bits_written - trip.bits_reported) <= 0.001 * trip.bits_reported + 64
+    print_evaluation(found)
+    assert f"vq-vae: {found.items} items in one stream, labels paid: " in capsys.readouterr().out
+    few = check_round_trip(Run.open(run), "vq-vae", "test", 3, torch.device("cpu"))
+    assert (few.items, few.identical, few.within_bound) == (3, True, True)
+    assert few.bits_reported < trip.bits_reported
+
+
 def test_rows_say_what_their_bits_are_given(run: Path) -> None:
     """A learned prior is told label and speaker, the others nothing; every decoder is told the speaker."""
     for row in evaluation(run)["rows"]:
@@ -162,7 +181,7 @@ def test_rows_say_what_their_bits_are_given(run: Path) -> None:
         assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
     report = (run / "report.html").read_text()
     assert "label and speaker" in report
-    assert "bits of the codes alone, given what the prior is told" in report
+    assert "bits of the codes alone, given what the prior is conditioned on" in report
 
 
 def test_models_are_compared_with_the_frames_of_flac_and_not_with_its_files(

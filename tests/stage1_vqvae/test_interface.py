@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from stage1_vqvae import VAE, VIMCO, VQVAE, AudioVAE, AudioVQVAE, Autoencoder, WaveNetDecoder, WithDecoder
+from stage1_vqvae import (
+    VAE,
+    VIMCO,
+    VQVAE,
+    AudioAutoencoder,
+    AudioVAE,
+    AudioVQVAE,
+    Autoencoder,
+    WaveNetDecoder,
+    WithDecoder,
+)
 from stage1_vqvae.interface import Asked, Batch, Codec, Stage1Model
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
@@ -46,6 +56,10 @@ SOUNDS: dict[str, Callable[[], Any]] = {
     "audio vq-vae": lambda: AudioVQVAE(**_SOUND, **_CODES, speakers=3),
     "audio vq-vae, mu-law": lambda: AudioVQVAE(**_SOUND, **_CODES, likelihood="mu-law", update="loss"),
     "audio vae": lambda: AudioVAE(**_SOUND, latent_channels=3, speakers=3, beta=2.0),
+    "audio vae, mu-law": lambda: AudioVAE(**_SOUND, latent_channels=3, likelihood="mu-law"),
+    "conditional audio vae": lambda: AudioVAE(**_SOUND, latent_channels=3, speakers=3, classes=3),
+    "conditional audio vae, no speakers": lambda: AudioVAE(**_SOUND, latent_channels=3, classes=3),
+    "audio autoencoder": lambda: AudioAutoencoder(**_SOUND, latent_channels=3, speakers=3),
     "with wavenet decoder": _with_decoder,
     "with wavenet decoder, mu-law": lambda: _with_decoder(likelihood="mu-law"),
 }
@@ -212,22 +226,23 @@ def test_images_score_and_decode_as_the_flat_methods(name: str) -> None:
 def test_sounds_score_and_decode_as_the_flat_methods(name: str) -> None:
     model, batch = make(name), batch_of(name, width=80)
     sounds, speaker = (batch.x, batch.mask), batch.speakers if model.speakers else None
+    given = (speaker, batch.labels if model.classes else None)
     score, latents = model.score(batch, samples=3, seed=5), model.latents_of(batch, seed=0)
     positions, inside = torch.tensor([3, 5, 1]), batch.mask
     if isinstance(model, WithDecoder):
         vectors = model.codec.condition_vectors(model.codec.encode(*sounds))
         assert torch.equal(score.distortion, -model.decoder.log_prob(*sounds, vectors, speaker))
         expected = waveform(model.decoder.sample(vectors, batch.lengths, speaker, seed=2, items=[7, 3, 12]))
-    elif isinstance(model, AudioVQVAE):
+    elif model.latents in ("codes", "none"):
         codes = model.encode(*sounds)
         assert torch.equal(score.distortion, -model.log_prob(*sounds, codes, speaker))
         expected = model.decode(codes, positions, speaker) * inside
     else:
-        bounds = model.bounds(*sounds, speaker, samples=3, seed=5, items_B=batch.items)
+        bounds = model.bounds(*sounds, *given, samples=3, seed=5, items_B=batch.items)
         assert torch.equal(score.distortion, -bounds.log_likelihood)
         assert torch.equal(score.rate, bounds.kl)
         assert torch.equal(score.tighter, -bounds.importance_weighted)
-        expected = model.reconstruct(*sounds, speaker) * inside
+        expected = model.reconstruct(*sounds, *given) * inside
     assert torch.equal(model.decode_batch(latents, batch, seed=2), expected)
 
 

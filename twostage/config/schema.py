@@ -105,7 +105,7 @@ class GaussianConfig:
     """The continuous bottleneck of the baselines: autoencoder, VAE, beta-VAE and conditional VAE."""
 
     latent_channels: int = 8
-    """Gaussian latents per grid position."""
+    """Gaussian latents per grid position, or position of a sound."""
     latent_dim: int = 0
     """Length of a vector of latents; 0: a grid with latent_channels per position."""
     network: Literal["convolutional", "mlp"] = "convolutional"
@@ -117,7 +117,7 @@ class GaussianConfig:
     kl_warmup_steps: int = 0
     """Steps over which the weight of the KL term grows from zero to beta."""
     free_bits: float = 0.0
-    """Nats per latent below which training lowers the KL no further."""
+    """Nats per latent, of sounds per channel and position, below which training lowers the KL no further."""
     auxiliary_weight: float = 0.0
     """As quantiser.auxiliary_weight. Above 0 the baseline is no longer trained on the bound that it is scored by."""
 
@@ -206,8 +206,8 @@ class EvaluationConfig:
     search_sweeps: int = 1
     """Passes of the search over all positions."""
     coded_items: int = 0
-    """Items, spread over the split, whose codes are written with a range coder and read back: bytes that prove the
-    learned rate; 0: none."""
+    """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
+    lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
     """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
 
@@ -247,3 +247,14 @@ class Recipe:
     def is_audio(self) -> bool:
         """Whether the data are recordings."""
         return self.data.name in AUDIO_DATA
+
+    @property
+    def has_wavenet_decoder(self) -> bool:
+        """Whether a WaveNet decoder follows a codebook, as it does of sound unless it has no blocks."""
+        return self.is_audio and self.wavenet_decoder.blocks > 0
+
+    @property
+    def codebook_model_steps(self) -> int:
+        """Optimiser steps of a codebook and all that follows its codes."""
+        decoder = self.decoder_training.steps if self.has_wavenet_decoder else 0
+        return self.codebook_training.steps + decoder + self.prior_training.steps
