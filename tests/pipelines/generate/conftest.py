@@ -82,7 +82,8 @@ def _save(folder: Path, model: torch.nn.Module, record: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="session")
 def write_audio_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes a run folder with `vq-vae` (16 codes, one per 64 samples), its WaveNet decoder and prior, and `vae`.
+    """Writes a run folder with `vq-vae` (16 codes, one per 64 samples), its WaveNet decoder and prior, `vae`,
+    `ae` and, with labels, `cvae`.
 
     Keyword arguments: `classes`, `speakers`, `heard` (the speakers that were trained on), `conditional` and
     `label_dropout` of the prior.
@@ -104,7 +105,7 @@ def write_audio_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         facts |= {"trained_labels": list(classes), "trained_speakers": list(heard) if speakers else []}
         facts |= {"sample_rate_hz": RATE_HZ}
         torch.manual_seed(0)
-        for name in ("vq-vae", "vae"):
+        for name in ("vq-vae", "vae", "ae", *(("cvae",) if classes else ())):
             spec = model_spec(name, recipe)
             architecture = stage1_architecture(spec, recipe, dataset)
             model = build_stage1(f"audio-{spec.kind}", architecture)

@@ -166,6 +166,9 @@ def test_codes_that_do_not_say_who_or_how_long_are_refused(
     other = load_run(write_audio_run(classes=("no", "yes", "perhaps"), speakers=()))
     with pytest.raises(RunError, match="expected codes of the codebook"):
         other.decode(codes)
+    for act in (model.decode, lambda file, **how: model.reconstruct(noise(70), speakers="ann", **how)):
+        with pytest.raises(UsageError, match="expected the decoder convolutional or wavenet, got 'loud'"):
+            act(codes, decoder="loud")
 
 
 def test_codes_of_a_data_set_can_be_decoded(write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset) -> None:
@@ -320,6 +323,41 @@ def test_a_continuous_model_draws_and_reconstructs_and_has_no_codes(spoken_run: 
         f"vae-sound-000{item}-{speaker}.wav" for item, speaker in enumerate(("ann", "bob", "ann"))
     ]
     assert written(tmp_path) == [wav_bytes(sound.samples, 8000) for sound in sounds]
+
+
+def test_a_conditional_vae_of_sound_is_given_labels(
+    spoken_run: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cvae, wave = load_run(spoken_run, model="cvae"), noise(1001)
+    turns = [("no", "ann"), ("yes", "ann"), ("no", "bob"), ("yes", "bob"), ("no", "ann")]
+    sounds = cvae.generate(5, seconds=0.05)
+    assert [(sound.label, sound.speaker) for sound in sounds] == turns
+    (other,) = cvae.generate(1, labels="yes", speakers="ann", seconds=0.05)
+    assert not np.array_equal(other.samples, sounds[0].samples)
+    with pytest.raises(UsageError, match="a conditional VAE is given one"):
+        cvae.generate(1, labels=None, seconds=0.05)
+    no, yes = (cvae.reconstruct(wave, labels=label, speakers="bob")[0].samples for label in ("no", "yes"))
+    assert not np.array_equal(no, yes)
+    command = ("--model", "cvae", "--out", tmp_path / "out")
+    for verb in (("reconstruct",), ("convert", "--speaker", "bob")):
+        assert twostage(verb[0], spoken_run, files[1], *verb[1:], *command) == 2
+        assert "say --label CLASS" in capsys.readouterr().err
+        assert twostage(verb[0], spoken_run, files[1], *verb[1:], *command, "--label", "yes") == 0
+        said = capsys.readouterr().err
+        assert ("in bits/sample given the label, length and speaker apart: " in said) == (verb == ("reconstruct",))
+    expected = [wav_bytes(yes, 8000)] * 2  # bob speaks already
+    assert written(tmp_path / "out") == expected
+
+
+def test_an_autoencoder_of_sound_has_nothing_to_draw_from(
+    spoken_run: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert twostage("generate", spoken_run, "--model", "ae", "--seconds", 0.05) == 2
+    assert "no distribution over latents to draw from" in capsys.readouterr().err
+    assert twostage("reconstruct", spoken_run, *files, "--model", "ae", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert said.count("(log-mel L1 ") == 3
+    assert "bits" not in said
 
 
 def test_sounds_of_a_vae_are_as_long_as_training_recordings(
