@@ -21,7 +21,7 @@ SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|
 MARGINALISED = (
     "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
 )
-GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
+GIVEN_LABEL = "given label: bits of an item whose label is known, not to be compared with the totals"
 PARTS = (
     "distortion: bits of the samples given the codes and what the decoder is conditioned on; rate: bits of the codes "
     "alone, given what the prior is conditioned on; labels: what that is, at its training frequencies; length: number "
