@@ -20,7 +20,10 @@ codes that was trained along; or nothing, so that the model has no bits/dim."""
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a decoder is told beside latents. A model takes what it is conditioned on and leaves the rest alone."""
+    """What a decoder is given beside latents. A model takes what it is conditioned on and leaves the rest alone.
+
+    All but `items` are on the model's device.
+    """
 
     items: Tensor
     """`[B]` int64 on the CPU: numbers of the items in their data set or stream, which name their noise."""

@@ -191,7 +191,8 @@ def run_encode(command: Encode) -> None:
     file = model.encode(items, speakers=speakers, names=names)
     command.out.parent.mkdir(parents=True, exist_ok=True)
     save_codes(command.out, file)
-    say(f"{len(items)} files in {command.out}: {_size(file, model)}; {command.out.stat().st_size} bytes stored")
+    stored = f"{command.out.stat().st_size} bytes stored, header and whole bytes per code included"
+    say(f"{len(items)} files in {command.out}: {_size(file, model)}; {stored}")
 
 
 def _size(file: CodeFile, model: TwoStage) -> str:

@@ -70,11 +70,6 @@ class AudioAutoencoder(Deterministic, ContinuousAudioModel):
         """int16 samples `[B, S]` to latents `[B, Z, T]`, fp32; 0 behind an item's positions."""
         return self.encode_vectors(samples_BS, mask_BS).float()
 
-    @torch.no_grad()
-    def log_prob(self, samples_BS: Tensor, mask_BS: Tensor, z_BZT: Tensor, speaker_B: Tensor | None = None) -> Tensor:
-        """log p(x|z) of the real samples in nats, `[B]`, fp32: minus the distortion."""
-        return self.log_likelihood_nats(samples_BS, mask_BS, z_BZT, speaker_B)
-
     def point_latents(self, samples_BS: Tensor, mask_BS: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """The latents `[B, Z, T]`."""
         return self.encode(samples_BS, mask_BS)

@@ -93,15 +93,16 @@ class AudioModel(Recordings, nn.Module):
         """
         raise NotImplementedError
 
-    def log_likelihood_nats(
+    @torch.no_grad()
+    def log_prob(
         self,
         samples_BS: Tensor,
         mask_BS: Tensor,
         latents: Tensor,
-        speaker_B: Tensor | None,
+        speaker_B: Tensor | None = None,
         labels_B: Tensor | None = None,
     ) -> Tensor:
-        """log p(x|latents) of the real samples, `[B]`, fp32.
+        """log p(x|latents) of the real samples in nats, `[B]`, fp32: minus the distortion.
 
         Raises:
             UsageError: samples, latents, speakers or labels do not fit the model or one another.
@@ -148,15 +149,13 @@ class AudioModel(Recordings, nn.Module):
         """What stands for the sounds, `[B, *A, T]`, zero behind an item's positions."""
         return self.point_latents(*self.sounds_of(batch), self.labels_of(batch))
 
-    @torch.no_grad()
     def log_prob_batch(self, batch: Batch, latents: Tensor) -> Tensor:
         """log p(x|latents) in nats, `[B]` fp32; latents may reach further than the longest item."""
         samples_BS, mask_BS = self.sounds_of(batch)
         latents = latents[..., : samples_BS.shape[1] // self.stride]
         given = (self.speakers_of(batch), self.labels_of(batch))
-        return self.log_likelihood_nats(samples_BS, mask_BS, latents, *given)
+        return self.log_prob(samples_BS, mask_BS, latents, *given)
 
-    @torch.no_grad()
     def decode_batch(self, latents: Tensor, asked: Asked, *, seed: int = 0) -> Tensor:
         """Waveforms `[B, S]` in -1..1, fp32, silent behind the end, S the longest; nothing is drawn."""
         lengths_B, positions_B = self.dims_of(asked), self.positions_of(asked)

@@ -5,92 +5,37 @@ Shapes: B items, S samples, G codebooks, T codes or positions, M codes of all it
 
 import math
 from collections.abc import Mapping
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stage1_vqvae.audio.autoencoder import AudioAutoencoder
-from stage1_vqvae.audio.model import AudioModel
-from stage1_vqvae.audio.training_audio import AudioData, Sounds
+from stage1_vqvae.audio.training_audio import AudioData, AudioDataSettings
 from stage1_vqvae.audio.vae import AudioVAE
 from stage1_vqvae.audio.vqvae import AudioVQVAE
 from stage1_vqvae.quantiser.codebook_step import codebook_step
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
-from twostage.data.audio import AudioSplit
-from twostage.data.audio.spectral import log_mel_distance, log_mel_settings, waveform
 from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage
 from twostage.progress import say
 from twostage.training.task import StepResult
 
 
-class AudioTaskSettings(TypedDict):
-    """Keyword arguments that every task takes, see `_AudioTask`."""
-
-    train: AudioSplit
-    validation: AudioSplit
-    sample_rate_hz: int
-    segment_samples: int
-    batch_samples: int
-
-
-class _AudioTask:
-    """What the tasks have in common.
-
-    Args:
-        model: on the device where it trains.
-        train: recordings of which segments are read.
-        validation: recordings that are read whole.
-        sample_rate_hz: of both; the log-mel distance depends on it.
-        segment_samples: of a training segment, a multiple of the model's stride.
-        batch_samples: most samples of a validation batch, padding included.
-
-    Raises:
-        UsageError: the segments do not fit the model.
-    """
-
-    def __init__(
-        self,
-        model: AudioModel,
-        *,
-        train: AudioSplit,
-        validation: AudioSplit,
-        sample_rate_hz: int,
-        segment_samples: int,
-        batch_samples: int,
-    ) -> None:
-        self.settings = log_mel_settings(sample_rate_hz)
-        self.data = AudioData(
-            train=train,
-            validation=validation,
-            model=model,
-            segment_samples=segment_samples,
-            batch_samples=batch_samples,
-        )
-        self.items = self.data.items
-
-    def _log_mel_distance(self, sounds: Sounds, wave_BS: Tensor) -> float:
-        """Of the items of a batch to waveforms, added up."""
-        distance_B = log_mel_distance(waveform(sounds.samples), wave_BS, sounds.mask, self.settings)
-        return distance_B.double().sum().item()
-
-
-class AudioCodebookTask(_AudioTask):
+class AudioCodebookTask:
     """Train a sound VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/sample.
 
     Args:
         kmeans: initialise the codebook by k-means before step 0.
         seed: of the k-means start.
-        Others: as in `_AudioTask`.
+        Others: see `AudioData`.
     """
 
     objective = "bits_per_sample"
 
-    def __init__(self, model: AudioVQVAE, *, kmeans: bool, seed: int, **settings: Unpack[AudioTaskSettings]) -> None:
-        super().__init__(model, **settings)
+    def __init__(self, model: AudioVQVAE, *, kmeans: bool, seed: int, **settings: Unpack[AudioDataSettings]) -> None:
         self.model, self.kmeans, self.seed = model, kmeans, seed
-        self.watch = CollapseWatch()
+        self.watch, self.data = CollapseWatch(), AudioData(model, **settings)
+        self.items = self.data.items
 
     def start(self) -> None:
         """k-means on as many segments as give the vectors that it wants, if there are so many."""
@@ -133,7 +78,7 @@ class AudioCodebookTask(_AudioTask):
                 model.log_prob(sounds.samples, sounds.mask, codes_BGT, sounds.speaker).double().sum().item()
             )
             wave_BS = model.decode(codes_BGT, lengths_B, sounds.speaker)
-            distance += self._log_mel_distance(sounds, wave_BS)
+            distance += self.data.log_mel_distance(sounds, wave_BS)
             real_BT = torch.arange(codes_BGT.shape[2], device=lengths_B.device) < lengths_B[:, None]
             codes_MG.append(codes_BGT.transpose(1, 2)[real_BT].cpu().numpy())
         usage = codebook_usage(np.concatenate(codes_MG), codebook_size=model.codebook_size)
@@ -154,19 +99,19 @@ class AudioCodebookTask(_AudioTask):
         }
 
 
-class AudioGaussianTask(_AudioTask):
+class AudioGaussianTask:
     """Train a sound VAE, beta-VAE or conditional VAE; the best model has the lowest validation distortion + beta * KL.
 
     That is at its own whole beta.
 
-    Args: as in `_AudioTask`.
+    Args: see `AudioData`.
     """
 
     objective = "loss_bits_per_sample"
 
-    def __init__(self, model: AudioVAE, **settings: Unpack[AudioTaskSettings]) -> None:
-        super().__init__(model, **settings)
-        self.model = model
+    def __init__(self, model: AudioVAE, **settings: Unpack[AudioDataSettings]) -> None:
+        self.model, self.data = model, AudioData(model, **settings)
+        self.items = self.data.items
 
     def start(self) -> None:
         """Nothing to prepare."""
@@ -198,7 +143,7 @@ class AudioGaussianTask(_AudioTask):
             bounds = model.bounds(*batch, samples=1, seed=0, items_B=sounds.items)
             distortion_nats -= bounds.log_likelihood.double().sum().item()
             rate_nats += bounds.kl.double().sum().item()
-            distance += self._log_mel_distance(sounds, model.reconstruct(*batch))
+            distance += self.data.log_mel_distance(sounds, model.reconstruct(*batch))
         scale = math.log(2) * int(self.data.validation.lengths.sum())
         distortion_bits, rate_bits = distortion_nats / scale, rate_nats / scale
         return {
@@ -210,17 +155,17 @@ class AudioGaussianTask(_AudioTask):
         }
 
 
-class AudioAutoencoderTask(_AudioTask):
+class AudioAutoencoderTask:
     """Train a sound autoencoder; the best model has the lowest validation distortion.
 
-    Args: as in `_AudioTask`.
+    Args: see `AudioData`.
     """
 
     objective = "distortion_bits_per_sample"
 
-    def __init__(self, model: AudioAutoencoder, **settings: Unpack[AudioTaskSettings]) -> None:
-        super().__init__(model, **settings)
-        self.model = model
+    def __init__(self, model: AudioAutoencoder, **settings: Unpack[AudioDataSettings]) -> None:
+        self.model, self.data = model, AudioData(model, **settings)
+        self.items = self.data.items
 
     def start(self) -> None:
         """Nothing to prepare."""
@@ -251,7 +196,7 @@ class AudioAutoencoderTask(_AudioTask):
             lengths_B = model.code_lengths(sounds.mask.sum(1))
             log_prob_B = model.log_prob(sounds.samples, sounds.mask, z_BZT, sounds.speaker)
             distortion_nats -= log_prob_B.double().sum().item()
-            distance += self._log_mel_distance(sounds, model.decode(z_BZT, lengths_B, sounds.speaker))
+            distance += self.data.log_mel_distance(sounds, model.decode(z_BZT, lengths_B, sounds.speaker))
             squares += z_BZT.double().pow(2).sum().item()
             positions += int(lengths_B.sum())
         return {

@@ -10,6 +10,7 @@ Shapes: B items, S samples.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from stage1_vqvae.audio.model import AudioModel
 from stage1_vqvae.audio.networks import PartWeights
 from twostage.data.audio import AudioSplit, RecordingBatch, length_batches, whole_batch
 from twostage.data.audio.segments import segment_count, segment_lengths, segments_at
+from twostage.data.audio.spectral import log_mel_distance, log_mel_settings, waveform
 from twostage.errors import UsageError
 from twostage.noise import batch_integers, whole_batch_of
 
@@ -39,13 +41,25 @@ class Sounds:
     """Index in the split, int64 `[B]`, on the CPU."""
 
 
+class AudioDataSettings(TypedDict):
+    """Keyword arguments of `AudioData`, which every task takes."""
+
+    train: AudioSplit
+    validation: AudioSplit
+    sample_rate_hz: int
+    segment_samples: int
+    batch_samples: int
+
+
 class AudioData:
     """What a task reads: segments of one split, recordings of another, on the device of a model.
 
     Args:
-        train, validation: of a data set.
-        model: what is not its condition is left out, and everything is padded to a multiple of its stride.
-        segment_samples: of a training segment.
+        model: on the device where it trains; what it is not conditioned on is left out.
+        train: recordings of which segments are read.
+        validation: recordings that are read whole.
+        sample_rate_hz: of both; the log-mel distance depends on it.
+        segment_samples: of a training segment, a multiple of the model's stride.
         batch_samples: most samples of a validation batch, padding included.
 
     Raises:
@@ -54,10 +68,11 @@ class AudioData:
 
     def __init__(
         self,
+        model: AudioModel,
         *,
         train: AudioSplit,
         validation: AudioSplit,
-        model: AudioModel,
+        sample_rate_hz: int,
         segment_samples: int,
         batch_samples: int,
     ) -> None:
@@ -70,6 +85,7 @@ class AudioData:
         self.train, self.validation, self.stride = train, validation, stride
         self.segment_samples, self.batch_samples = segment_samples, batch_samples
         self.speakers, self.classes, self.device = model.speakers, model.classes, next(model.parameters()).device
+        self.settings = log_mel_settings(sample_rate_hz)
         self.items = segment_count(train, segment_samples=segment_samples)
 
     def segments(self, places_B: np.ndarray) -> Sounds:
@@ -92,6 +108,11 @@ class AudioData:
         """All validation recordings, whole, in batches of similar length."""
         for items_B in length_batches(self.validation.lengths, most_samples=self.batch_samples):
             yield self._sounds(whole_batch(self.validation, items_B, multiple=self.stride))
+
+    def log_mel_distance(self, sounds: Sounds, wave_BS: Tensor) -> float:
+        """Of the items of a batch to waveforms, added up."""
+        distance_B = log_mel_distance(waveform(sounds.samples), wave_BS, sounds.mask, self.settings)
+        return distance_B.double().sum().item()
 
     def _sounds(self, batch: RecordingBatch) -> Sounds:
         return Sounds(

@@ -131,13 +131,6 @@ class AudioVQVAE(Deterministic, AudioModel):
         codes_BTG[real_BT] = quantised.codes
         return codes_BTG.transpose(1, 2).contiguous()
 
-    @torch.no_grad()
-    def log_prob(
-        self, samples_BS: Tensor, mask_BS: Tensor, codes_BGT: Tensor, speaker_B: Tensor | None = None
-    ) -> Tensor:
-        """log p(x|codes) of the real samples in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        return self.log_likelihood_nats(samples_BS, mask_BS, codes_BGT, speaker_B)
-
     def condition_vectors(self, codes_BGT: Tensor) -> Tensor:
         """Codebook vectors of codes, `[B, D, T]`: what an autoregressive decoder is conditioned on."""
         return self.quantiser.lookup(codes_BGT)

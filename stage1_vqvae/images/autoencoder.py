@@ -17,7 +17,7 @@ from stage1_vqvae.images.latents import LatentLayout
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Batch, LatentKind
+from stage1_vqvae.interface import LatentKind
 
 
 @dataclass(frozen=True)
@@ -87,28 +87,10 @@ class Autoencoder(Deterministic, ImageModel):
         """Integer images `[B, C, H, W]` to latents `[B, *L]`, fp32."""
         return self._latents(x_BCHW).float()
 
-    @torch.no_grad()
-    def log_prob(self, x_BCHW: Tensor, z_BL: Tensor) -> Tensor:
-        """log p(x|z) in nats, `[B]`, fp32: minus the distortion."""
-        return self.log_likelihood_nats(x_BCHW, z_BL)
-
-    @torch.no_grad()
-    def decode(self, z_BL: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Latents to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.decoder_input(z_BL), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def reconstruct(self, x_BCHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """`decode` of the image's own latents."""
-        return self.decode(self.encode(x_BCHW), seed=seed, first_item=first_item)
-
     def decoder_input(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """The latents themselves."""
         return self.layout.decoder_input(z_BL, None)
 
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
-        """Latents `[B, *L]`."""
-        return self.encode(batch.x)
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The latents."""
+        return self.encode(x_BCHW)

@@ -130,7 +130,7 @@ class VAE(GaussianModel, ImageModel):
         log_likelihoods, log_weights = [], []
         for sample in range(samples):
             z = posterior.sample(noise_BSL[:, sample])
-            log_likelihood_B = self.log_likelihood_nats(x_BCHW, z, labels_B)
+            log_likelihood_B = self.log_prob(x_BCHW, z, labels_B)
             log_prior_B = (-0.5 * (z**2 + math.log(2 * math.pi))).flatten(1).sum(1)
             log_likelihoods.append(log_likelihood_B)
             log_weights.append(log_likelihood_B + log_prior_B - posterior.log_prob(z))
@@ -142,31 +142,14 @@ class VAE(GaussianModel, ImageModel):
             kl=kl_B,
         )
 
-    @torch.no_grad()
-    def decode(self, z_BL: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Latents `[B, *L]`, with labels of a conditional model, to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.decoder_input(z_BL, labels_B), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def reconstruct(
-        self, x_BCHW: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0
-    ) -> Tensor:
-        """`decode` with z at its posterior mean."""
-        mean_BL = self.posterior(x_BCHW, labels_B).mean
-        return self.decode(mean_BL, labels_B, seed=seed, first_item=first_item)
-
     def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
         """See `Stage1Model`: `bounds`, given the label where the model is."""
         labels_B, first_item = self.labels_of(batch), batch.first_item
         return self.bounds(batch.x, labels_B, samples=samples, seed=seed, first_item=first_item).score()
 
-    @torch.no_grad()
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Posterior means `[B, *L]`."""
-        return self.posterior(batch.x, self.labels_of(batch)).mean
+        return self.posterior(x_BCHW, labels_B).mean
 
     def sample_latents(
         self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0

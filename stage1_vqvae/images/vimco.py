@@ -237,24 +237,6 @@ class VIMCO(ImageModel):
         """The most probable codes under q(z|x), `[B, G, h, w]`, int64: a deterministic code, as of the VQ-VAE."""
         return self.posterior(x_BCHW).argmax(-1)
 
-    @torch.no_grad()
-    def decode(self, codes_BGHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Codes `[B, G, h, w]` to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.decoder_input(codes_BGHW), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def reconstruct(self, x_BCHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """`decode` of the most probable codes."""
-        return self.decode(self.encode(x_BCHW), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
-        """log p(x|codes) in nats, `[B]`, fp32."""
-        return self.log_likelihood_nats(x_BCHW, codes_BGHW)
-
     def decoder_input(self, codes_BGHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Embeddings of codes, `[B, D, h, w]`."""
         unfit = codes_BGHW.dtype != torch.int64 or tuple(codes_BGHW.shape[1:]) != self.code_shape
@@ -270,9 +252,9 @@ class VIMCO(ImageModel):
         bounds = self.bounds(batch.x, samples=samples, seed=seed, first_item=batch.first_item)
         return Score(distortion=-bounds.log_likelihood, rate=bounds.kl, tighter=-bounds.multi_sample)
 
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
-        """The most probable codes `[B, G, h, w]`."""
-        return self.encode(batch.x)
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The most probable codes."""
+        return self.encode(x_BCHW)
 
     @torch.no_grad()
     def sample_latents(

@@ -20,7 +20,7 @@ from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Asked, Batch, LatentKind
+from stage1_vqvae.interface import Asked, LatentKind
 from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
 
 
@@ -114,19 +114,6 @@ class VQVAE(Deterministic, ImageModel):
         """Integer images `[B, C, H, W]` to codes `[B, G, h, w]`, int64."""
         return self.quantiser(self.encode_vectors(x_BCHW)).codes
 
-    @torch.no_grad()
-    def decode(self, codes_BGHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Codes `[B, G, h, w]` to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.decoder_input(codes_BGHW), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
-        """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        return self.log_likelihood_nats(x_BCHW, codes_BGHW)
-
     def decoder_input(self, codes_BGHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Codebook vectors of codes, `[B, D, h, w]`."""
         return self.quantiser.lookup(codes_BGHW)
@@ -135,6 +122,6 @@ class VQVAE(Deterministic, ImageModel):
         """Positions of the code grid, h w, for every item: `[B]` int64."""
         return torch.full_like(asked.items, math.prod(self.code_shape[1:]))
 
-    def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
-        """Codes `[B, G, h, w]`."""
-        return self.encode(batch.x)
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The codes."""
+        return self.encode(x_BCHW)

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE
+from stage1_vqvae import AudioVQVAE
 from twostage.config.audio_schema import RecordingsConfig
 from twostage.config.schema import Recipe
 from twostage.data.audio import load_synthetic_vowels
@@ -21,11 +21,11 @@ from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
 from twostage_pipelines.bits.round_trip import check_round_trip
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.coding.audio import speakers_in
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
-from twostage_pipelines.runs.class_numbers import warn_of_untrained_speakers
+from twostage_pipelines.modality.audio_files import AudioFiles
+from twostage_pipelines.runs.class_numbers import class_number, warn_of_untrained_speakers
 from twostage_pipelines.runs.run import Run
 
 TINY = """
@@ -229,33 +229,6 @@ def test_training_again_does_nothing_and_other_settings_are_refused(
     assert "wavenet_decoder.channels: 8 -> 16" in capsys.readouterr().err
 
 
-def test_the_other_baselines_of_images_train_on_sounds(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    for name, kind in (("ae", AudioAutoencoder), ("cvae", AudioVAE)):
-        assert twostage("train-baseline", copy, "--model", name) == 0
-        model = Run.open(copy).stage1(name, torch.device("cpu")).model
-        assert isinstance(model, kind)
-        assert model.speakers == 3
-        assert model.classes == (5 if name == "cvae" else 0)
-        last = (copy / "models" / name / "stage1" / "metrics.jsonl").read_text().splitlines()[-1]
-        assert ("latent_root_mean_square" in last) == (name == "ae")
-    capsys.readouterr()
-    free = ("--gaussian.free-bits", 0.1, "--baseline-training.accumulate", 2, "--models", "vae")
-    for command, said in (
-        (("train-baseline", copy, "--model", "vimco"), "vimco is a model of images, but the data are recordings"),
-        (
-            ("train", "vowels", "--out", tmp_path / "new", *free),
-            "gaussian.free_bits compares the KL of the whole batch",
-        ),
-    ):
-        assert twostage(*command) == 2
-        assert said in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
-
-
 def test_generate_writes_sounds_with_pictures(run: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         arguments = ("--label", "o", "--speaker", "low", "--count", 2, "--seconds", 0.1, "--out", tmp_path / name)
@@ -298,8 +271,8 @@ def test_reconstruct_convert_encode_decode(run: Path, recording: Path, tmp_path:
         (("generate", "RUN", "--label", "z"), 2, "--label must be one of a, e, i, o, u"),
         (("generate", "RUN", "--seconds", "1000"), 2, "--seconds must be at most"),
         (("generate", "RUN", "--unlabelled"), 2, "label dropout"),
-        (("generate", "RUN", "--model", "vae"), 2, "is a VAE"),
-        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--complete is for runs on images"),
+        (("generate", "RUN", "--model", "vae", "--top-k", "3"), 2, "a VAE draws continuous latents"),
+        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--keep-rows is for runs on images"),
         (("convert", "RUN", "FILE", "--speaker", "nobody"), 2, "--speaker must be one of"),
         (("convert", "RUN", "none.wav", "--speaker", "high"), 1, "none.wav"),
         (("reconstruct", "RUN", "FILE"), 2, "nothing says who speaks"),
@@ -511,8 +484,8 @@ def test_who_speaks_is_read_from_names_in_either_form_of_their_characters(tmp_pa
     one, two = "jos\N{LATIN SMALL LETTER E WITH ACUTE}", "jose\N{COMBINING ACUTE ACCENT}"
     recipe = replace(Recipe(), recordings=RecordingsConfig(pattern="{speaker}_{index}"))
     files = [tmp_path / f"{name}_0.wav" for name in (one, two, "ann")]
-    assert speakers_in(files, Run(tmp_path, recipe), ("ann", one), None) == [1, 1, 0]
-    assert speakers_in(files[:1], Run(tmp_path, recipe), ("ann", one), two) == [1]
+    assert AudioFiles().speakers_in(files, recipe, ("ann", one)) == [1, 1, 0]
+    assert class_number(two, ("ann", one), flag="--speaker") == 1
 
 
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:

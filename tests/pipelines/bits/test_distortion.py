@@ -24,8 +24,8 @@ from twostage_pipelines.bits.distortion import (
     swapped_codes,
 )
 from twostage_pipelines.bits.rate import learned_rate
-from twostage_pipelines.modality.audio import encode_split
 from twostage_pipelines.modality.audio_files import AudioFiles
+from twostage_pipelines.modality.encoding import encode_split
 from twostage_pipelines.modality.image_files import ImageFiles
 
 CPU = torch.device("cpu")
@@ -43,9 +43,12 @@ def _batches(split: Split, model: Stage1Model, batch_size: int) -> Batches:
     return ImageFiles().batches(split, model, recipe=recipe, device=CPU)
 
 
+def _recipe(batch_samples: int) -> Recipe:
+    return Recipe(evaluation=EvaluationConfig(batch_samples=batch_samples))
+
+
 def _sounds(split: AudioSplit, model: Stage1Model, batch_samples: int) -> Batches:
-    recipe = Recipe(evaluation=EvaluationConfig(batch_samples=batch_samples))
-    return AudioFiles().batches(split, model, recipe=recipe, device=CPU)
+    return AudioFiles().batches(split, model, recipe=_recipe(batch_samples), device=CPU)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -169,11 +172,11 @@ def test_processes_measure_every_item_once(
         lambda: distortion_bits(model, _sounds(sounds, model, 45), codes, label="x")[0],
         error,
         lambda: learned_rate(prior, codes, lengths, device=CPU, batch_size=2).bits,
-        lambda: encode_split(model, sounds, label="x", batch_samples=45, device=CPU)[0],
+        lambda: encode_split(AudioFiles(), model, sounds, label="x", recipe=_recipe(45), device=CPU)[0],
     ]
     alone = [measure() for measure in measures]
     monkeypatch.setattr("twostage.distributed.world_size", lambda: 2)
-    for module in ("bits.batches", "modality.audio"):
+    for module in ("bits.batches", "modality.encoding"):
         monkeypatch.setattr(f"twostage_pipelines.{module}.sum_over_ranks", lambda *tensors: list(tensors))
     shares = []
     for number in range(2):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from twostage.config.schema import DataConfig
+from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
 from twostage.errors import RunError
 from twostage_pipelines.evaluate import classifier, sample_quality
@@ -18,6 +18,7 @@ from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
 from twostage_pipelines.generate.decoding import to_levels
 from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -35,7 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: ImageDataset) -> P
     folder = tmp_path_factory.mktemp("classifier") / "classifier"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "EPOCHS", 2)
-        classifier.trained_classifier(folder, digits, device=CPU, batch_size=100)
+        pictures = ImagePictures(Recipe(), digits)
+        classifier.trained_classifier(folder, digits, pictures, device=CPU, batch_size=100)
     return folder
 
 
@@ -93,7 +95,9 @@ def test_labels_are_asked_for_in_the_proportions_of_the_training_data(run: Run, 
     rare = np.flatnonzero(digits.train.labels == 4)[:20]
     kept = np.sort(np.concatenate([rare, np.flatnonzero(digits.train.labels == 7)]))
     uneven = replace(digits, train=Split(images=digits.train.images[kept], labels=digits.train.labels[kept]))
-    images, labels = draw_for_scoring(run, "vq-vae", run.stage1("vq-vae", CPU), uneven, count=60, device=CPU)
+    pictures = ImagePictures(run.recipe, uneven)
+    stage1 = run.stage1("vq-vae", CPU)
+    images, labels = draw_for_scoring(run, "vq-vae", stage1, uneven, pictures, count=60, device=CPU)
     assert labels is not None
     assert set(labels.tolist()) == {4, 7}
     assert abs((labels == 4).mean() - 20 / len(kept)) < 0.02
@@ -121,8 +125,8 @@ def test_what_cannot_be_scored_is_left_out_with_a_sentence(
     for wanting, dataset, sentence in (
         (run, replace(digits, classes=()), "digits has no labels to train a classifier on"),
         (run, replace(digits, classes=("all",)), "digits has no labels to train a classifier on"),
-        (_wanting(run, 64), digits, "needs more than 64 images"),
-        (run, few, "needs more than 64 images"),
+        (_wanting(run, 64), digits, "needs more than 64 items"),
+        (run, few, "needs more than 64 items"),
     ):
         assert score_samples(wanting, dataset, "test", CPU) == ()
         error = capsys.readouterr().err
