@@ -13,6 +13,7 @@ Shapes: N items, G codebooks, Y labels, K codes per codebook, T the axes of the 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,7 +26,6 @@ from twostage.metrics.statistics import evenly, mean_and_error
 from twostage.storage.codes import CodeFile
 
 from ..bits.rate import label_frequencies, learned_rate, unigram_bits
-from ..modality.audio import condition_of, speakers_of
 
 OVERFITTED_SHARE = 0.10
 """Gap between held-out and training bits per code, as a share of the latter."""
@@ -110,25 +110,27 @@ def items_of(file: CodeFile, rows: np.ndarray) -> CodeFile:
     )
 
 
-def real_codes(file: CodeFile) -> np.ndarray:
-    """Codes `[N, G, *T]` of grids, of sequences those of real positions, `[P, G]`."""
-    if file.lengths is None:
-        return file.codes
-    return file.codes.transpose(0, 2, 1)[np.arange(file.codes.shape[2]) < file.lengths[:, None]]
+Condition = Callable[[CodeFile], np.ndarray | None]
+"""What a conditional prior is given of the items of a file, `[N, A]`; None where labels are marginalised."""
 
 
 def position_bits(
-    prior: Prior, file: CodeFile, train_labels: np.ndarray, *, device: torch.device, batch_size: int
+    prior: Prior,
+    file: CodeFile,
+    train_labels: np.ndarray,
+    condition_of: Condition,
+    *,
+    device: torch.device,
+    batch_size: int,
 ) -> np.ndarray:
     """`[N, *T]` bits of each position's codes, given those before it; 0 behind the end of a sequence."""
-    sizes = (file.header.classes, file.header.speakers)
-    condition = condition_of(file.labels, speakers_of(file), sizes) if prior.has_end and prior.classes else None
+    condition = condition_of(file) if prior.classes else None
     rate = learned_rate(
         prior,
         file.codes,
         file.lengths,
         condition=condition,
-        frequencies=None if prior.has_end else label_frequencies(prior, train_labels),
+        frequencies=label_frequencies(prior, train_labels) if condition is None else None,
         by_position=True,
         device=device,
         batch_size=batch_size,
@@ -142,6 +144,7 @@ def diagnose_prior(
     prior: Prior,
     held_out: CodeFile,
     train: CodeFile,
+    condition_of: Condition,
     *,
     device: torch.device,
     batch_size: int,
@@ -151,14 +154,16 @@ def diagnose_prior(
 
     `bits_by_position` are those of the held-out codes, `[N, *T]`, where they are known already.
     """
-    on: dict[str, Any] = {"device": device, "batch_size": batch_size}
+
+    def position_bits_of(file: CodeFile) -> np.ndarray:
+        return position_bits(prior, file, train.labels, condition_of, device=device, batch_size=batch_size)
+
     if bits_by_position is None:
-        bits_by_position = position_bits(prior, held_out, train.labels, **on)
+        bits_by_position = position_bits_of(held_out)
     seen = items_of(train, evenly(len(train.codes), len(held_out.codes)))
     held_out_bits, held_out_error = _per_code(bits_by_position, held_out)
-    train_bits, train_error = _per_code(position_bits(prior, seen, train.labels, **on), seen)
-    sizes = (held_out.lengths, train.lengths)
-    unigram_N = unigram_bits(held_out.codes, train.codes, prior.codebook_size, *sizes)
+    train_bits, train_error = _per_code(position_bits_of(seen), seen)
+    unigram_N = unigram_bits(held_out.codes, train.codes, prior.codebook_size, held_out.lengths, train.lengths)
     return PriorDiagnosis(
         items=len(held_out.codes),
         uniform_bits_per_code=math.log2(prior.codebook_size),

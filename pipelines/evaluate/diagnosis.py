@@ -4,15 +4,12 @@ A model says what kind of latents it has (`Stage1Model.latents`), and each kind 
 data are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from stage1_vqvae.interface import Batch
-from twostage.data.interface import Dataset
 from twostage.metrics.codebook_usage import CodebookUsage, codebook_usage, collapse_of
 from twostage.metrics.statistics import evenly
 from twostage.storage.codes import CodeFile
@@ -24,10 +21,11 @@ from ..modality.files import Files
 from ..runs.codes import extract_codes
 from ..runs.loading import Loaded
 from ..runs.run import Run, is_finished
-from .code_diagnosis import PriorDiagnosis, diagnose_prior, items_of, real_codes
+from .code_diagnosis import PriorDiagnosis, diagnose_prior, items_of
 from .differences import Scored
 from .latent_diagnosis import COLLAPSED_BITS, diagnose_posteriors
 from .posteriors import posteriors_of
+from .row_writer import RowWriter
 from .rows import Diagnosis
 from .verdict import StageFacts, limiting_stage, undertrained_reason
 
@@ -35,14 +33,15 @@ PRICED_ITEMS = 1000
 """Most items, spread over the split, and as many training items, whose codes are priced position by position."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Diagnosing:
-    """What the diagnoses of one evaluation share."""
+    """Diagnoses of the models whose rows are written."""
 
-    run: Run
-    dataset: Dataset
-    split: str
-    device: torch.device
+    writer: RowWriter
+
+    @property
+    def run(self) -> Run:
+        return self.writer.run
 
     def diagnose(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
         """What is right or wrong with a trained model; None where there is nothing to go by.
@@ -56,13 +55,13 @@ class Diagnosing:
         return kinds[stage1.model.latents](name, stage1, scored)
 
     @property
-    def _files(self) -> Files:
-        """What the data and their bits are called, and their batches."""
-        return modality_of(self.run.recipe).files
+    def _items(self) -> int:
+        return len(self.writer.dataset.split(self.writer.split))
 
-    def _batches(self, model: Any) -> Iterator[tuple[np.ndarray, Batch]]:
-        items = self.dataset.split(self.split)
-        return self._files.batches(items, model, recipe=self.run.recipe, device=self.device)
+    @property
+    def _files(self) -> Files:
+        """What the data and their bits are called."""
+        return modality_of(self.run.recipe).files
 
     def _undertrained(self, name: str) -> tuple[str, ...]:
         """A sentence where a single training ended before it came to rest."""
@@ -77,8 +76,7 @@ class Diagnosing:
 
     def _gaussian(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
         """What the latents hold, and whether the decoder does without them."""
-        model, items = stage1.model, len(self.dataset.split(self.split))
-        posteriors = posteriors_of(model, self._batches(model), items=items)
+        posteriors = posteriors_of(stage1.model, self.writer.batches(stage1.model), items=self._items)
         if len(posteriors) < 2:
             return None
         found = diagnose_posteriors(posteriors, seed=self.run.recipe.seed)
@@ -93,9 +91,8 @@ class Diagnosing:
 
     def _table(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis:
         """Whether its codes are used, and whether they tell anything of an item."""
-        model, recipe = stage1.model, self.run.recipe
-        items = len(self.dataset.split(self.split))
-        codes = drawn_codes(model, self._batches(model), items=items, seed=recipe.seed)
+        model, seed = stage1.model, self.run.recipe.seed
+        codes = drawn_codes(model, self.writer.batches(model), items=self._items, seed=seed)
         usage = codebook_usage(codes, codebook_size=model.codebook_size)
         collapse = collapse_of(usage)
         verdict, sentence = "in use", self._used(usage)
@@ -116,8 +113,9 @@ class Diagnosing:
     def _codes(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis:
         """Whether the codes are used, what they cost, and which stage limits the result."""
         run, model = self.run, stage1.model
-        files = extract_codes(run, name, stage1, self.dataset, self.device)
-        usage = codebook_usage(real_codes(files[self.split]), codebook_size=model.codebook_size)
+        files = extract_codes(run, name, stage1, self.writer.dataset, self.writer.device)
+        file = files[self.writer.split]
+        usage = codebook_usage(file.codes, codebook_size=model.codebook_size, lengths_N=file.lengths)
         collapse, of_codes = collapse_of(usage), self._used(usage)
         if not is_finished(run.prior_folder(name)):
             if collapse is not None:
@@ -170,13 +168,14 @@ class Diagnosing:
         self, name: str, stage1: Loaded[Any], files: dict[str, CodeFile], bits_by_position: np.ndarray | None
     ) -> PriorDiagnosis:
         """`bits_by_position` of all items, where the scores have them already."""
-        held_out = files[self.split]
+        held_out = files[self.writer.split]
         chosen = evenly(len(held_out.codes), PRICED_ITEMS)
         return diagnose_prior(
-            self.run.prior(name, stage1, self.device).model,
+            self.run.prior(name, stage1, self.writer.device).model,
             items_of(held_out, chosen),
             files["train"],
-            device=self.device,
+            self.writer.measures.condition,
+            device=self.writer.device,
             batch_size=self.run.recipe.evaluation.batch_size,
             bits_by_position=None if bits_by_position is None else bits_by_position[chosen],
         )

@@ -48,7 +48,7 @@ def scores_of(writer: RowWriter, name: str, stage1: Loaded[Any]) -> ModelScores:
     """
     run, dataset, split, device = writer.run, writer.dataset, writer.split, writer.device
     rows, meaning = tuple(score_model(writer, name, stage1)), None
-    diagnosis = Diagnosing(run=run, dataset=dataset, split=split, device=device).diagnose(name, stage1, rows)
+    diagnosis = Diagnosing(writer).diagnose(name, stage1, rows)
     if stage1.model.latents == "codes":
         files = extract_codes(run, name, stage1, dataset, device)
         meaning = writer.measures.meaning(files["train"], files[split])

@@ -54,9 +54,7 @@ def costs_of(*parts: Trained) -> Fields:
 
 def usage_of(codes: np.ndarray, lengths_N: np.ndarray | None, codebook_size: int) -> Fields:
     """How codes `[N, G, *T]` use their codebook; what lies behind the end of an item does not count."""
-    if lengths_N is not None:
-        codes = codes.transpose(0, 2, 1)[np.arange(codes.shape[2]) < lengths_N[:, None]]
-    usage = codebook_usage(codes, codebook_size=codebook_size)
+    usage = codebook_usage(codes, codebook_size=codebook_size, lengths_N=lengths_N)
     return {
         "codebook_perplexity": usage.perplexity,
         "codebook_used": usage.used,

@@ -4,8 +4,8 @@ The verdict goes through these rules in order and stops at the first that holds:
 
 1. stage one, *codes ignored*: another item's codes raise the distortion by fewer bits/dim than the codes cost. A plain
    decoder sees nothing but its codes and cannot ignore them: there it is *codes say little*, and passed over where rule
-   3 finds the training unfinished. A WaveNet decoder of sound, which has codes that nothing takes from it, ignores them
-   on its own account, and is passed over in the same way;
+   3 finds the training unfinished. A WaveNet decoder of sound follows finished codes: to ignore them is its own fault,
+   and passed over in the same way;
 2. stage one, *codebook collapsed*: of a codebook fewer than half of the codes are used, or their perplexity is below a
    tenth of K (`twostage.metrics.codebook_usage.collapse_of`);
 3. *undertrained*, the stage whose validation number decreased by more than 2 % over the last quarter of its steps;

@@ -82,7 +82,7 @@ class AudioMeasures:
     def condition(self, file: CodeFile) -> np.ndarray:
         """The label and the speaker, each where there are several."""
         columns = [file.labels] if self.dataset.classes else []
-        columns += [self.data.speakers] if self.dataset.speakers else []
+        columns += [] if file.speakers is None else [file.speakers]
         return np.stack(columns, 1) if columns else np.zeros((len(file.labels), 0), np.int64)
 
     def side(self, *, label: bool, speaker: bool, ends_N: np.ndarray | None = None) -> Side | None:

@@ -15,7 +15,6 @@ from twostage_pipelines.evaluate.code_diagnosis import (
     diagnose_prior,
     items_of,
     position_bits,
-    real_codes,
 )
 
 CPU = torch.device("cpu")
@@ -51,6 +50,15 @@ def coded(codes: np.ndarray, labels: np.ndarray | None = None, **more: Any) -> C
     return CodeFile(codes=codes, labels=labels, header=header, **more)
 
 
+def marginalised(_: CodeFile) -> None:
+    """Labels are not given."""
+
+
+def label_and_speaker(file: CodeFile) -> np.ndarray:
+    assert file.speakers is not None
+    return np.stack([file.labels, file.speakers], 1)
+
+
 class TestPositions:
     @pytest.mark.parametrize("codebooks", [1, 3])
     def test_a_prior_splits_its_log_probability_by_position(self, codebooks: int) -> None:
@@ -69,7 +77,7 @@ class TestPositions:
         prior = build(classes=classes, codebooks=2)
         codes, labels = random_codes(5, prior), np.array([0, 0, 1, 2, 2, 2])
         frequency = label_frequencies(prior, labels)
-        bits = position_bits(prior, coded(codes), labels, device=CPU, batch_size=2)
+        bits = position_bits(prior, coded(codes), labels, marginalised, device=CPU, batch_size=2)
         rate = learned_rate(prior, codes, frequencies=frequency, device=CPU, batch_size=5)
         np.testing.assert_allclose(bits.sum((1, 2)), rate.bits, rtol=1e-5)
 
@@ -77,7 +85,7 @@ class TestPositions:
         """Bayes by hand: the second position's label frequencies are those after the first."""
         prior, frequency = build(classes=(2,), grid=(1, 2)), np.array([0.3, 0.7])
         codes = random_codes(6, prior)
-        bits = position_bits(prior, coded(codes), np.array([0] * 3 + [1] * 7), device=CPU, batch_size=4)
+        bits = position_bits(prior, coded(codes), np.array([0] * 3 + [1] * 7), marginalised, device=CPU, batch_size=4)
         with torch.no_grad():
             per_label = np.stack(
                 [
@@ -97,7 +105,7 @@ class TestPrior:
     def test_costs_of_a_code_by_hand(self) -> None:
         prior = build()
         held_out, train = random_codes(7, prior, seed=1), random_codes(30, prior, seed=2)
-        found = diagnose_prior(prior, coded(held_out), coded(train), device=CPU, batch_size=4)
+        found = diagnose_prior(prior, coded(held_out), coded(train), marginalised, device=CPU, batch_size=4)
         assert found.uniform_bits_per_code == pytest.approx(math.log2(5))
         counts = np.bincount(train.ravel(), minlength=5) + 1
         assert found.unigram_bits_per_code == pytest.approx(-np.log2(counts / counts.sum())[held_out].mean())
@@ -120,7 +128,9 @@ class TestPrior:
         prior.head.register_forward_hook(lambda _, arguments, __: passes.append(len(arguments[0])))
         known: dict[str, Any] = {"bits_by_position": rate.by_position}
         reused, anew = (
-            diagnose_prior(prior, coded(held_out), coded(train, labels), device=CPU, batch_size=10, **given)
+            diagnose_prior(
+                prior, coded(held_out), coded(train, labels), marginalised, device=CPU, batch_size=10, **given
+            )
             for given in (known, {})
         )
         assert passes == [7] * 9
@@ -131,12 +141,12 @@ class TestPrior:
         prior = build(codebook_size=4, channels=16, grid=(3, 3))
         train, held_out = random_codes(20, prior, seed=0), random_codes(40, prior, seed=1)
         optimiser, codes = torch.optim.Adam(prior.parameters(), 1e-2), torch.from_numpy(train)
-        before = diagnose_prior(prior, coded(held_out), coded(train), device=CPU, batch_size=40)
+        before = diagnose_prior(prior, coded(held_out), coded(train), marginalised, device=CPU, batch_size=40)
         for _ in range(60):
             optimiser.zero_grad()
             prior.log_prob(codes).mean().neg().backward()
             optimiser.step()
-        after = diagnose_prior(prior, coded(held_out), coded(train), device=CPU, batch_size=40)
+        after = diagnose_prior(prior, coded(held_out), coded(train), marginalised, device=CPU, batch_size=40)
         assert not before.overfitted
         assert after.train_bits_per_code < 1.0
         assert after.held_out_bits_per_code > 2.0
@@ -168,7 +178,7 @@ class TestSequences:
 
     def test_every_code_costs_what_the_prior_says_given_label_and_speaker(self) -> None:
         prior, file = self.prior(), self.file()
-        bits = position_bits(prior, file, file.labels, device=CPU, batch_size=2)
+        bits = position_bits(prior, file, file.labels, label_and_speaker, device=CPU, batch_size=2)
         assert file.speakers is not None
         for item, length in enumerate(self.LENGTHS):
             codes = torch.from_numpy(file.codes[item : item + 1, :, :length])
@@ -181,8 +191,8 @@ class TestSequences:
 
     def test_means_are_over_real_codes_and_nothing_behind_an_end_counts(self) -> None:
         prior, (held_out, train) = self.prior(), (self.file(seed=1), self.file(seed=2))
-        found = diagnose_prior(prior, held_out, train, device=CPU, batch_size=3)
-        bits = position_bits(prior, held_out, train.labels, device=CPU, batch_size=3)
+        found = diagnose_prior(prior, held_out, train, label_and_speaker, device=CPU, batch_size=3)
+        bits = position_bits(prior, held_out, train.labels, label_and_speaker, device=CPU, batch_size=3)
         assert found.held_out_bits_per_code == pytest.approx(bits.sum() / (2 * 21))
         assert found.unigram_bits_per_code == pytest.approx(self.unigram(held_out, train))
         # A ratio of sums: an item of six positions weighs as much as two of three.
@@ -194,7 +204,7 @@ class TestSequences:
         assert found.bits_by_position[3] == pytest.approx(bits[[0, 2, 3], 3].mean())
         assert found.bits_by_position[0] == pytest.approx(bits[:, 0].mean())
         other = diagnose_prior(
-            prior, self.file(behind=4, seed=1), self.file(behind=3, seed=2), device=CPU, batch_size=3
+            prior, self.file(behind=4, seed=1), self.file(behind=3, seed=2), label_and_speaker, device=CPU, batch_size=3
         )
         assert other.record() == found.record()
 
@@ -202,17 +212,13 @@ class TestSequences:
     def unigram(held_out: CodeFile, train: CodeFile) -> float:
         bits = []
         for group in range(2):
-            seen, own = real_codes(train)[:, group], real_codes(held_out)[:, group]
+            seen, own = (
+                np.concatenate([codes[:length] for codes, length in zip(file.codes[:, group], lengths, strict=True)])
+                for file, lengths in ((train, TestSequences.LENGTHS), (held_out, TestSequences.LENGTHS))
+            )
             counts = np.bincount(seen, minlength=5) + 1
             bits.append(-np.log2(counts / counts.sum())[own])
         return float(np.concatenate(bits).mean())
-
-    def test_real_codes_are_those_inside_and_all_of_a_grid(self) -> None:
-        file = self.file(behind=4)
-        assert real_codes(file).shape == (21, 2)
-        np.testing.assert_array_equal(real_codes(file)[6:9], file.codes[1, :, :3].T)
-        grid = random_codes(3, build())
-        assert real_codes(coded(grid)) is grid
 
     def test_some_items_keep_everything_of_theirs(self) -> None:
         some = items_of(self.file(), np.array([3, 0]))
@@ -222,7 +228,9 @@ class TestSequences:
         np.testing.assert_array_equal(some.codes, self.file().codes[[3, 0]])
 
     def test_the_sentence_says_what_the_prior_is_given(self) -> None:
-        found = diagnose_prior(self.prior(), self.file(), self.file(seed=1), device=CPU, batch_size=5)
+        found = diagnose_prior(
+            self.prior(), self.file(), self.file(seed=1), label_and_speaker, device=CPU, batch_size=5
+        )
         assert "under the learned prior given label and speaker, " in found.sentence(
             "recording", given="label and speaker"
         )

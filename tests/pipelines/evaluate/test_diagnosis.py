@@ -14,6 +14,7 @@ from twostage.metrics.codebook_usage import CodebookUsage, codebook_usage
 from twostage_pipelines.evaluate import diagnosis
 from twostage_pipelines.evaluate.diagnosis import Diagnosing
 from twostage_pipelines.evaluate.differences import Scored
+from twostage_pipelines.evaluate.row_writer import RowWriter
 from twostage_pipelines.evaluate.rows import Diagnosis, Row
 from twostage_pipelines.runs.run import Run
 
@@ -48,13 +49,11 @@ def diagnosed(write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -
     few = replace(dataset, **{split: _some(dataset, split) for split in ("train", "validation", "test")})
 
     def diagnose(*rows: Scored, used: int = 16) -> Diagnosis:
-        def usage(_: np.ndarray, *, codebook_size: int) -> CodebookUsage:
+        def usage(_: np.ndarray, *, codebook_size: int, lengths_N: None) -> CodebookUsage:
             return codebook_usage(np.tile(np.arange(480) % used, (2, 1))[None], codebook_size=codebook_size)
 
         monkeypatch.setattr(diagnosis, "codebook_usage", usage)
-        found = Diagnosing(run=run, dataset=few, split="test", device=CPU).diagnose(
-            "vq-vae", run.stage1("vq-vae", CPU), rows
-        )
+        found = Diagnosing(RowWriter(run, few, "test", CPU)).diagnose("vq-vae", run.stage1("vq-vae", CPU), rows)
         assert found is not None
         return found
 

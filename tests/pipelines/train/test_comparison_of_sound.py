@@ -190,7 +190,7 @@ def _recipe(*arguments: str) -> Any:
 def test_flags_name_models_of_sound_and_count_the_wavenet_decoder() -> None:
     usual = _recipe("vowels")
     assert usual.models[:1] == ("vq-vae",)
-    assert {"vae", "beta-vae-0.1", "beta-vae-3"} < set(usual.models)
+    assert {"ae", "vae", "beta-vae-0.1", "beta-vae-3", "cvae"} < set(usual.models)
     assert "vimco" not in usual.models
     assert "cvae" not in _recipe("fsdd").models  # a folder may have no labels
     assert usual.baseline_training.steps == 900  # 300 each of codebook, decoder and prior
@@ -203,7 +203,16 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that `compare` leaves of a sweep of beta on the vowels."""
     folder = tmp_path_factory.mktemp("compared")
     (folder / "tiny.toml").write_text(RECIPE)
-    command = ["compare", folder / "tiny.toml", "--models", "vq-vae", "--betas", "0.5", "1", "--out", folder / "out"]
+    command = [
+        "compare",
+        folder / "tiny.toml",
+        "--models",
+        "vq-vae,ae,cvae",
+        "--betas",
+        "0.5,1",
+        "--out",
+        folder / "out",
+    ]
     assert main([str(argument) for argument in command]) == 0
     return folder / "out"
 
@@ -218,6 +227,9 @@ def test_compare_on_vowels_trains_equal_budgets_into_one_table(
     decoders = ("vq-vae (ema), ", "vq-vae (ema), WaveNet decoder, ")
     learned = [f"{decoder}learned prior" for decoder in decoders]
     assert {*learned, "vae, ELBO", "vae, IWAE-1", "beta-vae-0.5, ELBO", "beta-vae-0.5, IWAE-1"} < set(rows)
+    assert {"ae", "cvae, ELBO"} < set(rows)
+    assert (rows["cvae, ELBO"]["labels"], rows["cvae, ELBO"]["difference_bits_per_dim"]) == ("given", None)
+    assert rows["ae"]["bits_per_dim"] is None
     assert comparison["reference"] == learned[0]
     assert [rows[name]["steps"] for name in (*learned, "vae, ELBO", "beta-vae-0.5, ELBO")] == [8, 11, 11, 11]
     for row in rows.values():
@@ -237,7 +249,9 @@ def test_compare_on_vowels_trains_equal_budgets_into_one_table(
 def test_every_model_of_sound_is_diagnosed(compared: Path) -> None:
     evaluation = json.loads((compared / "seed-0" / "evaluation.json").read_text())
     found = {each["model"]: each for each in evaluation["diagnoses"]}
-    assert set(found) == {"vq-vae", "vae", "beta-vae-0.5"}
+    assert set(found) == {"vq-vae", "ae", "cvae", "beta-vae-0.5", "vae"}
+    assert found["ae"]["verdict"] == "no prior"
+    assert found["cvae"]["numbers"]["items"] == found["vae"]["numbers"]["items"]
     rows = {(row["model"], row["decoder"], row["prior"], row["bound"]): row for row in evaluation["rows"]}
     codes, costs = found["vq-vae"]["sentences"], found["vq-vae"]["numbers"]
     assert " ".join(codes).count("codes are used") == 1
