@@ -12,10 +12,12 @@ import torch
 
 from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
+from twostage.data.audio import AudioDataset, AudioSplit
 from twostage.errors import RunError
 from twostage_pipelines.evaluate import classifier, sample_quality
 from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
+from twostage_pipelines.generate import drawing
 from twostage_pipelines.generate.decoding import to_levels
 from twostage_pipelines.generate.two_stage import load_run
 from twostage_pipelines.modality.image_pictures import ImagePictures
@@ -116,6 +118,41 @@ def test_a_prior_without_labels_and_one_that_is_not_finished(
     assert _score(run, digits, "validation")["vq-vae"].label_agreement is None
     shutil.rmtree(path / "models/vq-vae/prior")
     assert list(_score(run, digits)) == ["vae", "cvae"]
+
+
+def _spoken(count: int, seed: int) -> AudioSplit:
+    """Recordings of 300 to 500 samples: tones labelled 0, noise labelled 1, by three speakers in turn."""
+    generator, sounds = np.random.default_rng(seed), []
+    for item in range(count):
+        samples = int(generator.integers(300, 500))
+        tone, noise = np.sin(0.3 * np.arange(samples)), generator.uniform(-1, 1, samples)
+        sounds.append((8000 * (tone if item % 2 == 0 else noise)).astype(np.int16))
+    return AudioSplit(
+        samples=np.concatenate(sounds),
+        offsets=np.cumsum([0, *map(len, sounds)]),
+        labels=np.arange(count) % 2,
+        speakers=np.arange(count) % 3,
+        names=tuple(map(str, range(count))),
+    )
+
+
+def test_sounds_are_scored_by_their_spectrograms(
+    write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "EPOCHS", 10)
+    parts = {"train": _spoken(120, 0), "validation": _spoken(20, 1), "test": _spoken(80, 2)}
+    dataset = replace(spoken_dataset, **parts)
+    monkeypatch.setattr(drawing, "load_data", lambda _: dataset)
+    monkeypatch.setattr(Run, "check_data", lambda *_: None)
+    run = _wanting(Run.open(write_audio_run()), 70)
+    scores = {score.model: score for score in score_samples(run, dataset, "test", CPU)}
+    assert list(scores) == ["vq-vae", "vae", "cvae"]  # an autoencoder has nothing to draw from
+    for score in scores.values():
+        assert score.samples == 70
+        assert score.classifier_accuracy == 1.0
+        assert score.frechet_distance > 5 * score.reference_distance > 0
+    assert scores["vae"].label_agreement is None
+    assert scores["vq-vae"].label_agreement == pytest.approx(0.5, abs=0.2)  # random weights hear no label
 
 
 def test_what_cannot_be_scored_is_left_out_with_a_sentence(
