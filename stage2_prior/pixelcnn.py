@@ -110,11 +110,11 @@ class PixelCNN(nn.Module):
     ) -> LogProbParts:
         """`log_prob`, and nothing for an end."""
         log_prob_B = self.log_prob(codes_BGHW, condition_BA, lengths_B)
-        return LogProbParts(codes_B=log_prob_B, end_B=torch.zeros_like(log_prob_B))
+        return LogProbParts(codes=log_prob_B, end=torch.zeros_like(log_prob_B))
 
     def log_probs_by_code(
         self, codes_BGHW: Tensor, conditions: Iterable[Tensor | None], lengths_B: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[LogProbParts]:
         """Log-probability in nats of every code given those before it, [B, G, H, W], under one condition after another.
 
         What does not see the condition is computed once: the embedding and the convolutions of the first layer. Every
@@ -127,7 +127,8 @@ class PixelCNN(nn.Module):
         for condition_BA in conditions:
             bias_BLD = self.condition(condition_BA, batch_size=len(codes_BGHW))
             features_BSHW = self.stack(x_BCHW, bias_BLD, first_inputs=first_inputs)
-            yield -code_nats(self.head(features_BSHW, codes_BGHW), codes_BGHW)
+            log_prob_BGHW = -code_nats(self.head(features_BSHW, codes_BGHW), codes_BGHW)
+            yield LogProbParts(codes=log_prob_BGHW, end=log_prob_BGHW.new_zeros(len(codes_BGHW), 0))
 
     def _embed(self, codes_BGHW: Tensor) -> Tensor:
         """[B, C, H, W]; the codes of one position are summed."""

@@ -24,16 +24,13 @@ from twostage.errors import UsageError
 
 @dataclass(frozen=True)
 class LogProbParts:
-    """Log-probabilities of a batch in nats, [B] each."""
+    """Log-probabilities of a batch in nats, by item or by code."""
 
-    codes_B: Tensor
-    """Of the codes, given that the sequence is at least that long."""
-    end_B: Tensor
-    """Of going on after every position but the last, and of ending there; 0 of grids."""
-
-    @property
-    def total_B(self) -> Tensor:
-        return self.codes_B + self.end_B
+    codes: Tensor
+    """Of the codes, given that the sequence is at least that long: [B], or [B, G, *S] given the codes before each."""
+    end: Tensor
+    """Of going on after every position but the last, and of ending there: [B], or [B, T] after each position. 0 of
+    grids, which have no decisions, [B, 0]."""
 
 
 class Prior(Protocol):
@@ -75,11 +72,8 @@ class Prior(Protocol):
 
     def log_probs_by_code(
         self, codes_BGS: Tensor, conditions: Iterable[Tensor | None], lengths_B: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        """Log-probability in nats of every code given those before it, [B, G, *S], under one condition after another.
-
-        0 behind an item's length. The ends have no part in it.
-        """
+    ) -> Iterator[LogProbParts]:
+        """The same by code and by decision, under one condition after another; 0 behind an item's length."""
 
     def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> Any:
         """State before the first symbol."""

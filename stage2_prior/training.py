@@ -79,8 +79,8 @@ class PriorTask:
         for batch in own_batches(items, self.evaluation_batch_size):
             rows = order_N[batch]
             parts = self.model.log_prob_parts(*_batch(rows, self.validation, self.validation_condition, lengths_N))
-            end_nats_N[rows] = -parts.end_B.double()
-            nats_N[rows] = -parts.codes_B.double() + end_nats_N[rows]
+            end_nats_N[rows] = -parts.end.double()
+            nats_N[rows] = -parts.codes.double() + end_nats_N[rows]
         nats_N, end_nats_N = sum_over_ranks(nats_N, end_nats_N)
         positions = math.prod(self.validation.shape[2:]) if lengths_N is None else int(lengths_N.sum()) / items
         codes = positions * self.validation.shape[1]

@@ -125,7 +125,8 @@ class WaveNet(nn.Module):
         self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
     ) -> Tensor:
         """Log-probability of each sequence, its end included, in nats, [B]; see `log_prob_parts`."""
-        return self.log_prob_parts(codes_BGT, condition_BA, lengths_B).total_B
+        parts = self.log_prob_parts(codes_BGT, condition_BA, lengths_B)
+        return parts.codes + parts.end
 
     def log_prob_parts(
         self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
@@ -140,28 +141,26 @@ class WaveNet(nn.Module):
         Raises:
             UsageError: an argument does not fit this prior (on the CPU values are checked as well).
         """
-        lengths_B, inside_BT = _inside(codes_BGT, lengths_B)
-        codes_BGT = codes_BGT.where(inside_BT[:, None], 0)
-        logits_BGTK, end_BT = self(codes_BGT, condition_BA)
-        codes_nats_BGT = code_nats(logits_BGTK, codes_BGT).where(inside_BT[:, None], 0)
-        # The decision after position t is number t + 1; after the last possible position nothing is decided.
-        number_T = torch.arange(codes_BGT.shape[-1], device=codes_BGT.device) + 1
-        ends_BT = number_T == lengths_B[:, None]
-        end_nats_BT = -F.logsigmoid(at_least_fp32(torch.where(ends_BT, end_BT, -end_BT)))
-        end_nats_BT = end_nats_BT.where(inside_BT & (number_T < self.max_length), 0)
-        return LogProbParts(codes_B=-codes_nats_BGT.sum(dim=(1, 2)), end_B=-end_nats_BT.sum(dim=1))
+        by_code = next(self.log_probs_by_code(codes_BGT, [condition_BA], lengths_B))
+        return LogProbParts(codes=by_code.codes.sum(dim=(1, 2)), end=by_code.end.sum(dim=1))
 
     def log_probs_by_code(
         self, codes_BGT: Tensor, conditions: Iterable[Tensor | None], lengths_B: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        """Log-probability in nats of every code given those before it, [B, G, T], under one condition after another.
-
-        0 behind an item's length. The ends have no part in it.
-        """
-        _, inside_BT = _inside(codes_BGT, lengths_B)
+    ) -> Iterator[LogProbParts]:
+        """The same of every code, [B, G, T], and of the decision after every position, [B, T], by condition."""
+        check_lengths(lengths_B, codes_BGT, ends=True)
+        if lengths_B is None:
+            lengths_B = torch.full((len(codes_BGT),), codes_BGT.shape[-1], device=codes_BGT.device)
+        # The decision after position t is number t + 1; after the last possible position nothing is decided.
+        number_T = torch.arange(codes_BGT.shape[-1], device=codes_BGT.device) + 1
+        inside_BT, ends_BT = number_T <= lengths_B[:, None], number_T == lengths_B[:, None]
         codes_BGT = codes_BGT.where(inside_BT[:, None], 0)
         for condition_BA in conditions:
-            yield -code_nats(self(codes_BGT, condition_BA)[0], codes_BGT).where(inside_BT[:, None], 0)
+            logits_BGTK, end_BT = self(codes_BGT, condition_BA)
+            log_prob_BGT = (-code_nats(logits_BGTK, codes_BGT)).where(inside_BT[:, None], 0)
+            decided_BT = F.logsigmoid(at_least_fp32(torch.where(ends_BT, end_BT, -end_BT)))
+            decided_BT = decided_BT.where(inside_BT & (number_T < self.max_length), 0)
+            yield LogProbParts(codes=log_prob_BGT, end=decided_BT)
 
     @torch.no_grad()
     def initial_state(self, batch_size: int, condition_BA: Tensor | None = None) -> CodeState:
@@ -197,11 +196,3 @@ class WaveNet(nn.Module):
 
     def _check_codes(self, codes_BGT: Tensor) -> None:
         check_codes(codes_BGT, code_shape=self.code_shape, codebook_size=self.codebook_size, ends=self.has_end)
-
-
-def _inside(codes_BGT: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The lengths, [B], and which positions are inside of them, [B, T]."""
-    check_lengths(lengths_B, codes_BGT, ends=True)
-    if lengths_B is None:
-        lengths_B = torch.full((len(codes_BGT),), codes_BGT.shape[-1], device=codes_BGT.device)
-    return lengths_B, torch.arange(codes_BGT.shape[-1], device=codes_BGT.device) < lengths_B[:, None]

@@ -91,7 +91,7 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, WaveNet):
         codes, lengths = (torch.arange(24) * 7 % 5).reshape(2, 2, 6), torch.tensor([4, 6])
         parts = model.log_prob_parts(codes, torch.tensor([[0, 1], [2, 0]]), lengths)
-        return {"codes": parts.codes_B, "end": parts.end_B}
+        return {"codes": parts.codes, "end": parts.end}
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}

@@ -8,65 +8,63 @@ and a decoder that disagrees in the last bit of one probability loses everything
 stream belongs to machine, device, thread count and the number of items walked side by side; the last is in the header,
 and a checksum of the codes tells when one of the others has changed.
 
-Order in a stream: batches of items one after another; in a batch the symbols in the prior's order, and for each symbol
-the items in turn. Labels of a conditional prior are marginalised, not written. A mixture of autoregressive models is
-one itself: symbol n is coded under the sum over y of p(y | symbols before n) p(symbol n | symbols before n, y), whose
-product over n is exactly p(z) = sum_y p(y) p(z|y), the rate that `evaluate` reports. It costs one step per label;
-bits-back coding, which would reach the same length with one, needs other bits to borrow from.
+Order in a stream: batches of items one after another; in a batch the labels, where they are paid, then the symbols in
+the prior's order, and for each symbol the items in turn. A prior with an end decides before every position but the
+first whether a sequence ends there: a symbol of two values, under `end_logit`; an item that has ended is walked on with
+its batch, but nothing of it is written. Last come the samples that the last code of a recording lacks, all equally
+likely.
 
-Shapes: N items, B of them in a batch, Y labels, X = B Y, S symbols of one item, K codes, G codebooks.
+Labels are either paid, as one symbol under training frequencies, or marginalised and not written. A mixture of
+autoregressive models is one itself: symbol n is coded under the sum over y of p(y | symbols before n) p(symbol n |
+symbols before n, y), whose product over n is exactly p(z) = sum_y p(y) p(z|y), the rate that `evaluate` reports. It
+costs one step per label; bits-back coding, which would reach the same length with one, needs other bits to borrow from.
+
+Shapes: N items, B of them in a batch, Y labels, W = B Y, P positions, G codebooks, K codes.
 """
 
-import hashlib
 import math
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import constriction
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from stage2_prior.prior import Prior, check_condition
+from stage2_prior.prior import Prior
 from twostage.errors import RunError, UsageError
 
-from .stream_header import Labels, StreamHeader, seal
+from .stream_content import Content, Known, StoredPrior, checked
+from .stream_header import StreamHeader, seal
 
 
-class StoredPrior(Prior, Protocol):
-    """A prior whose weights can be digested: any `Prior` that is a torch module."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """All weights by name."""
-
-
-def encode_codes(
-    prior: StoredPrior,
-    codes: Tensor,
-    *,
-    label_frequencies: np.ndarray | None = None,
-    batch_size: int = 256,
-) -> bytes:
+def encode_codes(prior: StoredPrior, content: Content, known: Known | None = None, *, batch_size: int = 256) -> bytes:
     """One stream of all items.
 
     Args:
         prior: with its weights on the device of the codes.
-        codes: int64 `[N, G, *grid]`, N >= 1.
-        label_frequencies: `[Y]`, p(y) of a prior with one attribute, whose labels are marginalised. None: the prior
-            takes no label, or need not be given one.
+        content: at least one item; without lengths all sequences are as long as their codes.
+        known: what the decoder will know as well.
         batch_size: labels times items walked side by side; changes memory, speed and the bytes, not their number.
 
     Raises:
-        UsageError: codes or frequencies do not fit the prior.
+        UsageError: content or tables do not fit the prior.
         RunError: the prior's probabilities are not finite.
     """
-    _check_codes(prior, codes)
-    labels = _way(prior, label_frequencies, count=len(codes))
-    items = min(len(codes), max(1, batch_size // prior.classes[0] if labels == "marginalised" else batch_size))
-    digest = _digest(prior, label_frequencies)
+    known = known or Known()
+    known.check(prior)
+    content = checked(content, prior, known)
+    count = len(content.codes)
+    labels = 1 if known.frequencies is None else len(known.frequencies)
+    items = min(count, max(1, batch_size // labels))
     header = StreamHeader(
-        labels, prior.codebook_size, tuple(prior.code_shape), len(codes), items, _codes_crc(codes), digest
+        known.labels,
+        prior.codebook_size,
+        tuple(prior.code_shape),
+        count,
+        items,
+        content.crc(),
+        known.digest(prior),
     )
     encoder = constriction.stream.queue.RangeEncoder()
 
@@ -74,9 +72,8 @@ def encode_codes(
         encoder.encode(symbols, constriction.stream.model.Categorical(perfect=False), probabilities_BK)
         return symbols
 
-    for start in range(0, len(codes), items):
-        symbols_SB = _to_symbols(codes[start : start + items])
-        _walk(prior, symbols_SB, write, frequencies=label_frequencies, device=codes.device)
+    for start in range(0, count, items):
+        _code_batch(prior, content.rows(slice(start, start + items)), known, write, device=content.codes.device)
     return seal(header.pack() + encoder.get_compressed().astype("<u4").tobytes())
 
 
@@ -84,20 +81,22 @@ def decode_codes(
     prior: StoredPrior,
     data: bytes,
     count: int,
+    known: Known | None = None,
     *,
-    label_frequencies: np.ndarray | None = None,
     device: torch.device | str = "cpu",
-) -> Tensor:
-    """Codes int64 `[count, G, *grid]` on `device` of a stream that `encode_codes` wrote.
+) -> Content:
+    """What `encode_codes` wrote of `count` items, the codes on `device`.
 
-    Takes the time of `count` items whatever the bytes are.
+    Takes at most the time and memory of `count` items of the greatest length, whatever the bytes are.
 
     Raises:
-        UsageError: the frequencies do not fit the prior, or the stream was written with none or without them.
+        UsageError: the tables do not fit the prior, or labels are dealt with otherwise than where it was written.
         RunError: the stream is damaged, of another prior or count, or was written where arithmetic rounds otherwise.
     """
+    known = known or Known()
+    known.check(prior)
     header, words = StreamHeader.split(data)
-    _check_header(header, prior, count, label_frequencies)
+    _check_header(header, prior, count, known)
     decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
 
     def read(_: np.ndarray, probabilities_BK: np.ndarray) -> np.ndarray:
@@ -108,14 +107,12 @@ def decode_codes(
 
     parts = []
     for start in range(0, count, header.batch_size):
-        items = min(header.batch_size, count - start)
-        blank_SB = np.zeros((math.prod(prior.code_shape), items), np.int32)
-        symbols_SB = _walk(prior, blank_SB, read, frequencies=label_frequencies, device=torch.device(device))
-        parts.append(_from_symbols(symbols_SB, prior.code_shape))
-    codes = torch.cat(parts)
-    if _codes_crc(codes) != header.codes_crc:
+        blank = _blank(prior, known, min(header.batch_size, count - start))
+        parts.append(_code_batch(prior, blank, known, read, device=torch.device(device)))
+    content = _joined(parts)
+    if content.crc() != header.codes_crc:
         raise _elsewhere()
-    return codes.to(device)
+    return content
 
 
 def _elsewhere() -> RunError:
@@ -129,34 +126,85 @@ Coder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From symbols int32 `[B]` (those to write) and probabilities `[B, K]` to symbols (the same, or those read)."""
 
 
+class _Mixture:
+    """The labels of a batch, weighed by how probable they make the symbols so far; one label where there is none."""
+
+    def __init__(self, frequencies: np.ndarray | None, items: int) -> None:
+        frequency_Y = np.ones(1) if frequencies is None else np.asarray(frequencies, np.float64)
+        self.labels = len(frequency_Y)
+        self._items = items
+        self._log_weight_BY = torch.from_numpy(frequency_Y).log().repeat(items, 1)
+
+    def code(self, symbols_B: np.ndarray, log_prob_WK: Tensor, going_B: np.ndarray, coder: Coder) -> np.ndarray:
+        """Symbols int32 `[B]` as the coder returned them, of the items still going; 0 of the others."""
+        log_prob_BYK = log_prob_WK.unflatten(0, (self._items, self.labels))
+        weight_BY1 = self._log_weight_BY.softmax(1)[:, :, None]
+        probabilities_BK = (weight_BY1 * log_prob_BYK.exp()).sum(1).numpy()
+        coded_B = np.zeros(self._items, np.int32)
+        coded_B[going_B] = _code(symbols_B[going_B], probabilities_BK[going_B], coder)
+        self._log_weight_BY = self._log_weight_BY + log_prob_BYK[torch.arange(self._items), :, coded_B.astype(np.int64)]
+        return coded_B
+
+
+def _code_batch(prior: Prior, content: Content, known: Known, coder: Coder, *, device: torch.device) -> Content:
+    """One batch as the coder returned it, both sides by the very same steps."""
+    items, pairs, lacking = len(content.codes), content.pairs, content.lacking
+    mixture, condition_WA = _Mixture(known.frequencies, items), None
+    if known.frequencies is not None:
+        condition_WA = torch.arange(mixture.labels, device=device).repeat(items)[:, None]
+    if pairs is not None and known.pairs is not None:
+        pairs = _code_under(known.pairs, pairs, coder)
+        if known.conditions is not None:
+            condition_WA = torch.from_numpy(known.conditions)[pairs].to(device)
+    codes, lengths = _walk(prior, content, mixture, coder, condition_WA=condition_WA, device=device)
+    if lacking is not None:
+        lacking = _code_under(np.full(known.stride, 1 / known.stride), lacking, coder)
+    return Content(codes.to(device), lengths, pairs, lacking)
+
+
+def _code_under(table_X: np.ndarray, numbers_B: Tensor, coder: Coder) -> Tensor:
+    """Numbers int64 `[B]` as the coder returned them, all under one table."""
+    probabilities_BX = np.tile(np.asarray(table_X, np.float64), (len(numbers_B), 1))
+    return torch.from_numpy(_code(numbers_B.numpy().astype(np.int32), probabilities_BX, coder).astype(np.int64))
+
+
 def _walk(
     prior: Prior,
-    symbols_SB: np.ndarray,
+    content: Content,
+    mixture: _Mixture,
     coder: Coder,
     *,
-    frequencies: np.ndarray | None,
+    condition_WA: Tensor | None,
     device: torch.device,
-) -> np.ndarray:
-    """Symbols `[S, B]` of one batch as the coder returned them, both sides by the very same steps."""
-    symbols, items = symbols_SB.shape
-    condition_BA: Tensor | None = None
-    log_weight_BY = torch.zeros(items, 1, dtype=torch.float64)
-    if frequencies is not None:
-        log_weight_BY = torch.from_numpy(np.asarray(frequencies, np.float64)).log().repeat(items, 1)
-        condition_BA = torch.arange(log_weight_BY.shape[1], device=device).repeat(items)[:, None]
-    labels = log_weight_BY.shape[1]
-    state = prior.initial_state(items * labels, condition_BA)
-    coded_SB = np.empty_like(symbols_SB)
-    symbol_X: Tensor | None = None
-    for n in range(symbols):
-        logits_XK, state = prior.step(state, symbol_X, condition_BA)
-        log_prob_BYK = logits_XK.cpu().double().log_softmax(1).unflatten(0, (items, labels))
-        weight_BY1 = log_weight_BY.softmax(1)[:, :, None]
-        coded_SB[n] = _code(symbols_SB[n], (weight_BY1 * log_prob_BYK.exp()).sum(1).numpy(), coder)
-        symbol_B = torch.from_numpy(coded_SB[n].astype(np.int64))
-        log_weight_BY = log_weight_BY + log_prob_BYK[torch.arange(items), :, symbol_B]
-        symbol_X = symbol_B.repeat_interleave(labels).to(device)
-    return coded_SB
+) -> tuple[Tensor, Tensor | None]:
+    """Codes int64 `[B, G, *grid]`, and lengths `[B]` of a prior with an end."""
+    items, codebooks = content.codes.shape[:2]
+    symbols_PGB = content.codes.flatten(2).permute(2, 1, 0).cpu().numpy().astype(np.int32)
+    last, lengths = math.prod(prior.code_shape[1:]), None
+    lengths_B, going_B = np.full(items, last), np.ones(items, bool)
+    if content.lengths is not None:
+        lengths = content.lengths.cpu().numpy()
+    state = prior.initial_state(items * mixture.labels, condition_WA)
+    coded: list[np.ndarray] = []
+    symbol_W: Tensor | None = None
+    for n in range(last * codebooks):
+        position, codebook = divmod(n, codebooks)
+        logits_WK, state = prior.step(state, symbol_W, condition_WA)
+        if lengths is not None and n and codebook == 0:
+            end_W = prior.end_logit(state).cpu().double()
+            decided_W2 = F.logsigmoid(torch.stack([-end_W, end_W], dim=1))
+            ends_B = mixture.code((lengths == position).astype(np.int32), decided_W2, going_B, coder) == 1
+            lengths_B[ends_B] = position
+            going_B &= ~ends_B
+            if not going_B.any():
+                break
+        log_prob_WK = logits_WK.cpu().double().log_softmax(1)
+        coded.append(mixture.code(symbols_PGB[position, codebook], log_prob_WK, going_B, coder))
+        symbol_W = torch.from_numpy(coded[-1].astype(np.int64)).repeat_interleave(mixture.labels).to(device)
+    codes_BGP = torch.from_numpy(np.stack(coded, 1).astype(np.int64)).unflatten(1, (-1, codebooks)).transpose(1, 2)
+    if lengths is None:
+        return codes_BGP.reshape(items, *prior.code_shape), None
+    return codes_BGP, torch.from_numpy(lengths_B)
 
 
 def _code(symbols_B: np.ndarray, probabilities_BK: np.ndarray, coder: Coder) -> np.ndarray:
@@ -166,72 +214,33 @@ def _code(symbols_B: np.ndarray, probabilities_BK: np.ndarray, coder: Coder) -> 
     return symbols_B if probabilities_BK.shape[1] == 1 else coder(symbols_B, probabilities_BK)
 
 
-def _to_symbols(codes: Tensor) -> np.ndarray:
-    """Codes `[B, G, *grid]` in the order of the prior's symbols, int32 `[S, B]`."""
-    return np.ascontiguousarray(codes.flatten(2).permute(2, 1, 0).flatten(0, 1).cpu().numpy().astype(np.int32))
+def _blank(prior: Prior, known: Known, items: int) -> Content:
+    """What the decoder hands to the coder in place of symbols: of the right shapes, and zero."""
+    zeros = torch.zeros(items, dtype=torch.int64)
+    return Content(
+        torch.zeros(items, *prior.code_shape, dtype=torch.int64),
+        zeros if prior.has_end else None,
+        None if known.pairs is None else zeros,
+        zeros if known.stride > 1 else None,
+    )
 
 
-def _from_symbols(symbols_SB: np.ndarray, code_shape: tuple[int, ...]) -> Tensor:
-    codes_BPG = torch.from_numpy(symbols_SB.T.astype(np.int64)).reshape(symbols_SB.shape[1], -1, code_shape[0])
-    return codes_BPG.transpose(1, 2).reshape(-1, *code_shape)
+def _joined(parts: list[Content]) -> Content:
+    """All batches; sequences are padded to the longest."""
+    longest = max(part.codes.shape[-1] for part in parts)
+    codes = torch.cat([F.pad(part.codes, (0, longest - part.codes.shape[-1])) for part in parts])
+    columns = ([part for part in column if part is not None] for column in zip(*(p.beside for p in parts), strict=True))
+    return Content(codes, *(torch.cat(column) if column else None for column in columns))
 
 
-def _codes_crc(codes: Tensor) -> int:
-    return zlib.crc32(codes.cpu().contiguous().numpy().astype("<i4").tobytes())
-
-
-def _digest(prior: StoredPrior, frequencies: np.ndarray | None) -> bytes:
-    """16 bytes of the SHA-256 of the prior's weights and of the label frequencies."""
-    sha256 = hashlib.sha256()
-    for name, weight in sorted(prior.state_dict().items()):
-        sha256.update(f"{name} {weight.dtype} {tuple(weight.shape)};".encode())
-        sha256.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    if frequencies is not None:
-        sha256.update(np.asarray(frequencies, "<f8").tobytes())
-    return sha256.digest()[:16]
-
-
-def _way(prior: Prior, frequencies: np.ndarray | None, *, count: int) -> Labels:
-    """What is done about labels.
-
-    Raises:
-        UsageError: the frequencies do not fit the prior.
-    """
-    if frequencies is None:
-        check_condition(None, classes=prior.classes, optional=prior.condition_optional, batch_size=count)
-        return "none"
-    fits = (len(frequencies),) == prior.classes
-    if not fits or not (np.isfinite(frequencies).all() and np.min(frequencies) >= 0 and np.sum(frequencies) > 0):
+def _check_header(header: StreamHeader, prior: StoredPrior, count: int, known: Known) -> None:
+    if known.labels != header.labels:
         raise UsageError(
-            f"Expected the label frequencies of a prior with one attribute, one for each of its classes "
-            f"{prior.classes}, got {len(frequencies)}: leave them out or count the labels again."
-        )
-    return "marginalised"
-
-
-def _check_codes(prior: Prior, codes: Tensor) -> None:
-    shape = tuple(prior.code_shape)
-    if codes.dtype != torch.int64 or tuple(codes.shape[1:]) != shape or not len(codes):
-        raise UsageError(
-            f"Expected codes int64 of shape {list(shape)} and at least one item, got {codes.dtype} of shape "
-            f"{list(codes.shape)}: use codes of the codebook this prior was built for."
-        )
-    low, high = (int(value) for value in codes.aminmax())
-    if low < 0 or high >= prior.codebook_size:
-        raise UsageError(
-            f"Expected codes 0 to {prior.codebook_size - 1}, got {low if low < 0 else high}: use codes of the codebook "
-            "this prior was built for."
-        )
-
-
-def _check_header(header: StreamHeader, prior: StoredPrior, count: int, frequencies: np.ndarray | None) -> None:
-    way, digest = _way(prior, frequencies, count=count), _digest(prior, frequencies)
-    if way != header.labels:
-        needs, came = ("no", "some") if header.labels == "none" else ("the", "none")
-        raise UsageError(
-            f"Expected {needs} label frequencies to decode this stream, got {came}: give what it was encoded with."
+            f"Expected labels dealt with as this stream was encoded ({header.labels}), got {known.labels}: give what "
+            "it was encoded with."
         )
     shapes = (header.codebook_size, header.code_shape), (prior.codebook_size, tuple(prior.code_shape))
+    digest = known.digest(prior)
     if shapes[0] != shapes[1] or header.digest != digest:
         raise RunError(
             f"Expected the prior and label frequencies with digest {header.digest.hex()[:12]} that wrote this stream, "

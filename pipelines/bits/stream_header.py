@@ -1,7 +1,7 @@
 """Bytes around entropy-coded codes: what they are, which prior reads them, and whether they are whole.
 
-Magic, version, way of the labels, axes of an item, K, items, batch size, checksum of the codes, digest of prior and
-frequencies, shape of an item; the range coder's 32-bit words; CRC-32 of everything before. Little-endian. The range
+Magic, version, way of the labels, axes of an item, K, items, batch size, checksum of the content, digest of prior and
+tables, shape of an item; the range coder's 32-bit words; CRC-32 of everything before. Little-endian. The range
 coder itself takes any bytes: what it reads from damaged ones looks like codes.
 """
 
@@ -12,12 +12,12 @@ from typing import Literal
 
 from twostage.errors import RunError
 
-Labels = Literal["none", "marginalised"]
+Labels = Literal["none", "marginalised", "paid"]
 
 _MAGIC, _VERSION = b"2SEC", 1
 _FIXED = struct.Struct("<4sBBHIIII16s")
 _CRC = struct.Struct("<I")
-_WAYS: tuple[Labels, ...] = ("none", "marginalised")
+_WAYS: tuple[Labels, ...] = ("none", "marginalised", "paid")
 _AGAIN = "encode the codes again"
 
 
@@ -29,14 +29,14 @@ class StreamHeader:
     codebook_size: int
     """K."""
     code_shape: tuple[int, ...]
-    """(G, *grid) of one item."""
+    """(G, *grid) of one item; (G, the most positions) of sequences."""
     items: int
     batch_size: int
     """Items walked side by side."""
     codes_crc: int
-    """CRC-32 of all codes as int32."""
+    """CRC-32 of all codes as int32, and of what is written beside them."""
     digest: bytes
-    """16 bytes that name the prior and the label frequencies."""
+    """16 bytes that name the prior and the tables of labels."""
 
     def pack(self) -> bytes:
         """The bytes in front of the words."""

@@ -36,9 +36,7 @@ VERBS: dict[str, Verb] = {
         "run_train_baseline",
         "a baseline beside it: ae, vae, beta-vae, cvae, vimco",
     ),
-    "compare": Verb(
-        "Compare", "..train.compare", "run_compare", "images: all models of a recipe, equal budgets, one table"
-    ),
+    "compare": Verb("Compare", "..train.compare", "run_compare", "all models of a recipe, equal budgets, one table"),
     "evaluate": Verb("Evaluate", "..evaluate.evaluate", "run_evaluate", "bits/dim of all models of a run"),
     "report": Verb("Report", "..report.report", "run_report", "one self-contained report.html of a run"),
     "generate": Verb("Generate", "..generate.generate", "run_generate", "new images or sounds, or completions of one"),

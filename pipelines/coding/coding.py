@@ -67,6 +67,16 @@ def _speakers_in(paths: Sequence[Path], model: TwoStage, wanted: str | None) -> 
     return [class_number(wanted, model.speakers, flag="--speaker")] * len(paths)
 
 
+def _labels(command: Reconstruct | Convert, model: TwoStage) -> list[int]:
+    """What a conditional VAE is given of every file; empty of other models.
+
+    Raises:
+        UsageError: the label is unknown or missing, or the model takes none.
+    """
+    count, classes = len(command.files), model.model.classes
+    return labels_for(command.label, count, model.record, classes=classes, name=model.name, flag="--label")
+
+
 def _or_names(model: TwoStage) -> str:
     """What else would say who speaks, the end of a sentence."""
     pattern = model.run.recipe.recordings.pattern
@@ -81,7 +91,7 @@ def run_reconstruct(command: Reconstruct) -> None:
     """`twostage reconstruct`."""
     model = _open(command, command.folder)
     paths, files, record = command.files, model.files, model.record
-    labels = labels_for(command.label, len(paths), record, classes=model.model.classes, name=model.name, flag="--label")
+    labels = _labels(command, model)
     stated = stated_speakers(_speakers_in(paths, model, command.speaker), model.speakers, len(paths))
     voices = own_voices(stated, record, [str(path) for path in paths], flag="--speaker", otherwise=_or_names(model))
     items, drawn = _read(paths, model), model.with_decoder(command.decoder).autoregressive
@@ -127,7 +137,7 @@ def run_convert(command: Convert) -> None:
             f"{model.run.path} was trained on {source}s without speakers: there is no other voice to convert to"
         )
     voice = asked_voice(command.speaker, model.record, flag="--speaker")
-    labels = labels_for(None, len(paths), model.record, classes=model.model.classes, name=model.name, flag="--label")
+    labels = _labels(command, model)
     items, spoken_by = _read(paths, model), model.speakers[voice]
     model.with_decoder(command.decoder)
     if command.dry_run:
@@ -191,7 +201,8 @@ def run_encode(command: Encode) -> None:
     file = model.encode(items, speakers=speakers, names=names)
     command.out.parent.mkdir(parents=True, exist_ok=True)
     save_codes(command.out, file)
-    say(f"{len(items)} files in {command.out}: {_size(file, model)}; {command.out.stat().st_size} bytes stored")
+    stored = f"{command.out.stat().st_size} bytes stored, header and whole bytes per code included"
+    say(f"{len(items)} files in {command.out}: {_size(file, model)}; {stored}")
 
 
 def _size(file: CodeFile, model: TwoStage) -> str:

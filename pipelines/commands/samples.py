@@ -205,6 +205,8 @@ class Convert:
     """Recordings: WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST."""
     speaker: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
     """Whose voice, by name."""
+    label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
+    """Class of the files, as for reconstruct."""
     decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: Annotated[

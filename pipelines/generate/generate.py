@@ -103,7 +103,9 @@ def run_generate(command: Generate) -> None:
         how = replace(how, known=opening.codes.expand(count, *opening.codes.shape[1:]))
     items = draw(model, count, wanted, how)
     said = model.files.write(command.folder, _shown(command, model, items, wanted, opening), model.record, what=what)
-    say(said if opening is None else f"{said}; the original comes first")
+    if opening is not None:
+        said += "; its first picture is the original" if model.files.one_overview else "; each beside the original"
+    say(said)
 
 
 def _shown(

@@ -104,6 +104,7 @@ class Trained:
     def decoded(self, latents: Tensor, asked: Asked, *, decoder: str, seed: int) -> list[np.ndarray]:
         """Items of latents `[N, *A]`, some at a time to bound the memory; item i of a draw depends on (seed, i)."""
         items: list[np.ndarray] = []
+        self.with_decoder(decoder)  # refuses what there is not
         count, together = len(latents), self.files.together(self.run.recipe)
         with Progress(self.modality.decoders[decoder], total=count, unit=self.files.item) as bar:
 

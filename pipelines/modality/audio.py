@@ -24,14 +24,13 @@ from twostage.data.audio import (
 )
 from twostage.data.audio.splits import SplitRule
 from twostage.errors import UsageError
-from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .audio_files import AudioFiles
+from .audio_measures import AudioMeasures
 from .audio_networks import AudioStage1, build_stage1, decoder_architecture, prior_architecture, stage1_architecture
 from .audio_pictures import AudioPictures
-from .encoding import encode_split
 from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
 from .pictures import Pictures
@@ -198,43 +197,8 @@ class Audio:
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         return SPLITS
 
-    def items(self, dataset: AudioDataset, split: str) -> int:
-        return len(dataset.split(split))
-
-    def encode(
-        self,
-        codebook: AudioVQVAE,
-        dataset: AudioDataset,
-        split: str,
-        recipe: Recipe,
-        *,
-        name: str,
-        sha256: str,
-        device: torch.device,
-    ) -> CodeFile:
-        source = dataset.split(split)
-        codes_NGT, lengths_N = encode_split(
-            self.files, codebook, source, label=f"{name} codes, {split}", recipe=recipe, device=device
-        )
-        header = CodeHeader(
-            dataset=dataset.name,
-            split=split,
-            model=name,
-            codebook_size=codebook.codebook_size,
-            codebooks=codebook.codebooks,
-            grid=(codes_NGT.shape[2],),
-            classes=len(dataset.classes),
-            stage1_sha256=sha256,
-            speakers=len(dataset.speakers),
-        )
-        return CodeFile(
-            codes=codes_NGT,
-            labels=source.labels,
-            header=header,
-            lengths=lengths_N,
-            speakers=source.speakers if dataset.speakers else None,
-            samples=source.lengths,
-        )
+    def measures(self, recipe: Recipe, dataset: AudioDataset, split: str) -> AudioMeasures:
+        return AudioMeasures(recipe, dataset, split)
 
     def pictures(self, recipe: Recipe, dataset: AudioDataset) -> Pictures:
         return AudioPictures(recipe, dataset)

@@ -1,7 +1,9 @@
 """The modality of a recipe: the one place that knows how many kinds of data there are. Without torch."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from twostage.config import kinds
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 
@@ -17,15 +19,25 @@ def kind_of(recipe: Recipe) -> str:
     return "recordings" if recipe.is_audio else "images"
 
 
-def modality_of(recipe: Recipe) -> "Modality":
-    """The kind of data that a recipe is about; the networks of the others are not imported."""
-    if recipe.is_audio:
-        from .audio import Audio
-
-        return Audio()
+def _images() -> "Modality":
     from .images import Images
 
     return Images()
+
+
+def _audio() -> "Modality":
+    from .audio import Audio
+
+    return Audio()
+
+
+MODALITIES: dict[str, "Callable[[], Modality]"] = {"images": _images, "audio": _audio}
+"""Maker of every kind of data, by its name in `twostage.config.kinds.KINDS`."""
+
+
+def modality_of(recipe: Recipe) -> "Modality":
+    """The kind of data that a recipe is about; the networks of the others are not imported."""
+    return MODALITIES[kinds.kind_of(recipe)]()
 
 
 def load_data(recipe: Recipe) -> Dataset:

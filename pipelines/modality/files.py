@@ -73,14 +73,10 @@ class Files(Protocol):
         """
 
     def read(self, path: Path, record: Record, recipe: Recipe) -> np.ndarray:
-        """The item in a file, as those of a folder that was trained on are read.
-
-        Raises:
-            DataError: it holds none, or none that fits.
-        """
+        """The item in a file, read as those of a folder that is trained on; DataError where it holds none that fits."""
 
     def arrays(self, given: object, record: Record, rate_hz: int | None) -> list[np.ndarray]:
-        """Items that a program holds, one or several; `rate_hz` is the rate of recordings, None: the model's own.
+        """Items that a program holds, one or several, of the model's own rate unless `rate_hz` says another.
 
         Raises:
             UsageError: they are no items that fit.
@@ -102,34 +98,25 @@ class Files(Protocol):
         """The axes of the codes of a split, as long as its longest item needs them."""
 
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
-        """Length of an item that lasts so long, rounded up to whole codes, of which there may be `most`.
-
-        Raises:
-            UsageError: it is too long, or items of this kind do not last; `flag` is what the error calls it.
-        """
+        """Length in whole codes of what lasts so long; UsageError, with that `flag`, for more than `most` codes."""
 
     def length_after(self, positions: Tensor, model: Any) -> Tensor:
         """Length of items of so many positions of codes, `[N]`."""
 
     def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
-        """Rows (positions) of the codes `[1, G, *T]` of an item that a completion keeps, and what to say of it.
+        """Rows (positions) of an item's codes `[1, G, *T]` that its completion keeps, and what to say of that.
 
-        Raises:
-            UsageError: that is nothing, or not what items of this kind are kept by.
+        UsageError where they are more than can be kept.
         """
 
     def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
-        """Raise RunError where codes do not fit the model of that name or say too little of their items.
+        """Raise RunError where codes, called `source`, do not fit the model `name` or say too little of their items.
 
-        `source` is what the codes are called, `remedy` the end of the sentence.
+        The sentence ends with the `remedy`.
         """
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
-        """Items of what a decoder gave, `[B, *S]` as `Stage1Model.decode_batch` says.
-
-        Raises:
-            RunError: a waveform is not finite.
-        """
+        """Items of what `Stage1Model.decode_batch` gave, `[B, *S]`; RunError where a waveform is not finite."""
 
     def handed(
         self, items: Sequence[np.ndarray], record: Record, labels: Sequence[int], speakers: Sequence[int]

@@ -45,13 +45,16 @@ class ImageFiles:
         self, split: Split, model: Stage1Model, *, recipe: Recipe, device: torch.device, rows: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, Batch]]:
         rows_N = np.arange(len(split)) if rows is None else rows
+        images_NCHW = (
+            split.images if rows is None else split.images[rows]
+        )  # as they lie in memory, which rounding knows
         for part in own_batches(len(rows_N), recipe.evaluation.batch_size):
             items_B = rows_N[part]
             yield (
                 items_B,
                 Batch(
                     items=torch.from_numpy(items_B),
-                    x=torch.from_numpy(split.images[items_B]).to(device),
+                    x=torch.from_numpy(images_NCHW[part]).to(device),
                     labels=torch.from_numpy(split.labels[items_B]).to(device) if model.classes else None,
                 ),
             )

@@ -1,4 +1,4 @@
-"""Images: which networks a recipe asks for, what trains them, and how a split becomes codes."""
+"""Images: which networks a recipe asks for, and what trains them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,22 +20,17 @@ from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
-from twostage.data import ImageDataset, Split, load_dataset
+from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
-from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-from .encoding import encode_split
 from .files import Files
 from .image_files import ImageFiles
+from .image_measures import ImageMeasures
 from .image_pictures import ImagePictures
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
+from .interface import MIRRORED, SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
 from .pictures import Pictures
-
-MIRRORED = "train-mirrored"
-"""Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
-
 
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
 """A model of images; a conditional VAE is a `VAE` with classes."""
@@ -183,45 +178,8 @@ class Images:
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         return (*SPLITS, MIRRORED) if recipe.data.horizontal_flips else SPLITS
 
-    def items(self, dataset: ImageDataset, split: str) -> int:
-        return len(self._source(dataset, split))
-
-    def encode(
-        self,
-        codebook: VQVAE,
-        dataset: ImageDataset,
-        split: str,
-        recipe: Recipe,
-        *,
-        name: str,
-        sha256: str,
-        device: torch.device,
-    ) -> CodeFile:
-        source = self._source(dataset, split)
-        codes, _ = encode_split(
-            self.files,
-            codebook,
-            source,
-            label=f"{name} codes, {split}",
-            recipe=recipe,
-            device=device,
-            mirrored=split == MIRRORED,
-        )
-        header = CodeHeader(
-            dataset=dataset.name,
-            split=split,
-            model=name,
-            codebook_size=codebook.codebook_size,
-            codebooks=codebook.code_shape[0],
-            grid=tuple(codebook.code_shape[1:]),
-            classes=len(dataset.classes),
-            stage1_sha256=sha256,
-        )
-        return CodeFile(codes=codes, labels=source.labels, header=header)
+    def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
+        return ImageMeasures(dataset, split)
 
     def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
         return ImagePictures(recipe, dataset)
-
-    @staticmethod
-    def _source(dataset: ImageDataset, split: str) -> Split:
-        return dataset.train if split == MIRRORED else dataset.split(split)

@@ -20,9 +20,12 @@ from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
 from .files import Files
+from .measures import Measures
 from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
+MIRRORED = "train-mirrored"
+"""Codes of the mirrored training items, which the prior of images with horizontal flips sees too."""
 
 
 class Modality(Protocol):
@@ -94,18 +97,8 @@ class Modality(Protocol):
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         """Names of the splits whose codes are kept: training, validation, test, and what else the prior sees."""
 
-    def encode(
-        self, codebook: Any, dataset: Any, split: str, recipe: Recipe, *, name: str, sha256: str, device: torch.device
-    ) -> CodeFile:
-        """Codes of a split and what the prior must know beside them, in every process.
-
-        Args:
-            split: one of `code_splits`.
-            name, sha256: of the model and its weights, for the header.
-        """
-
-    def items(self, dataset: Any, split: str) -> int:
-        """Number of items of one of the `code_splits`."""
+    def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
+        """What there is to measure of a split beside what models say."""
 
     def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
         """How items of the data set are shown."""

@@ -90,8 +90,7 @@ def _figures(of: ShownModel) -> Iterator[Picture]:
     if posteriors is None or len(posteriors) < 2:
         return
     found = diagnose_posteriors(posteriors, seed=of.shown.run.recipe.seed)
-    apart = "" if _is_vector(of) else "Every position counts as an item. "
-    caption = f"{title}: {apart}{found.sentence}"
+    caption = f"{title}: {found.sentence}"
     yield Picture("latent-rates", latent_rates(found, title=f"{title}: rate of every latent"), caption)
     if 1 < len(found.kl_nats_Z) <= CORRELATED:
         figure = correlations(found, title=f"{title}: correlations")

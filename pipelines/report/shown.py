@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.gaussian import GaussianPosterior
 from stage1_vqvae.interface import Asked, Batch
 from twostage.metrics.statistics import evenly
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import CodeFile, load_codes
 
-from ..evaluate.latent_diagnosis import Posteriors
+from ..evaluate.posteriors import Posteriors, posteriors_of
 from ..generate.sheets import COMPARED, Reference, Sheet
 from ..generate.trained import Trained
 from ..media.html import image
@@ -165,25 +164,22 @@ class ShownModel:
     @cached_property
     def vectors(self) -> Vectors:
         """Continuous latents of all test items; the only time that these are encoded."""
-        of_items: dict[int, Tensor] = {}
-        means, log_variances = dict[int, np.ndarray](), dict[int, np.ndarray]()
-        for items, batch in self._batches("test"):
-            posterior = posterior_of(self.model, batch)
-            ends = self._ends(batch)
-            for place, (item, end) in enumerate(zip(items.tolist(), ends, strict=True)):
-                of_items[item] = posterior.mean[place].float().cpu()
-                means[item] = _as_vectors(posterior.mean[place], end)
-                log_variances[item] = _as_vectors(posterior.log_variance[place], end)
-        order = range(len(of_items))
-        means_MZ = np.concatenate([means[row] for row in order])
-        log_variances_MZ = np.concatenate([log_variances[row] for row in order])
-        posteriors = Posteriors(means_MZ, log_variances_MZ, means_MZ.shape[1:])
-        return Vectors(
-            of_items=[of_items[row] for row in order],
-            means_MZ=means_MZ,
-            items_M=np.repeat(order, [len(means[row]) for row in order]),
-            posteriors=posteriors if self.model.latents == "gaussian" else None,
-        )
+        rows = np.arange(len(self.shown.dataset.test))
+        ends = self._ends(self.asked(rows))
+        if self.model.latents == "gaussian":
+            posteriors = posteriors_of(self.model, self._batches("test"), items=len(rows))
+            means_MZ = posteriors.mean_NZ
+            own = np.split(means_MZ, np.cumsum([end or 1 for end in ends])[:-1])
+            shape = posteriors.latent_shape
+            of_items = [
+                torch.from_numpy(vectors.reshape(shape) if end is None else vectors.T).float()
+                for vectors, end in zip(own, ends, strict=True)
+            ]
+        else:
+            posteriors, of_items = None, self.encode("test", rows)
+            means_MZ = np.concatenate(list(map(_as_vectors, of_items, ends)))
+        items_M = np.repeat(rows, [end or 1 for end in ends])
+        return Vectors(of_items=of_items, means_MZ=means_MZ, items_M=items_M, posteriors=posteriors)
 
     @cached_property
     def codes(self) -> dict[str, CodeFile]:
@@ -210,11 +206,11 @@ class ShownModel:
             found += map(_as_vectors, latents, self._ends(batch))
         return np.concatenate(found)
 
-    def _ends(self, batch: Batch) -> list[int | None]:
-        """Positions of the latents of every item of a batch; None of items that are no sequences."""
-        if batch.lengths is None:
-            return [None] * len(batch)
-        ends: list[int | None] = self.model.positions_of(batch).tolist()
+    def _ends(self, asked: Asked) -> list[int | None]:
+        """Positions of the latents of every item; None of items that are no sequences."""
+        if asked.lengths is None:
+            return [None] * len(asked.items)
+        ends: list[int | None] = self.model.positions_of(asked).tolist()
         return ends
 
     @cached_property
@@ -252,17 +248,6 @@ class ShownModel:
     def _batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
         items, recipe = self.shown.dataset.split(split), self.shown.run.recipe
         return self.trained.files.batches(items, self.model, recipe=recipe, device=self.shown.device, rows=rows)
-
-
-@torch.no_grad()
-def posterior_of(model: Any, batch: Batch) -> GaussianPosterior:
-    """q(z|x) of a batch; of an autoencoder, whose latents have none, a point with a variance that means nothing."""
-    if model.latents == "none":
-        mean = model.latents_of(batch, seed=0)
-        return GaussianPosterior(mean=mean, log_variance=torch.zeros_like(mean))
-    given = (batch.x,) if batch.lengths is None else model.sounds_of(batch)
-    found: GaussianPosterior = model.posterior(*given, model.labels_of(batch))
-    return found
 
 
 def _as_vectors(latents: Tensor, positions: int | None) -> np.ndarray:

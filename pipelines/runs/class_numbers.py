@@ -113,3 +113,14 @@ def warn_of_untrained_labels(dataset: Dataset, split: str) -> None:
             f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is told the label scores worse "
             "on them than on labels it has met"
         )
+
+
+def warn_of_untrained_speakers(dataset: Dataset, split: str) -> None:
+    """Say which speakers no training recording has: their distortions are those of a voice that was never trained."""
+    unheard = set(dataset.split(split).speakers.tolist()) - set(dataset.train.speakers.tolist())
+    if dataset.speakers and unheard:
+        say(
+            f"warning: {len(unheard)} speakers of the {split} recordings are held out of training "
+            f"({show([dataset.speakers[row] for row in sorted(unheard)])}): their voices are embeddings that no "
+            "training has moved, so decoders and a prior told the speaker score worse than on voices they know"
+        )

@@ -15,20 +15,21 @@ from twostage.distributed import is_first, of_every_rank
 from twostage.errors import RunError, UsageError
 from twostage.printable import shown
 from twostage.storage.code_header import FILES, CodeHeader, is_plain_name
-from twostage.storage.codes import CodeFile, check_codebook, load_codes, save_codes
+from twostage.storage.codes import CodeFile, check_codebook, save_codes
 
 from ..modality.choose import modality_of
 from ..modality.encoding import encode_split
+from ..modality.interface import MIRRORED
 from .loading import Loaded
 from .run import Run
 
 
-def stored_codes(path: Path, *, stage1_sha256: str, dataset: str, split: str, items: int) -> CodeFile | None:
-    """The file of these very codes, None if they must be made (anew) or any process does not see it whole."""
+def _stored(run: Run, name: str, split: str, *, stage1_sha256: str, dataset: str, items: int) -> CodeFile | None:
+    """The run's own file of these very codes; None if they must be made (anew) or any process does not see it whole."""
     found = None
-    if path.is_file():
+    if run.codes_file(name, split).is_file():
         try:
-            found = load_codes(path, expect_stage1_sha256=stage1_sha256)
+            found = run.codes(name, split, stage1_sha256=stage1_sha256)
         except RunError:
             pass  # damaged, or of an earlier codebook
         else:
@@ -48,17 +49,63 @@ def extract_codes(
     run: Run, name: str, stage1: Loaded[Any], dataset: Dataset, device: torch.device
 ) -> dict[str, CodeFile]:
     """Codes of every split (`Modality.code_splits`), in fp32; files of this very codebook are read back."""
-    modality, files = modality_of(run.recipe), dict[str, CodeFile]()
-    for split in modality.code_splits(run.recipe):
-        path, items = run.codes_file(name, split), modality.items(dataset, split)
-        found = stored_codes(path, stage1_sha256=stage1.sha256, dataset=dataset.name, split=split, items=items)
+    files = dict[str, CodeFile]()
+    for split in modality_of(run.recipe).code_splits(run.recipe):
+        items = dataset.train if split == MIRRORED else dataset.split(split)
+        found = _stored(run, name, split, stage1_sha256=stage1.sha256, dataset=dataset.name, items=len(items))
         if found is None:
-            found = modality.encode(
-                stage1.model, dataset, split, run.recipe, name=name, sha256=stage1.sha256, device=device
+            found = _encoded(
+                run,
+                stage1,
+                items,
+                label=f"{name} codes, {split}",
+                device=device,
+                labels=items.labels,
+                speakers_N=items.speakers if dataset.speakers else None,
+                dataset=dataset.name,
+                split=split,
+                model=name,
+                classes=len(dataset.classes),
+                speakers=len(dataset.speakers),
             )
-            keep_codes(path, found)
+            keep_codes(run.codes_file(name, split), found)
         files[split] = found
     return files
+
+
+def _encoded(
+    run: Run,
+    stage1: Loaded[Any],
+    items: Any,
+    *,
+    label: str,
+    device: torch.device,
+    labels: np.ndarray,
+    speakers_N: np.ndarray | None,
+    split: str,
+    **header: Any,
+) -> CodeFile:
+    """Codes of a split's items; `label` names the progress bar, `header` is what the header says beside."""
+    files, model = modality_of(run.recipe).files, stage1.model
+    mirrored = split == MIRRORED
+    codes, lengths_N = encode_split(
+        files, model, items, label=label, recipe=run.recipe, device=device, mirrored=mirrored
+    )
+    return CodeFile(
+        codes=codes,
+        labels=labels,
+        header=CodeHeader(
+            split=split,
+            codebook_size=model.codebook_size,
+            codebooks=model.codebooks,
+            grid=codes.shape[2:],
+            stage1_sha256=stage1.sha256,
+            **header,
+        ),
+        lengths=lengths_N,
+        speakers=speakers_N,
+        samples=files.lengths_of(items),
+    )
 
 
 def check_plain_names(names: Sequence[str], *, source: str) -> None:
@@ -92,33 +139,26 @@ def encode_items(
     Raises:
         UsageError: the model has no codes, or the names cannot be kept in a file of codes.
     """
-    model, record, files = stage1.model, stage1.record, modality_of(run.recipe).files
-    if model.latents != "codes":
+    record, source = stage1.record, modality_of(run.recipe).files.source
+    if stage1.model.latents != "codes":
         raise UsageError(f"model {name} has no codebook and so no codes to keep; choose a vq-vae")
-    check_plain_names(names, source=files.source)
+    check_plain_names(names, source=source)
     if names and (len(names) != len(split) or len(set(names)) < len(names)):
-        raise UsageError(f"expected {len(split)} different names, one for each {files.source}, got {shown(names)}")
-    codes, lengths_N = encode_split(files, model, split, label="codes", recipe=run.recipe, device=device)
-    header = CodeHeader(
+        raise UsageError(f"expected {len(split)} different names, one for each {source}, got {shown(names)}")
+    return _encoded(
+        run,
+        stage1,
+        split,
+        label="codes",
+        device=device,
+        labels=np.zeros(len(split), np.int64),
+        speakers_N=speakers_N,
         dataset=record["dataset"],
         split=FILES,
         model=name,
-        codebook_size=model.codebook_size,
-        codebooks=model.codebooks,
-        grid=codes.shape[2:],
         classes=0,
-        stage1_sha256=stage1.sha256,
         speakers=len(record.get("speakers", ())),
         names=names,
-    )
-    nothing_N = np.zeros(len(split), np.int64)
-    return CodeFile(
-        codes=codes,
-        labels=nothing_N,
-        header=header,
-        lengths=lengths_N,
-        speakers=speakers_N,
-        samples=files.lengths_of(split),
     )
 
 

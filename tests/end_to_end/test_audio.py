@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from stage1_vqvae import AudioVQVAE
 from twostage.config.audio_schema import RecordingsConfig
@@ -18,12 +19,13 @@ from twostage.data.audio import load_synthetic_vowels
 from twostage.metrics.flac import flac_sizes
 from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
+from twostage_pipelines.bits.round_trip import check_round_trip
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.coding.audio import speakers_in
-from twostage_pipelines.evaluate.audio import warn_of_untrained_speakers
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
+from twostage_pipelines.modality.audio_files import AudioFiles
+from twostage_pipelines.runs.class_numbers import class_number, warn_of_untrained_speakers
 from twostage_pipelines.runs.run import Run
 
 TINY = """
@@ -81,6 +83,7 @@ checkpoint_every = 12
 [evaluation]
 iwae_samples = 2
 sampled_items = 2
+coded_items = 1000
 """
 
 
@@ -155,6 +158,22 @@ def test_every_part_of_the_bits_is_in_the_total(run: Path) -> None:
     assert learned["label_bits_per_dim"] * found["dims"] / found["items"] == pytest.approx(np.log2(15), abs=1e-6)
 
 
+def test_bytes_prove_the_row_of_the_learned_prior(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All test recordings in one stream: codes, ends, labels with speakers, and samples that the last codes lack."""
+    found = Evaluation.read(run / "evaluation.json")
+    (trip,) = found.coding
+    assert (trip.model, trip.items, trip.labels, trip.identical) == ("vq-vae", found.items, "paid", True)
+    learned = next(row for row in found.rows if row.prior == "learned")
+    parts = (learned.rate_bits_per_dim, learned.length_bits_per_dim, learned.label_bits_per_dim)
+    assert trip.bits_reported == pytest.approx(sum(part or 0.0 for part in parts) * found.dims, rel=1e-6)
+    assert abs(trip.bits_written - trip.bits_reported) <= 0.001 * trip.bits_reported + 64
+    print_evaluation(found)
+    assert f"vq-vae: {found.items} items in one stream, labels paid: " in capsys.readouterr().out
+    few = check_round_trip(Run.open(run), "vq-vae", "test", 3, torch.device("cpu"))
+    assert (few.items, few.identical, few.within_bound) == (3, True, True)
+    assert few.bits_reported < trip.bits_reported
+
+
 def test_rows_say_what_their_bits_are_given(run: Path) -> None:
     """A learned prior is told label and speaker, the others nothing; every decoder is told the speaker."""
     for row in evaluation(run)["rows"]:
@@ -162,7 +181,7 @@ def test_rows_say_what_their_bits_are_given(run: Path) -> None:
         assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
     report = (run / "report.html").read_text()
     assert "label and speaker" in report
-    assert "bits of the codes alone, given what the prior is told" in report
+    assert "bits of the codes alone, given what the prior is conditioned on" in report
 
 
 def test_models_are_compared_with_the_frames_of_flac_and_not_with_its_files(
@@ -252,8 +271,8 @@ def test_reconstruct_convert_encode_decode(run: Path, recording: Path, tmp_path:
         (("generate", "RUN", "--label", "z"), 2, "--label must be one of a, e, i, o, u"),
         (("generate", "RUN", "--seconds", "1000"), 2, "--seconds must be at most"),
         (("generate", "RUN", "--unlabelled"), 2, "label dropout"),
-        (("generate", "RUN", "--model", "vae"), 2, "is a VAE"),
-        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--complete is for runs on images"),
+        (("generate", "RUN", "--model", "vae", "--top-k", "3"), 2, "a VAE draws continuous latents"),
+        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--keep-rows is for runs on images"),
         (("convert", "RUN", "FILE", "--speaker", "nobody"), 2, "--speaker must be one of"),
         (("convert", "RUN", "none.wav", "--speaker", "high"), 1, "none.wav"),
         (("reconstruct", "RUN", "FILE"), 2, "nothing says who speaks"),
@@ -464,8 +483,8 @@ def test_who_speaks_is_read_from_names_in_either_form_of_their_characters(tmp_pa
     one, two = "jos\N{LATIN SMALL LETTER E WITH ACUTE}", "jose\N{COMBINING ACUTE ACCENT}"
     recipe = replace(Recipe(), recordings=RecordingsConfig(pattern="{speaker}_{index}"))
     files = [tmp_path / f"{name}_0.wav" for name in (one, two, "ann")]
-    assert speakers_in(files, Run(tmp_path, recipe), ("ann", one), None) == [1, 1, 0]
-    assert speakers_in(files[:1], Run(tmp_path, recipe), ("ann", one), two) == [1]
+    assert AudioFiles().speakers_in(files, recipe, ("ann", one)) == [1, 1, 0]
+    assert class_number(two, ("ann", one), flag="--speaker") == 1
 
 
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -372,8 +372,8 @@ def test_many_conditions_share_what_does_not_see_them() -> None:
         part.register_forward_hook(lambda *_, name=name: calls.update([name]))
     with torch.no_grad():
         found = list(prior.log_probs_by_code(codes_BGHW, conditions))
-    for log_prob_BGHW, log_prob_BGHWK in zip(found, expected, strict=True):
-        assert torch.equal(log_prob_BGHW, log_prob_BGHWK.gather(-1, codes_BGHW[..., None])[..., 0])
+    for parts, log_prob_BGHWK in zip(found, expected, strict=True):
+        assert torch.equal(parts.codes, log_prob_BGHWK.gather(-1, codes_BGHW[..., None])[..., 0])
     assert calls == {"embedding": 1, "first vertical": 1, "first horizontal": 1, "second vertical": 3, "head": 3}
 
 
@@ -386,8 +386,8 @@ def test_a_grid_has_no_end_and_no_lengths() -> None:
     assert prior.end_logit(state).tolist() == [-math.inf] * 3
     with torch.no_grad():
         parts = prior.log_prob_parts(codes_BGHW)
-        assert torch.equal(parts.total_B, prior.log_prob(codes_BGHW))
-    assert parts.end_B.tolist() == [0.0] * 3
+        assert torch.equal(parts.codes, prior.log_prob(codes_BGHW))
+    assert parts.end.tolist() == [0.0] * 3
     lengths = torch.full((3,), 2)
     for ask in (prior.log_prob, prior.log_prob_parts):
         with pytest.raises(UsageError, match="Expected no lengths"):

@@ -176,7 +176,7 @@ def test_parts_are_those_of_the_steps(codebooks: int) -> None:
     codes, lengths = all_sequences(prior)
     with torch.no_grad():
         parts = prior.log_prob_parts(codes, None, lengths)
-        torch.testing.assert_close(prior.log_prob(codes, None, lengths), parts.codes_B + parts.end_B)
+        torch.testing.assert_close(prior.log_prob(codes, None, lengths), parts.codes + parts.end)
     for index in range(0, len(codes), 5):
         length = int(lengths[index])
         symbols = codes[index, :, :length].T.flatten()
@@ -189,8 +189,8 @@ def test_parts_are_those_of_the_steps(codebooks: int) -> None:
                 break
             end_nats += math.log1p(-end) if n % codebooks == 0 else 0.0
             codes_nats += logits_BK.log_softmax(1)[0, symbols[n]].item()
-        assert parts.codes_B[index].item() == pytest.approx(codes_nats, abs=1e-10)
-        assert parts.end_B[index].item() == pytest.approx(end_nats, abs=1e-10)
+        assert parts.codes[index].item() == pytest.approx(codes_nats, abs=1e-10)
+        assert parts.end[index].item() == pytest.approx(end_nats, abs=1e-10)
 
 
 def test_what_lies_beyond_the_length_changes_nothing() -> None:
@@ -230,9 +230,9 @@ def test_an_untrained_prior_costs_log_k_and_expects_long_sequences(codebooks: in
     prior = WaveNet(codebook_size=512, max_length=100, codebooks=codebooks, classes=(10,), layers_per_block=6)
     with torch.no_grad():
         parts = prior.log_prob_parts(random_codes(prior, 4, 60), torch.tensor([[0], [3], [5], [9]]))
-    assert (-parts.codes_B / (60 * codebooks) - math.log(512)).abs().max() < 0.05
+    assert (-parts.codes / (60 * codebooks) - math.log(512)).abs().max() < 0.05
     # 59 times on and once an end of probability 1/100.
-    assert (-parts.end_B - (60 / 100 + math.log(100))).abs().max() < 0.8
+    assert (-parts.end - (60 / 100 + math.log(100))).abs().max() < 0.8
 
 
 def test_codes_of_many_conditions_are_those_of_each_alone() -> None:
@@ -243,12 +243,13 @@ def test_codes_of_many_conditions_are_those_of_each_alone() -> None:
     padded = codes.masked_fill(torch.arange(9) >= lengths[:, None, None], -1)
     with torch.no_grad():
         found = list(contract.log_probs_by_code(padded, conditions, lengths))
-        for log_prob_BGT, condition in zip(found, conditions, strict=True):
+        for by_code, condition in zip(found, conditions, strict=True):
             expected_BGT = prior(codes, condition)[0].log_softmax(-1).gather(-1, codes[..., None])[..., 0]
             expected_BGT[torch.arange(9).expand(4, 2, 9) >= lengths[:, None, None]] = 0
-            torch.testing.assert_close(log_prob_BGT, expected_BGT, rtol=0, atol=1e-5)
+            torch.testing.assert_close(by_code.codes, expected_BGT, rtol=0, atol=1e-5)
             parts = prior.log_prob_parts(codes, condition, lengths)
-            torch.testing.assert_close(log_prob_BGT.sum(dim=(1, 2)), parts.codes_B)
+            assert torch.equal(by_code.codes.sum(dim=(1, 2)), parts.codes)
+            assert torch.equal(by_code.end.sum(dim=1), parts.end)
 
 
 NOISE = torch.tensor([0.75, 0.2, 0.05])
@@ -301,7 +302,7 @@ def bits_spent(prior: WaveNet, codes: Tensor, condition: Tensor | None, lengths:
     with torch.no_grad():
         parts = prior.log_prob_parts(codes, condition, lengths)
     decisions = lengths.clamp(max=prior.max_length - 1).sum().item()
-    bits = [-part.double().sum().item() / math.log(2) for part in (parts.codes_B, parts.end_B)]
+    bits = [-part.double().sum().item() / math.log(2) for part in (parts.codes, parts.end)]
     return bits[0] / (lengths.sum().item() * codes.shape[1]), bits[1] / decisions
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
+from twostage.config.kinds import KINDS, kind_of
 from twostage.config.model_names import check_model, check_model_kind
 from twostage.config.schema import (
     DataConfig,
@@ -158,18 +159,6 @@ LIMITS: dict[type, dict[str, Limit]] = {
 }
 
 
-_AUDIO_SECTIONS = ("recordings", "audio", "wavenet_decoder", "decoder_training", "wavenet_prior")
-_IMAGE_SECTIONS = ("stage1", "vimco", "prior")
-_IMAGE_SETTINGS = {
-    "data": (
-        "image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise",
-    ),
-    "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
-    "evaluation": ("search_items", "coded_items", "frechet_samples"),
-}  # fmt: skip
-_AUDIO_SETTINGS = {"evaluation": ("batch_samples", "sampled_items")}
-
-
 def check_recipe(recipe: Recipe, *, source: str) -> None:
     """Raise `UsageError` for the first setting out of range; `source` names the file or the command line."""
     for key, value, limit in _limited(recipe, ""):
@@ -210,23 +199,22 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
 
 
 def _check_kind(recipe: Recipe, source: str) -> None:
-    """No setting of images in a recipe of sound, and none of sound in one of images: it would do nothing."""
+    """No setting of another kind of data, such as one of images in a recipe of sound: it would do nothing."""
     if recipe.is_audio:
         for name in recipe.models:
             check_model_kind(name, source=f"{source}: models", sound=True)
-    untouched = Recipe()
-    other = _IMAGE_SECTIONS if recipe.is_audio else _AUDIO_SECTIONS
-    keys = [(section, item.name) for section in other for item in fields(getattr(recipe, section))]
-    shared = _IMAGE_SETTINGS if recipe.is_audio else _AUDIO_SETTINGS
-    keys += [(section, key) for section, names in shared.items() for key in names]
-    for section, key in keys:
-        value = getattr(getattr(recipe, section), key)
-        if value != getattr(getattr(untouched, section), key):
-            about = "images" if recipe.is_audio else "sound"
-            raise UsageError(
-                f"{source}: {section}.{key} is a setting of {about}, but data.name is {recipe.data.name} and it is "
-                f"{shown(value)}: leave it out."
-            )
+    own, untouched = KINDS[kind_of(recipe)], type(recipe)()
+    for other in KINDS.values():
+        sections = [section for section in other.sections if hasattr(recipe, section)]
+        keys = [(section, item.name) for section in sections for item in fields(getattr(recipe, section))]
+        keys += [(section, key) for section, names in other.settings.items() for key in names]
+        for section, key in keys:
+            value = getattr(getattr(recipe, section), key)
+            if not own.has(section, key) and value != getattr(getattr(untouched, section), key):
+                raise UsageError(
+                    f"{source}: {section}.{key} is a setting of {other.about}, but data.name is {recipe.data.name} and "
+                    f"it is {shown(value)}: leave it out."
+                )
 
 
 def _check_images(recipe: Recipe, source: str) -> None:

@@ -10,7 +10,6 @@ settings written out take.
 """
 
 import codecs
-import difflib
 import errno
 import hashlib
 import json
@@ -18,20 +17,19 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
-from functools import cache
+from dataclasses import asdict
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from twostage.config.check import check_recipe
+from twostage.config.explain import explain, leaves, show_value
+from twostage.config.kinds import KINDS, kind_named
 from twostage.config.model_names import near_matches
 from twostage.config.schema import Recipe
 from twostage.errors import RunError, UsageError
-from twostage.printable import printable, shown
+from twostage.printable import shown
 from twostage.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 CONFIG = "config.toml"
 LARGEST_BYTES = 1 << 16
 MOST_DOTS = 100
+_ADAPTERS: dict[Any, "TypeAdapter[Recipe]"] = {}
 _SEAL = "is the SHA-256 of what follows; a file without this line may be changed by hand"
 _SEALED = re.compile(rf"# ([0-9a-f]{{64}}) {_SEAL}\n", re.ASCII)
 
@@ -71,31 +70,40 @@ def parse_recipe(text: str, *, source: str, default_name: str = "custom") -> Rec
     if not values:
         raise UsageError(f"{source} holds no setting: start from a shipped recipe (twostage recipes digits > FILE).")
     values.setdefault("name", default_name)
+    schema = _schema_of(values)
     try:
         # Through JSON because strict mode takes an array for a tuple and a table for a dataclass only there.
-        recipe = _adapter().validate_json(json.dumps(values, default=_no_setting), strict=True)
+        recipe = _adapter(schema).validate_json(json.dumps(values, default=_no_setting), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise UsageError(_too_deep(source)) from None
-        raise UsageError(_explain(first["loc"], values, source)) from None
+        raise UsageError(explain(first["loc"], values, source, schema)) from None
     except RecursionError:
         raise UsageError(_too_deep(source)) from None
     except ValueError:  # json.dumps on a number of more digits than Python writes
         raise UsageError(_too_long_number(source)) from None
     check_recipe(recipe, source=source)
-    for key, value in _leaves(recipe):
+    for key, value in leaves(recipe):
         if any("\0" in part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, str)):
-            raise UsageError(f"{source}: {key} must not hold the character U+0000, but is {_show(value)}.")
+            raise UsageError(f"{source}: {key} must not hold the character U+0000, but is {show_value(value)}.")
     return recipe
 
 
-@cache
-def _adapter() -> "TypeAdapter[Recipe]":
-    """Takes longer to make than a hundred recipes to read."""
+def _schema_of(values: dict[str, Any]) -> type[Recipe]:
+    """The schema for the kind of data that a recipe names; that of all if it names none."""
+    data = values.get("data")
+    kind = kind_named(data.get("name")) if isinstance(data, dict) else None
+    return Recipe if kind is None else KINDS[kind].recipe
+
+
+def _adapter(schema: type[Recipe]) -> "TypeAdapter[Recipe]":
+    """Made once: it takes longer to make than a hundred recipes to read."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Recipe)
+    if schema not in _ADAPTERS:
+        _ADAPTERS[schema] = TypeAdapter(schema)
+    return _ADAPTERS[schema]
 
 
 def _parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -263,71 +271,6 @@ def _read_text(path: Path) -> str:
 def _no_setting(value: Any) -> dict[str, str]:
     """TOML's dates and times have no JSON form and no setting takes one: a form that no setting takes either."""
     return {"date": str(value)}
-
-
-def _explain(location: tuple[int | str, ...], values: dict[str, Any], source: str) -> str:
-    """One sentence about the first fault at `location` (the path of keys that pydantic reports)."""
-    expected: Any = Recipe
-    given: Any = values
-    names: list[str] = []
-    for part in location:
-        if isinstance(part, str) and is_dataclass(expected):
-            names.append(part)
-            given = given[part]
-            hints = get_type_hints(expected)
-            if part not in hints:
-                return f"{source}: unknown key {_plain('.'.join(names))} (= {_show(given)}).{_near_keys(names)}"
-            expected = hints[part]
-    choices = [choice for choice in get_args(expected) if isinstance(choice, str)]
-    near = near_matches(given, choices) if get_origin(expected) is Literal and isinstance(given, str) else ""
-    return f"{source}: {'.'.join(names)} must be {_describe(expected)}, but is {_show(given)}.{near}"
-
-
-def _near_keys(names: list[str]) -> str:
-    """Near matches in the same table; else the same key in another table; else anything near in the schema."""
-    known = [key for key, _ in _leaves(Recipe())]
-    *tables, key = names
-    prefix = ".".join([*tables, ""])
-    siblings = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
-    near = difflib.get_close_matches(key.lower(), siblings if tables else [item.name for item in fields(Recipe)], n=3)
-    found = [prefix + other for other in near] or [other for other in known if other.rpartition(".")[2] == key]
-    return f" Did you mean {' or '.join(found)}?" if found else near_matches(".".join(names), known)
-
-
-def _describe(expected: Any) -> str:
-    """A type of the schema in words."""
-    if is_dataclass(expected):
-        return "a table of settings"
-    if get_origin(expected) is Literal:
-        return "one of " + ", ".join(_show(choice) for choice in get_args(expected))
-    if get_origin(expected) is tuple:
-        return "a list of strings"
-    if isinstance(expected, UnionType):
-        return " or ".join(_describe(part) for part in get_args(expected) if part is not type(None))
-    return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[expected]
-
-
-def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{item.name}.")
-        else:
-            yield prefix + item.name, value
-
-
-def _show(value: Any) -> str:
-    """A value as TOML spells it, near enough for a message, and never longer than a line."""
-    if value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _plain(json.dumps(value, default=str, ensure_ascii=False))
-
-
-def _plain(text: str) -> str:
-    """No longer than a line, and fit for one."""
-    return printable(text if len(text) <= 80 else text[:77] + "...")
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

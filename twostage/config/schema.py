@@ -206,8 +206,8 @@ class EvaluationConfig:
     search_sweeps: int = 1
     """Passes of the search over all positions."""
     coded_items: int = 0
-    """Items, spread over the split, whose codes are written with a range coder and read back: bytes that prove the
-    learned rate; 0: none."""
+    """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
+    lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
     """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
 
@@ -247,3 +247,14 @@ class Recipe:
     def is_audio(self) -> bool:
         """Whether the data are recordings."""
         return self.data.name in AUDIO_DATA
+
+    @property
+    def has_wavenet_decoder(self) -> bool:
+        """Whether a WaveNet decoder follows a codebook, as it does of sound unless it has no blocks."""
+        return self.is_audio and self.wavenet_decoder.blocks > 0
+
+    @property
+    def codebook_model_steps(self) -> int:
+        """Optimiser steps of a codebook and all that follows its codes."""
+        decoder = self.decoder_training.steps if self.has_wavenet_decoder else 0
+        return self.codebook_training.steps + decoder + self.prior_training.steps

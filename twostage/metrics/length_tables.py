@@ -53,10 +53,12 @@ def remainder_bits(stride: int) -> float:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Bits of every pair of a label and a speaker."""
+    """Bits of every pair of a label and a speaker, each where it is paid for."""
 
     bits_YP: np.ndarray
-    """float64 [Y, P]."""
+    """float64 [Y, P], with a single row or column for what is not paid for."""
+    classes: int
+    speakers: int
 
     @classmethod
     def of(cls, labels_N: np.ndarray, speakers_N: np.ndarray, *, classes: int, speakers: int) -> "LabelTable":
@@ -65,16 +67,28 @@ class LabelTable:
         Args:
             labels_N: 0..classes - 1.
             speakers_N: 0..speakers - 1.
-            classes: Y, 1 where there is nothing to tell apart; labels are then all 0 and cost nothing.
+            classes: Y; 0 where labels are not paid for, and not looked at.
             speakers: P, likewise.
 
         Raises:
             DataError: a label or speaker out of range.
         """
-        _check_range(labels_N, 0, classes - 1, "labels")
-        _check_range(speakers_N, 0, speakers - 1, "speakers")
-        pairs_N = np.asarray(labels_N, dtype=np.int64) * speakers + speakers_N
-        return cls(_smoothed_bits(pairs_N, classes * speakers).reshape(classes, speakers))
+        empty = cls(np.zeros((max(classes, 1), max(speakers, 1))), classes, speakers)
+        bits_X = _smoothed_bits(empty.numbers(labels_N, speakers_N), empty.bits_YP.size)
+        return cls(bits_X.reshape(empty.bits_YP.shape), classes, speakers)
+
+    def numbers(self, labels_N: np.ndarray, speakers_N: np.ndarray) -> np.ndarray:
+        """Label and speaker as one number, label * P + speaker, int64 `[N]`.
+
+        Raises:
+            DataError: a label or speaker out of range.
+        """
+        numbers_N = np.zeros(len(labels_N), np.int64)
+        for values_N, size, what in ((labels_N, self.classes, "labels"), (speakers_N, self.speakers, "speakers")):
+            if size:
+                _check_range(values_N, 0, size - 1, what)
+                numbers_N = numbers_N * size + values_N
+        return numbers_N
 
     def bits(self, labels_N: np.ndarray, speakers_N: np.ndarray) -> np.ndarray:
         """Bits of label and speaker together, float64 `[N]`.
@@ -82,9 +96,7 @@ class LabelTable:
         Raises:
             DataError: a label or speaker out of range.
         """
-        _check_range(labels_N, 0, self.bits_YP.shape[0] - 1, "labels")
-        _check_range(speakers_N, 0, self.bits_YP.shape[1] - 1, "speakers")
-        return self.bits_YP[labels_N, speakers_N]
+        return self.bits_YP.ravel()[self.numbers(labels_N, speakers_N)]
 
 
 def _smoothed_bits(values_N: np.ndarray, size: int) -> np.ndarray:

@@ -16,9 +16,10 @@ from twostage.errors import RunError, UsageError
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile, save_codes
 from twostage_pipelines.bits import round_trip as proving
-from twostage_pipelines.bits.images import learned_rate_bits
 from twostage_pipelines.bits.range_coder import decode_codes, encode_codes
+from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.bits.round_trip import check_round_trip, round_trip_line
+from twostage_pipelines.bits.stream_content import Content, Known
 from twostage_pipelines.bits.stream_header import StreamHeader, overhead_bits, seal
 from twostage_pipelines.runs.run import Run
 
@@ -57,8 +58,8 @@ def _length(data: bytes) -> int:
 def test_unconditional_codes_read_back_and_cost_what_the_prior_says(codebooks: int) -> None:
     prior = _prior(codebooks=codebooks)
     codes, _ = _codes(prior, 300)
-    data = encode_codes(prior, codes, batch_size=128)
-    assert torch.equal(decode_codes(prior, data, 300), codes)
+    data = encode_codes(prior, Content(codes), batch_size=128)
+    assert torch.equal(decode_codes(prior, data, 300).codes, codes)
     reported = _bits(prior.log_prob(codes))
     assert abs(_length(data) - reported) <= 0.001 * reported + 64
     assert reported < 0.9 * codes.numel() * math.log2(5)  # a coder that ignored the prior would not pass
@@ -78,16 +79,16 @@ def test_labels_are_marginalised(codebooks: int) -> None:
     reported = _bits(torch.stack(every).logsumexp(0))
     # The lengths with labels known for nothing, and written before the codes, are further away than the bound.
     assert _bits(given) + 80 < reported < _bits(paid) - 80
-    data = encode_codes(prior, codes, label_frequencies=FREQUENCIES, batch_size=150)
+    data = encode_codes(prior, Content(codes), Known(FREQUENCIES), batch_size=150)
     assert abs(_length(data) - reported) <= 0.001 * reported + 64
-    assert torch.equal(decode_codes(prior, data, 300, label_frequencies=FREQUENCIES), codes)
+    assert torch.equal(decode_codes(prior, data, 300, Known(FREQUENCIES)).codes, codes)
 
 
 def test_no_label_after_label_dropout_is_one_more_way() -> None:
     prior = _prior(classes=(3,), label_dropout=0.1)
     codes, _ = _codes(prior, 40)
-    data = encode_codes(prior, codes)
-    assert torch.equal(decode_codes(prior, data, 40), codes)
+    data = encode_codes(prior, Content(codes))
+    assert torch.equal(decode_codes(prior, data, 40).codes, codes)
     assert abs(_length(data) - _bits(prior.log_prob(codes, None))) <= 65
 
 
@@ -95,43 +96,43 @@ def test_a_label_that_never_occurred_and_alphabets_of_one() -> None:
     prior = _prior(classes=(3,))
     codes, _ = _codes(prior, 40)
     frequencies = np.array([0.7, 0.0, 0.3])
-    data = encode_codes(prior, codes, label_frequencies=frequencies)
-    assert torch.equal(decode_codes(prior, data, 40, label_frequencies=frequencies), codes)
+    data = encode_codes(prior, Content(codes), Known(frequencies))
+    assert torch.equal(decode_codes(prior, data, 40, Known(frequencies)).codes, codes)
     single = _prior(codebook_size=1, classes=(1,))
     nothing = torch.zeros(4, 1, 2, 3, dtype=torch.int64)
-    data = encode_codes(single, nothing, label_frequencies=np.ones(1))
+    data = encode_codes(single, Content(nothing), Known(np.ones(1)))
     assert _length(data) == 0
-    assert torch.equal(decode_codes(single, data, 4, label_frequencies=np.ones(1)), nothing)
+    assert torch.equal(decode_codes(single, data, 4, Known(np.ones(1))).codes, nothing)
 
 
 def test_bytes_depend_on_the_batch_and_their_number_does_not() -> None:
     prior = _prior(codebooks=2)
     codes, _ = _codes(prior, 30)
-    streams = [encode_codes(prior, codes, batch_size=size) for size in (1, 7, 100)]
+    streams = [encode_codes(prior, Content(codes), batch_size=size) for size in (1, 7, 100)]
     assert len(set(streams)) == 3
     assert max(map(_length, streams)) - min(map(_length, streams)) <= 32
-    assert all(torch.equal(decode_codes(prior, data, 30), codes) for data in streams)
+    assert all(torch.equal(decode_codes(prior, data, 30).codes, codes) for data in streams)
 
 
 def test_another_prior_other_frequencies_or_another_count_are_refused() -> None:
     prior = _prior(classes=(3,))
     codes, _ = _codes(prior, 10)
-    data = encode_codes(prior, codes, label_frequencies=FREQUENCIES)
+    data = encode_codes(prior, Content(codes), Known(FREQUENCIES))
     nudged = _prior(classes=(3,))
     with torch.no_grad():
         nudged.head.output_bias_GK[0, 0] += 1e-6
     for other in (_prior(seed=1, classes=(3,)), nudged, _prior(classes=(3,), codebook_size=6)):
         with pytest.raises(RunError, match="decode with the prior it was encoded with"):
-            decode_codes(other, data, 10, label_frequencies=FREQUENCIES)
+            decode_codes(other, data, 10, Known(FREQUENCIES))
     with pytest.raises(RunError, match="label frequencies"):
-        decode_codes(prior, data, 10, label_frequencies=FREQUENCIES[::-1].copy())
+        decode_codes(prior, data, 10, Known(FREQUENCIES[::-1].copy()))
     with pytest.raises(RunError, match="Expected 11 items"):
-        decode_codes(prior, data, 11, label_frequencies=FREQUENCIES)
+        decode_codes(prior, data, 11, Known(FREQUENCIES))
     optional = _prior(classes=(3,), label_dropout=0.1)
-    with pytest.raises(UsageError, match=r"Expected the label frequencies .*, got none"):
-        decode_codes(optional, encode_codes(optional, codes, label_frequencies=FREQUENCIES), 10)
-    with pytest.raises(UsageError, match=r"Expected no label frequencies .*, got some"):
-        decode_codes(optional, encode_codes(optional, codes), 10, label_frequencies=FREQUENCIES)
+    with pytest.raises(UsageError, match=r"encoded \(marginalised\), got none"):
+        decode_codes(optional, encode_codes(optional, Content(codes), Known(FREQUENCIES)), 10)
+    with pytest.raises(UsageError, match=r"encoded \(none\), got marginalised"):
+        decode_codes(optional, encode_codes(optional, Content(codes)), 10, Known(FREQUENCIES))
 
 
 def test_arguments_that_do_not_fit_are_refused_before_a_byte_is_written() -> None:
@@ -148,13 +149,13 @@ def test_arguments_that_do_not_fit_are_refused_before_a_byte_is_written() -> Non
     ]
     for unfit, frequencies in calls:
         with pytest.raises(UsageError, match=r"^Expected .*: "):
-            encode_codes(prior, unfit, label_frequencies=frequencies)
+            encode_codes(prior, Content(unfit), Known(frequencies))
 
 
 def test_cut_and_flipped_bytes_are_refused_in_one_sentence() -> None:
     prior = _prior()
     codes, _ = _codes(prior, 6)
-    data = encode_codes(prior, codes)
+    data = encode_codes(prior, Content(codes))
     damaged = [data[:length] for length in range(len(data))] + [data + b"\0\0\0\0"]
     for place in range(len(data)):
         damaged.append(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
@@ -166,7 +167,7 @@ def test_cut_and_flipped_bytes_are_refused_in_one_sentence() -> None:
 def test_wrong_words_under_a_right_checksum_end_in_a_sentence_too() -> None:
     prior = _prior()
     codes, _ = _codes(prior, 6)
-    header, words = StreamHeader.split(encode_codes(prior, codes))
+    header, words = StreamHeader.split(encode_codes(prior, Content(codes)))
     generator = np.random.default_rng(0)
     forged = [b"", words[:4], b"\xff" * len(words), b"\0" * len(words)]
     forged += [generator.bytes(4 * int(generator.integers(1, 20))) for _ in range(30)]
@@ -183,7 +184,7 @@ def test_wrong_words_under_a_right_checksum_end_in_a_sentence_too() -> None:
 def test_a_decoder_that_rounds_otherwise_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     prior = _prior()
     codes, _ = _codes(prior, 50)
-    data, step = encode_codes(prior, codes), prior.step
+    data, step = encode_codes(prior, Content(codes)), prior.step
     monkeypatch.setattr(prior, "step", lambda *args: (step(*args)[0] * 1.001, args[0]))
     with pytest.raises(RunError, match="machine, device and thread count"):
         decode_codes(prior, data, 50)
@@ -195,7 +196,7 @@ def test_a_diverged_prior_is_named() -> None:
     with torch.no_grad():
         prior.head.output_bias_GK[0, 0] = math.nan
     with pytest.raises(RunError, match="diverged"):
-        encode_codes(prior, codes)
+        encode_codes(prior, Content(codes))
 
 
 def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Run, PixelCNN, np.ndarray, np.ndarray]:
@@ -218,7 +219,7 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
 @pytest.mark.parametrize("conditional", [True, False])
 def test_a_proof_writes_the_rate_that_evaluate_reports(write_run: Callable[..., Path], conditional: bool) -> None:
     run, prior, codes, labels = _run_with_codes(write_run, conditional=conditional)
-    rate = learned_rate_bits(prior, codes, labels, device=CPU, batch_size=64)
+    rate = learned_rate(prior, codes, frequencies=label_frequencies(prior, labels), device=CPU, batch_size=64).bits
     whole = check_round_trip(run, "vq-vae", "test", 1000, CPU)
     assert (whole.items, whole.labels) == (40, "marginalised" if conditional else "none")
     assert whole.bits_reported == pytest.approx(rate.sum(), rel=1e-6)
@@ -239,10 +240,10 @@ def test_a_proof_that_fails_says_so(write_run: Callable[..., Path], monkeypatch:
     run, *_ = _run_with_codes(write_run)
     assert "codes identical" in round_trip_line(check_round_trip(run, "vq-vae", "test", 3, CPU))
 
-    def other(*_: Any, **__: Any) -> Tensor:
+    def other(*_: Any, **__: Any) -> Content:
         raise RunError("Expected codes that match.")
 
-    for decode in (other, lambda *args, **keywords: 1 - decode_codes(*args, **keywords)):
+    for decode in (other, lambda *args, **keywords: Content(1 - decode_codes(*args, **keywords).codes)):
         monkeypatch.setattr(proving, "decode_codes", decode)
         trip = check_round_trip(run, "vq-vae", "test", 3, CPU)
         assert not trip.identical

@@ -9,12 +9,13 @@ import pytest
 
 from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning, Meaning
-from twostage_pipelines.evaluate.rows import Evaluation, Flac, PairedDifference, Row, SampleScore
+from twostage.metrics.flac import Flac
+from twostage_pipelines.evaluate.columns import print_table
+from twostage_pipelines.evaluate.rows import Evaluation, PairedDifference, Row, SampleScore
 from twostage_pipelines.evaluate.tables import (
     difference_lines,
     model_table,
     print_evaluation,
-    print_table,
     sample_table,
     score_table,
 )

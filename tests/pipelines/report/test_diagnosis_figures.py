@@ -10,7 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from twostage_pipelines.evaluate.latent_diagnosis import Posteriors, diagnose_posteriors
+from twostage_pipelines.evaluate.latent_diagnosis import diagnose_posteriors
+from twostage_pipelines.evaluate.posteriors import Posteriors
 from twostage_pipelines.report import diagnosis_figures
 from twostage_pipelines.report.diagnosis_figures import LatentCloud, in_two_dimensions, latent_scatter, training_parts
 

@@ -66,7 +66,7 @@ def test_what_is_heard_stands_beside_its_original_and_every_decoder(audio_run: P
     assert len(said) == 4 * 3
     assert [line.split(": ")[1] for line in said[:3]] == ["recording", "convolutional decoder", "WaveNet decoder"]
     assert "positions of 60 test items" in page
-    assert "Every position counts as an item. " in page
+    assert "a latent is a channel, over the" in page
     assert "vae: decoded draws from the Gaussian prior, temperature 1." in page
     assert "all positions at once" in page
 

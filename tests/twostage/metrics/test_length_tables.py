@@ -55,6 +55,16 @@ def test_what_there_is_one_of_costs_nothing() -> None:
     np.testing.assert_allclose(table.bits(none[:2], np.array([0, 1])), [-math.log2(2 / 5), -math.log2(3 / 5)])
 
 
+def test_what_is_not_paid_for_is_not_looked_at() -> None:
+    labels, speakers = np.array([5, 0, 7]), np.array([0, 1, 1])
+    alone = LabelTable.of(labels, speakers, classes=0, speakers=2)
+    assert np.array_equal(alone.numbers(labels, speakers), speakers)
+    np.testing.assert_allclose(alone.bits(labels, speakers), -np.log2(np.array([2, 3, 3]) / 5))
+    assert LabelTable.of(labels, speakers, classes=0, speakers=0).bits(labels, speakers).tolist() == [0.0] * 3
+    both = LabelTable.of(labels, speakers, classes=8, speakers=2)
+    assert both.numbers(labels, speakers).tolist() == [10, 1, 15]
+
+
 def test_labels_of_another_set_are_refused() -> None:
     one = np.array([1])
     table = LabelTable.of(one, one, classes=2, speakers=3)

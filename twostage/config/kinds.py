@@ -1,0 +1,64 @@
+"""Kinds of data: which data sets are of a kind, and which settings it alone has. Without torch.
+
+A new kind is an entry of `KINDS` here, with its section in the schema, and one of `MODALITIES` in
+`pipelines/modality/choose.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twostage.config.audio_schema import AUDIO_DATA
+from twostage.config.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataKind:
+    """What recipes on one kind of data have of their own."""
+
+    about: str
+    """What messages call the data."""
+    datasets: tuple[str, ...]
+    """Values of `data.name`."""
+    sections: tuple[str, ...]
+    """Sections of a recipe that mean nothing for kinds that do not list them too."""
+    settings: Mapping[str, tuple[str, ...]]
+    """Single settings of other sections, by section, of which the same is true."""
+    recipe: type[Recipe] = Recipe
+    """Schema of its recipes."""
+
+    def has(self, section: str, key: str) -> bool:
+        """Whether a setting that is not for all kinds is for this one."""
+        return section in self.sections or key in self.settings.get(section, ())
+
+
+KINDS: dict[str, DataKind] = {
+    "images": DataKind(
+        about="images",
+        datasets=("digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images"),
+        sections=("stage1", "vimco", "prior"),
+        settings={
+            "data": ("image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise"),
+            "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
+            "evaluation": ("search_items",),
+        },
+    ),
+    "audio": DataKind(
+        about="sound",
+        datasets=AUDIO_DATA,
+        sections=("recordings", "audio", "wavenet_decoder", "decoder_training", "wavenet_prior"),
+        settings={"evaluation": ("batch_samples", "sampled_items")},
+    ),
+}
+"""By the name under which `modality.choose` knows the kind."""
+
+
+def kind_named(dataset: object) -> str | None:
+    """Key in `KINDS` of the kind that a value of `data.name` is of; None of another value."""
+    return next((name for name, kind in KINDS.items() if dataset in kind.datasets), None)
+
+
+def kind_of(recipe: Recipe) -> str:
+    """Key in `KINDS` of the kind of data that a recipe is about."""
+    name = kind_named(recipe.data.name)
+    assert name is not None  # the schema admits no other data set
+    return name
