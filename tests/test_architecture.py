@@ -142,7 +142,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "stage2_prior": (),
     "pipelines.media": (),
     "pipelines.commands": (),
-    "pipelines.modality": (),
+    "pipelines.modality": ("pipelines.media",),
     "pipelines.runs": ("pipelines.modality", "pipelines.media", "pipelines.commands"),
     "pipelines.bits": ("pipelines.runs",),
     "pipelines.generate": ("pipelines.runs",),

@@ -120,3 +120,17 @@ class Progress:
         left = f", {self._left(self.done)} left" if self._left is not None and self.done < self.total else ""
         numbers = "".join(f", {name} {value}" for name, value in self._numbers.items())
         say(f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f} {self.unit}s/s{left}{numbers}")
+
+
+def following(label: str, *, unit: str) -> Callable[[int, int], None]:
+    """What takes (done, total) from work that counts by itself: a `Progress` from its first word to its last."""
+    shown: list[Progress] = []
+
+    def told(done: int, total: int) -> None:
+        if not shown:
+            shown.append(Progress(label, total=total, unit=unit))
+        shown[0].advance(done - shown[0].done)
+        if done == total:
+            shown.pop().__exit__()
+
+    return told

@@ -17,8 +17,9 @@ from twostage.config.model_names import MAIN_MODEL
 from twostage.data import load_dataset
 from twostage.metrics.statistics import evenly, standard_error
 from twostage_pipelines.bits.code_search import search_codes
-from twostage_pipelines.bits.images import codebook_distortion
+from twostage_pipelines.bits.distortion import distortion_bits
 from twostage_pipelines.bits.rate import label_frequencies, learned_rate
+from twostage_pipelines.evaluate.row_writer import RowWriter
 from twostage_pipelines.runs.codes import extract_codes
 from twostage_pipelines.runs.run import Run
 
@@ -38,23 +39,24 @@ def main() -> None:
     run.check_data(stage1, dataset)
     model, prior = stage1.model, run.prior(MAIN_MODEL, stage1, device).model
     assert isinstance(model, VQVAE)
-    common = {"device": device, "batch_size": run.recipe.evaluation.batch_size}
+    settings, split = run.recipe.evaluation, dataset.split(options.split)
     files = extract_codes(run, MAIN_MODEL, stage1, dataset, device)
-    rows = evenly(len(dataset.split(options.split)), options.items)
-    images, own = dataset.split(options.split).images[rows], files[options.split].codes[rows]
-    labels = files["train"].labels
-    settings = {"candidates": options.candidates, "sweeps": options.sweeps}
+    rows, labels = evenly(len(split), options.items), files["train"].labels
+    writer, own = RowWriter(run, dataset, options.split, device), files[options.split].codes[rows]
+    search = {"candidates": options.candidates, "sweeps": options.sweeps}
+    batches = writer.batches(model, rows, copies=options.candidates - 1)
     started = time.perf_counter()
-    found = search_codes(model, prior, images, train_labels=labels, **settings, **common)
+    found = search_codes(model, prior, batches, items=len(rows), train_labels=labels, **search)
     seconds = time.perf_counter() - started
     totals = []
-    print(f"{dataset.name}, {options.split} set, {len(rows)} items: {settings}")
+    print(f"{dataset.name}, {options.split} set, {len(rows)} items: {search}")
     print(f"{seconds:.0f} s of search; {(own != found).mean():.1%} of the codes changed\n")
     print("| codes | total bits/dim | ± s.e. | distortion | rate |\n|---|---:|---:|---:|---:|")
     for name, codes in (("encoder's", own), ("searched", found)):
-        distortion = codebook_distortion(model, images, codes, seed=run.recipe.seed, **common).bits_per_dim
+        distortion = distortion_bits(model, writer.batches(model, rows), codes, label="distortion")[0] / model.dims
         frequencies = label_frequencies(prior, labels)
-        rate = learned_rate(prior, codes, frequencies=frequencies, **common).bits / model.dims
+        found_rate = learned_rate(prior, codes, frequencies=frequencies, device=device, batch_size=settings.batch_size)
+        rate = found_rate.bits / model.dims
         totals.append(distortion + rate)
         error = standard_error(totals[-1])
         print(f"| {name} | {totals[-1].mean():.4f} | {error:.4f} | {distortion.mean():.4f} | {rate.mean():.4f} |")

@@ -67,16 +67,16 @@ PHASES = {
     "validation": Phase(Scenario("images", (), CODEBOOK), "twostage.training.loop", "Fit", "validate", call=2),
     "evaluation": Phase(
         Scenario("images", (CODEBOOK,), "evaluate RUN"),
-        "twostage_pipelines.evaluate.score_images",
+        "twostage_pipelines.evaluate.score",
         "",
-        "codebook_distortion",
+        "distortion_bits",
     ),
     "code extraction": Phase(
-        Scenario("images", (CODEBOOK,), _PRIOR), "twostage_pipelines.modality.images", "", "encode_images", call=2
+        Scenario("images", (CODEBOOK,), _PRIOR), "twostage_pipelines.runs.codes", "", "encode_split", call=2
     ),
     "sampling": Phase(
         Scenario("images", (CODEBOOK, _PRIOR), "generate RUN --count 4"),
-        "twostage_pipelines.generate.two_stage",
+        "twostage_pipelines.generate.drawing",
         "",
         "sample",
     ),

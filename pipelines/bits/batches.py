@@ -1,7 +1,6 @@
 """Numbers of all items of a split, batch by batch, by as many processes as there are."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,30 +8,29 @@ import torch
 from twostage.distributed import sum_over_ranks, world_size
 from twostage.progress import Progress
 
-Batch = TypeVar("Batch", slice, np.ndarray)
-
 
 def over_batches(
     label: str,
     rows: int,
     items: int,
-    batches: Iterable[Batch],
-    measure: Callable[[Batch], Sequence[np.ndarray]],
+    measured: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]],
     *,
-    unit: str,
+    unit: str = "item",
 ) -> np.ndarray:
-    """`[rows, N]` float64: what `measure` gives for the items of each batch, `rows` arrays `[B]`.
+    """`[rows, N]` float64: the numbers of the items of all batches together.
 
-    The numbers are the same, to the bit, for any number of processes.
+    They are the same, to the bit, for any number of processes.
 
     Args:
-        label, unit: of the progress bar.
-        batches: this process's own (`twostage.distributed.own_batches`, `own_share`), as slices or indices `[B]`.
+        label: of the progress bar.
+        rows: numbers of an item.
+        items: N.
+        measured: of this process's own batches (`twostage.distributed.own_batches`, `own_share`), measured as they are
+            asked for: places of the items, int64 `[B]`, and `rows` arrays `[B]`.
     """
     numbers_RN = torch.zeros(rows, items, dtype=torch.float64)
-    with Progress(label, total=items, unit=unit) as progress:
-        for batch in batches:
-            numbers_RB = np.stack(measure(batch))
-            numbers_RN[:, batch] = torch.from_numpy(numbers_RB)
-            progress.advance_shared(numbers_RB.shape[1], world_size())
+    with Progress(label, total=items, unit="item") as progress:
+        for places_B, numbers in measured:
+            numbers_RN[:, torch.from_numpy(places_B)] = torch.from_numpy(np.stack(numbers))
+            progress.advance_shared(len(places_B), world_size())
     return sum_over_ranks(numbers_RN)[0].numpy()

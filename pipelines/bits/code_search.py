@@ -17,9 +17,10 @@ from torch import Tensor
 
 from stage1_vqvae import VQVAE
 from stage2_prior import PixelCNN
-from twostage.distributed import own_batches, sum_over_ranks, world_size
+from twostage.distributed import sum_over_ranks, world_size
 from twostage.progress import Progress
 
+from .distortion import Batches
 from .rate import label_frequencies, learned_log_prob
 
 
@@ -27,31 +28,31 @@ from .rate import label_frequencies, learned_log_prob
 def search_codes(
     model: VQVAE,
     prior: PixelCNN,
-    images: np.ndarray,
+    batches: Batches,
     *,
+    items: int,
     train_labels: np.ndarray,
     candidates: int,
     sweeps: int,
-    device: torch.device,
-    batch_size: int,
 ) -> np.ndarray:
-    """Codes `[N, G, h, w]` of images `[N, C, H, W]` with at most as many total bits as the encoder's.
+    """Codes `[N, G, h, w]` of images with at most as many total bits as the encoder's.
 
     Args:
+        model, prior: on one device.
+        batches: the images; of each, candidates - 1 are evaluated side by side.
+        items: how many there are.
         train_labels: `[N_train]`, whose frequencies weigh the labels of a conditional prior.
         candidates: codes tried per position, the nearest ones; at most K.
         sweeps: passes over all positions.
-        batch_size: evaluations per forward pass; changes memory and speed.
     """
     frequency = label_frequencies(prior, train_labels)
     candidates = min(candidates, model.codebook_size)
-    codes_NGHW = torch.zeros(len(images), *model.code_shape, dtype=torch.int64)
-    with Progress("code search", total=len(images), unit="image") as progress:
-        for rows in own_batches(len(images), max(1, batch_size // (candidates - 1))):
-            x_BCHW = torch.from_numpy(images[rows]).to(device)
-            codes = _search_batch(model, prior, x_BCHW, frequency=frequency, candidates=candidates, sweeps=sweeps)
-            codes_NGHW[rows] = codes.cpu()
-            progress.advance_shared(len(x_BCHW), world_size())
+    codes_NGHW = torch.zeros(items, *model.code_shape, dtype=torch.int64)
+    with Progress("code search", total=items, unit="item") as progress:
+        for places_B, batch in batches:
+            codes = _search_batch(model, prior, batch.x, frequency=frequency, candidates=candidates, sweeps=sweeps)
+            codes_NGHW[torch.from_numpy(places_B)] = codes.cpu()
+            progress.advance_shared(len(batch), world_size())
     return sum_over_ranks(codes_NGHW)[0].numpy()
 
 

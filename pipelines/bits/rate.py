@@ -157,6 +157,6 @@ def learned_rate(
     # Equal lengths side by side: padding is computed like anything else.
     order_N = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
     batches = (order_N[batch] for batch in own_batches(len(codes), batch_size))
-    bits_RN = over_batches(label, rows, len(codes), batches, measure, unit="item")
+    bits_RN = over_batches(label, rows, len(codes), ((batch, measure(batch)) for batch in batches))
     positions_N = bits_RN[2:].T.reshape(len(codes), *grid) if by_position else None
     return LearnedRate(bits=bits_RN[0], end_bits=bits_RN[1], by_position=positions_N)

@@ -20,7 +20,7 @@ from twostage.metrics.length_tables import LabelTable, remainder_bits
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly
 from twostage.progress import Progress, say
-from twostage.storage.codes import CodeFile, load_codes
+from twostage.storage.codes import CodeFile
 
 from ..modality.audio import condition_of, lengths_of, speakers_of
 from ..runs.run import Run, is_finished
@@ -92,10 +92,7 @@ def check_round_trip(run: Run, model: str, split: str, items: int, device: torch
     stage1 = run.codebook(model, device)
     prior = run.prior(model, stage1, device).model
     remedy = f"run evaluate {run.path} --split {split}, which extracts them"
-    train, file = (
-        load_codes(run.codes_file(model, name), expect_stage1_sha256=stage1.sha256, remedy=remedy)
-        for name in ("train", split)
-    )
+    train, file = (run.codes(model, name, stage1_sha256=stage1.sha256, remedy=remedy) for name in ("train", split))
     batch_size, rows = run.recipe.evaluation.batch_size, evenly(len(file.codes), items)
     where: dict[str, Any] = {"device": device, "batch_size": batch_size}
     if prior.has_end:

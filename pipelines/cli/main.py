@@ -154,28 +154,26 @@ def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict
 
 
 def _module(name: str, command: "Command") -> str:
-    """The module that runs the command on a run of its kind; refuses flags, verbs and places that do not fit it."""
+    """The module that runs the command on a run of its kind; refuses flags and places that do not fit it."""
     from twostage.config.load import load_run_recipe
 
-    from ..commands.arguments import AUDIO_FLAGS, IMAGE_FLAGS
+    from ..modality.choose import FLAGS, kind_of
     from ..runs.places import check_places
 
     check_places(name, command)
     verb = VERBS[name]
-    if verb.sound is None:
-        assert verb.module is not None
+    limited = [item for item in fields(command) if any(item.name in flags for flags in FLAGS.values())]
+    if not limited and verb.sound is None:
         return verb.module
-    assert hasattr(command, "run")  # of verbs that know two kinds of run
+    assert hasattr(command, "run")  # of verbs that ask what a run is about
     recipe = command.recipe if hasattr(command, "recipe") else load_run_recipe(command.run)
-    about, other = ("recordings", "images") if recipe.is_audio else ("images", "recordings")
-    module = verb.sound if recipe.is_audio else verb.module
-    if module is None:
-        raise UsageError(f"{name} is for runs on {other}, but {command.run} is about {about}.")
-    for flag in (flag.removeprefix(f"{name}.") for flag in (IMAGE_FLAGS if recipe.is_audio else AUDIO_FLAGS)):
-        default = next((item.default for item in fields(command) if item.name == flag), None)
-        if getattr(command, flag, default) != default:
-            raise UsageError(f"--{flag.replace('_', '-')} is for runs on {other}, but this one is about {about}.")
-    return module
+    kind = kind_of(recipe)
+    for item in limited:
+        kinds = [each for each, flags in FLAGS.items() if item.name in flags]
+        if kind not in kinds and getattr(command, item.name) != item.default:
+            flag = f"--{item.name.replace('_', '-')}"
+            raise UsageError(f"{flag} is for runs on {' or '.join(kinds)}, but this one is about {kind}.")
+    return verb.sound if verb.sound is not None and recipe.is_audio else verb.module
 
 
 class _Output:

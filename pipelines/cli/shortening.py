@@ -70,5 +70,5 @@ def _shortened_before(training: TrainingConfig, before: TrainingConfig) -> Itera
 
 
 def _budget(holder: Any) -> int:
-    """Steps of a baseline of `compare` that nobody named, those of codebook and prior together; else 0, as given."""
-    return holder.codebook_training.steps + holder.prior_training.steps if isinstance(holder, Recipe) else 0
+    """Steps of a baseline of `compare` that nobody named, those of a whole discrete model; else 0, as given."""
+    return holder.codebook_model_steps if isinstance(holder, Recipe) else 0

@@ -11,8 +11,8 @@ class Verb:
     """Where a verb lives: class in `commands`, module and function that run it, and its line in the help."""
 
     command: str
-    module: str | None
-    """Runs it for images, or whatever the run is about; None where it is for sound only."""
+    module: str
+    """Runs it, whatever the run is about."""
     function: str
     summary: str
     sound: str | None = None
@@ -20,55 +20,32 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "train": Verb(
-        "Train", "..train.train", "run_train", "everything below in order, for every model of a recipe", "..train.train"
-    ),
+    "train": Verb("Train", "..train.train", "run_train", "everything below in order, for every model of a recipe"),
     "train-codebook": Verb(
-        "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder", "..train.train"
+        "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder"
     ),
     "train-decoder": Verb(
-        "TrainDecoder", None, "run_train_decoder", "sound: a WaveNet decoder on finished codes", "..train.train"
+        "TrainDecoder", "..train.train", "run_train_decoder", "sound: a WaveNet decoder on finished codes"
     ),
     "train-prior": Verb(
-        "TrainPrior",
-        "..train.train",
-        "run_train_prior",
-        "stage two: extract codes, fit the prior over them",
-        "..train.train",
+        "TrainPrior", "..train.train", "run_train_prior", "stage two: extract codes, fit the prior over them"
     ),
     "train-baseline": Verb(
         "TrainBaseline",
         "..train.train",
         "run_train_baseline",
         "a baseline beside it: ae, vae, beta-vae, cvae, vimco",
-        "..train.train",
     ),
-    "compare": Verb(
-        "Compare", "..train.compare", "run_compare", "images: all models of a recipe, equal budgets, one table"
-    ),
+    "compare": Verb("Compare", "..train.compare", "run_compare", "all models of a recipe, equal budgets, one table"),
     "evaluate": Verb("Evaluate", "..evaluate.evaluate", "run_evaluate", "bits/dim of all models of a run"),
-    "report": Verb(
-        "Report", "..report.report", "run_report", "one self-contained report.html of a run", "..report.audio"
-    ),
-    "generate": Verb(
-        "Generate",
-        "..generate.generate",
-        "run_generate",
-        "new images or sounds, or completions of an image",
-        "..generate.audio",
-    ),
+    "report": Verb("Report", "..report.report", "run_report", "one self-contained report.html of a run"),
+    "generate": Verb("Generate", "..generate.generate", "run_generate", "new images or sounds, or completions of one"),
     "reconstruct": Verb(
-        "Reconstruct",
-        "..coding.coding",
-        "run_reconstruct",
-        "image or sound files through encoder and decoder",
-        "..coding.audio",
+        "Reconstruct", "..coding.coding", "run_reconstruct", "image or sound files through encoder and decoder"
     ),
-    "convert": Verb("Convert", None, "run_convert", "sound: recordings in another speaker's voice", "..coding.audio"),
-    "encode": Verb(
-        "Encode", "..coding.coding", "run_encode", "image or sound files to a file of codes", "..coding.audio"
-    ),
-    "decode": Verb("Decode", "..coding.coding", "run_decode", "a file of codes to images or sounds", "..coding.audio"),
+    "convert": Verb("Convert", "..coding.coding", "run_convert", "sound: recordings in another speaker's voice"),
+    "encode": Verb("Encode", "..coding.coding", "run_encode", "image or sound files to a file of codes"),
+    "decode": Verb("Decode", "..coding.coding", "run_decode", "a file of codes to images or sounds"),
     "disentangle": Verb(
         "Disentangle",
         "..evaluate.disentangle",

@@ -57,10 +57,6 @@ DecoderChoice = Annotated[
     arg(help="Runs on recordings: which decoder; the WaveNet draws sample after sample and takes its time."),
 ]
 Speaker = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
-AUDIO_FLAGS = ("speaker", "seconds", "decoder")
-"""Flags of verbs for both kinds of run that mean something for recordings only."""
-IMAGE_FLAGS = ("complete", "keep_rows", "reconstruct.label")
-"""The same for images; with the name of a verb, of that verb alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from twostage.config.model_names import baseline_name, check_model
+from twostage.config.model_names import IMAGE_MODELS, baseline_name, check_model
 from twostage.config.schema import Recipe
-from twostage.errors import UsageError
 
 from .arguments import Device, DryRun, FlatRecipe, RecipeArgument, Resume, require, resolved_recipe
 
@@ -21,9 +20,10 @@ BETAS = (0.1, 1.0, 3.0)
 class Compare:
     """Train the models of a recipe with equal budgets, for one seed or several, and compare them on the test set.
 
-    Unless --models names them, these are the recipe's models, ae, vae, cvae, vimco, and VAEs at beta 0.1, 1 and 3; a
-    folder of images, which may have no labels, goes without cvae. A baseline takes as many steps as codebook and prior
-    together, so that --baseline-training.steps is that sum or left out.
+    Unless --models names them, these are the recipe's models, ae, vae, cvae, vimco, and VAEs at beta 0.1, 1 and 3, as
+    far as the data have them; a folder, which may have no labels, goes without cvae. A baseline takes as many steps as
+    a codebook with its prior, and with its WaveNet decoder where the recipe has one, so that --baseline-training.steps
+    is that sum or left out.
 
     Prints one table over seeds and writes comparison.json and rate-distortion.png. Every seed has a run folder, named
     seed-N, which evaluate, report and generate take as one of `train`. The same command goes on where it stopped.
@@ -63,15 +63,13 @@ class Compare:
         require("--seeds", self.seeds, 1 <= self.seeds <= 1000, "at least 1 and at most 1000")
         last = recipe.seed + self.seeds - 1
         require("--seed", recipe.seed, last < 2**32, f"at most {2**32 - self.seeds} with {self.seeds} seeds")
-        if recipe.is_audio:
-            raise UsageError(f"compare is for images, but data.name is {recipe.data.name}: use train and evaluate.")
-        budget = recipe.codebook_training.steps + recipe.prior_training.steps
+        budget = recipe.codebook_model_steps
         steps = recipe.baseline_training.steps
         require(
             "--baseline-training.steps",
             steps,
             steps in (0, budget),
-            f"the {budget} steps of codebook and prior together, or left out",
+            f"the {budget} steps of {budget_of(recipe)} together, or left out",
         )
         recipe = replace(
             recipe, models=self._models(), baseline_training=replace(recipe.baseline_training, steps=budget)
@@ -90,11 +88,22 @@ class Compare:
             from twostage.config.load import load_recipe
 
             betas = betas or [baseline_name(beta) for beta in BETAS]
-            labelled = [] if self.recipe.data.name == "images" else ["cvae"]
-            names = [*load_recipe(self.source).models, "ae", "vae", *betas, *labelled, "vimco"]
+            usual = ("ae", "vae", *betas, "cvae", "vimco")
+            names = [*load_recipe(self.source).models, *filter(self._has, usual)]
         for name in names:
             check_model(name, source="--models")
         return tuple(dict.fromkeys(names))
+
+    def _has(self, model: str) -> bool:
+        """Whether one of the usual models can be trained on the recipe's data, for all that is known before reading."""
+        if self.recipe.is_audio and model in IMAGE_MODELS:
+            return False
+        return model != "cvae" or self.recipe.data.name not in ("images", "recordings")
+
+
+def budget_of(recipe: Recipe) -> str:
+    """What the steps of every model are counted over, in words."""
+    return "codebook, WaveNet decoder and prior" if recipe.has_wavenet_decoder else "codebook and prior"
 
 
 def _separate(texts: Iterable[str]) -> list[str]:

@@ -30,9 +30,10 @@ from .arguments import (
 class Generate:
     """Sample new images or sounds: codes from the prior (or latents of a baseline), then the decoder.
 
-    With --complete FILE --keep-rows N the first N rows of the file's codes are kept and the others sampled. The encoder
-    looks a little ahead, so the kept codes know some of what lies below them. The completions are named after the file;
-    in their grid the first picture is the original.
+    With --complete FILE --keep-rows N the first N rows of the file's codes are kept and the others sampled, of a
+    recording with --keep-seconds S the codes of the first S seconds, and the prior goes on. The encoder looks a little
+    ahead, so the kept codes know some of what comes after them. The completions are named after the file; in their
+    pictures the original comes first.
 
     Of recordings it writes WAV files, each with a picture of its waveform and spectrogram.
 
@@ -47,19 +48,22 @@ class Generate:
     its name. Unless given, the classes with training items take turns; completions go without a label if the prior
     can."""
     speaker: Speaker = None
-    """Runs on recordings: speaker of every sound, by name. Unless given, those with training recordings take turns."""
+    """Runs on recordings: speaker of every sound, by name. Unless given, those with training recordings take turns, and
+    completions are spoken by whom the name of the file says."""
     seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """Runs on recordings: length of every sound, rounded up to whole codes. Unless given, the prior says when it
-    ends."""
+    """Runs on recordings: length of every sound, rounded up to whole codes. Unless given, the prior says when it ends;
+    sounds of a VAE are as long as training recordings, which take turns."""
     decoder: DecoderChoice = "convolutional"
     unlabelled: Annotated[
         FlagCreatePairsOff[bool],
         arg(help="Sample without a label; the prior must have been trained with label dropout."),
     ] = False
     complete: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Image to complete, read as by reconstruct."""
+    """Image or recording to complete, read as by reconstruct."""
     keep_rows: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Rows of codes to keep of it, from the top; one row of codes is as many image rows as stage one downsamples by."""
+    """Rows of codes to keep of an image, from the top; one is as many image rows as stage one downsamples by."""
+    keep_seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Seconds to keep of a recording, rounded up to whole codes."""
     temperature: float = 1.0
     """Divides the prior's logits: below 1 safer, above 1 more varied."""
     top_k: int = 0
@@ -81,13 +85,17 @@ class Generate:
     def resolved(self) -> "Generate":
         """The command, checked."""
         require("--count", self.count, self.count is None or self.count >= 1, "at least 1")
-        for flag, value in (("--label", self.label), ("--speaker", self.speaker)):
-            if self.unlabelled and value is not None:
-                raise UsageError(f"--unlabelled and {flag} {value} contradict one another: give one of them.")
+        if self.unlabelled and self.label is not None:
+            raise UsageError(f"--unlabelled and --label {self.label} contradict one another: give one of them.")
         within = self.seconds is None or 0 < self.seconds < math.inf
         require("--seconds", self.seconds, within, "more than 0 and finite")
-        if (self.complete is None) != (self.keep_rows is None):
-            raise UsageError("--complete FILE and --keep-rows N go together: give both or neither.")
+        if (self.complete is None) != (self.keep_rows is None and self.keep_seconds is None):
+            raise UsageError(
+                "--complete FILE and --keep-rows N go together, of recordings --complete FILE and --keep-seconds S: "
+                "give both or neither."
+            )
+        kept = self.keep_seconds is None or 0 < self.keep_seconds < math.inf
+        require("--keep-seconds", self.keep_seconds, kept, "more than 0 and finite")
         require("--keep-rows", self.keep_rows, self.keep_rows is None or self.keep_rows >= 1, "at least 1")
         require("--temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0 and finite")
         require("--top-k", self.top_k, self.top_k >= 0, "at least 0")
@@ -108,7 +116,7 @@ class Reconstruct:
     """Runs on recordings of several speakers: who speaks in the files. Unless given, their names must say it as those
     of the data set do."""
     label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
-    """Class of the images, by name, or by number as for generate; needed by the conditional VAE (cvae) alone."""
+    """Class of the files, by name, or by number as for generate; needed by the conditional VAE (cvae) alone."""
     decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: OutFolder = None
@@ -197,6 +205,8 @@ class Convert:
     """Recordings: WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST."""
     speaker: Annotated[str, arg(metavar="NAME", help_behavior_hint="(required)")]
     """Whose voice, by name."""
+    label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
+    """Class of the files, as for reconstruct."""
     decoder: DecoderChoice = "convolutional"
     seed: PixelSeed = 0
     out: Annotated[

@@ -1,14 +1,14 @@
 """A small convolutional classifier of a run's own training data: the ruler for sample quality.
 
-Its 64 penultimate outputs, before their ReLU, are the features in which `sample_quality` compares samples with real
-images. They know this data set and nothing else, so a distance in them is never called FID, whose features come from
-ImageNet, and compares models of one data set only.
+It reads the pictures that show the items (`Modality.pictures`). Its 64 penultimate outputs, before their ReLU, are the
+features in which `sample_quality` compares samples with real items. They know this data set and nothing else, so a
+distance in them is never called FID, whose features come from ImageNet, and compares models of one data set only.
 
 The seed and the budget are fixed, whatever the recipe's seed: two runs on the same data are measured with the same
 ruler. It is trained once per run, into RUN/classifier/, by the loop that trains everything else, and kept there with
 the digest of its data; where that or anything else that decides its weights does not match, it is trained again.
 
-Shapes: N items, B items of a batch, C x H x W image, F features, Y classes.
+Shapes: N items, B items of a batch, C x H x W picture, F features, Y classes.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from stage1_vqvae.images.networks import normalise
 from twostage.config.schema import TrainingConfig
-from twostage.data import ImageDataset, Split
+from twostage.data.interface import Dataset
 from twostage.errors import RunError
 from twostage.noise import seed_step
 from twostage.progress import say
@@ -33,6 +33,7 @@ from twostage.storage.checkpoint import load_checkpoint, load_newest, verify_che
 from twostage.training.loop import Fit
 from twostage.training.task import StepResult
 
+from ..modality.pictures import Pictures
 from ..runs.jobs import deciding
 from ..runs.run import is_finished
 
@@ -74,7 +75,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """`[B, 64]` of integer images."""
+        """`[B, 64]` of pictures in integer levels."""
         features_BF: Tensor = self.trunk(normalise(x_BCHW, self.levels))
         return features_BF
 
@@ -84,30 +85,30 @@ class Classifier(nn.Module):
         return logits_BY
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits `[B, Y]` of integer images."""
+        """Logits `[B, Y]` of pictures in integer levels."""
         return self.logits(self.features(x_BCHW))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the classifier makes of a set of images."""
+    """What the classifier makes of a set of pictures."""
 
     features_NF: np.ndarray
     """float32."""
     labels_N: np.ndarray
-    """Most probable class of each image, int64."""
+    """Most probable class of each, int64."""
 
     def agreement(self, labels_N: np.ndarray) -> float:
-        """Share of images that are read as these labels."""
+        """Share of them that are read as these labels."""
         return float((self.labels_N == labels_N).mean())
 
 
 @torch.no_grad()
-def read(model: Classifier, images_NCHW: np.ndarray, *, device: torch.device, batch_size: int) -> Reading:
-    """Features and labels of integer images."""
+def read(model: Classifier, pictures_NCHW: np.ndarray, *, device: torch.device, batch_size: int) -> Reading:
+    """Features and labels of pictures in integer levels."""
     features, labels = [], []
-    for start in range(0, len(images_NCHW), batch_size):
-        x_BCHW = torch.from_numpy(images_NCHW[start : start + batch_size]).to(device)
+    for start in range(0, len(pictures_NCHW), batch_size):
+        x_BCHW = torch.from_numpy(pictures_NCHW[start : start + batch_size]).to(device)
         features_BF = model.features(x_BCHW)
         features.append(features_BF.cpu().numpy())
         labels.append(model.logits(features_BF).argmax(1).cpu().numpy())
@@ -115,16 +116,22 @@ def read(model: Classifier, images_NCHW: np.ndarray, *, device: torch.device, ba
 
 
 class ClassifierTask:
-    """Cross-entropy on training images; the best model has the lowest on validation images."""
+    """Cross-entropy on training pictures and their labels; the best model has the lowest on validation ones."""
 
     objective = "cross_entropy_nats"
 
     def __init__(
-        self, model: Classifier, *, train: Split, validation: Split, device: torch.device, evaluation_batch_size: int
+        self,
+        model: Classifier,
+        *,
+        train: tuple[np.ndarray, np.ndarray],
+        validation: tuple[np.ndarray, np.ndarray],
+        device: torch.device,
+        evaluation_batch_size: int,
     ) -> None:
-        self.model, self.items = model, len(train)
-        self.images, self.labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
-        self.validation = tuple(torch.from_numpy(part).to(device) for part in (validation.images, validation.labels))
+        self.model, self.items = model, len(train[0])
+        self.pictures, self.labels = (torch.from_numpy(part).to(device) for part in train)
+        self.validation = tuple(torch.from_numpy(part).to(device) for part in validation)
         self.evaluation_batch_size = evaluation_batch_size
 
     def start(self) -> None:
@@ -132,8 +139,8 @@ class ClassifierTask:
 
     def loss(self, indices: np.ndarray) -> StepResult:
         """Mean cross-entropy of the training items at `indices`."""
-        rows = torch.from_numpy(indices).to(self.images.device)
-        logits_BY, labels_B = self.model(self.images[rows]), self.labels[rows]
+        rows = torch.from_numpy(indices).to(self.pictures.device)
+        logits_BY, labels_B = self.model(self.pictures[rows]), self.labels[rows]
         accuracy = (logits_BY.detach().argmax(1) == labels_B).float().mean()
         return StepResult(loss=F.cross_entropy(logits_BY, labels_B), metrics={"accuracy": accuracy})
 
@@ -142,7 +149,7 @@ class ClassifierTask:
         return {}
 
     def validate(self) -> Mapping[str, float]:
-        """Cross-entropy and accuracy on all validation images."""
+        """Cross-entropy and accuracy on all validation pictures."""
         nats, right, items = 0.0, 0, len(self.validation[0])
         batches = (part.split(self.evaluation_batch_size) for part in self.validation)
         for x_BCHW, labels_B in zip(*batches, strict=True):
@@ -167,28 +174,32 @@ def budget(items: int) -> TrainingConfig:
     )
 
 
-def trained_classifier(folder: Path, dataset: ImageDataset, *, device: torch.device, batch_size: int) -> Classifier:
+def trained_classifier(
+    folder: Path, dataset: Dataset, pictures: Pictures, *, device: torch.device, batch_size: int
+) -> Classifier:
     """The classifier kept in `folder`, in eval mode; trained first where there is none that belongs to the data.
 
     Args:
         folder: where its training lives.
-        dataset: training and validation images with at least two classes.
+        dataset: training and validation items with at least two classes.
+        pictures: how they are shown.
         device: where it computes.
         batch_size: items per forward pass of validation.
 
     Raises:
         RunError: the training diverged or the disk refused.
     """
+    shape = pictures.of(pictures.items(dataset.train, [0])).shape[1:]
     architecture: dict[str, Any] = {
-        "image_shape": dataset.shape,
-        "levels": dataset.levels,
+        "image_shape": shape,
+        "levels": pictures.levels,
         "classes": len(dataset.classes),
     }
     training = budget(len(dataset.train))
     config = {
         "seed": SEED,
         "data": {"name": dataset.name, "sha256": dataset.sha256},
-        "architecture": {**architecture, "image_shape": list(dataset.shape)},
+        "architecture": {**architecture, "image_shape": list(shape)},
         "training": deciding(training),
     }
     if folder.is_dir() and not _belongs(folder, config):
@@ -198,17 +209,18 @@ def trained_classifier(folder: Path, dataset: ImageDataset, *, device: torch.dev
     seed_step(SEED, 0)
     model = Classifier(**architecture).to(device)
     if not is_finished(folder):
+        train, validation = (
+            (pictures.of(pictures.items(part)), part.labels) for part in (dataset.train, dataset.validation)
+        )
         task = ClassifierTask(
-            model, train=dataset.train, validation=dataset.validation, device=device, evaluation_batch_size=batch_size
+            model, train=train, validation=validation, device=device, evaluation_batch_size=batch_size
         )
         record = {"kind": "classifier", "dataset": dataset.name, "classes": list(dataset.classes), "config": config}
         fit = Fit(task, folder=folder, budget=training, seed=SEED, record=record, device=device)
         fit.run(label=f"classifier of {dataset.name}")
     best = load_checkpoint(folder / "best")
     model.load_state_dict(best.tensors["model"])
-    say(
-        f"classifier of {dataset.name}: reads {best.state['validation']['accuracy']:.1%} of the validation images right"
-    )
+    say(f"classifier of {dataset.name}: reads {best.state['validation']['accuracy']:.1%} of the validation items right")
     return model.eval()
 
 

@@ -1,64 +1,49 @@
-"""What `evaluate` says of a model beyond its bits: what its latents hold, what codes cost, which stage limits it."""
+"""What `evaluate` says of a model beyond its bits: what its latents hold, what codes cost, which stage limits it.
+
+A model says what kind of latents it has (`Stage1Model.latents`), and each kind is diagnosed in one way, whatever the
+data are.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from stage1_vqvae import VAE, VQVAE
-from stage1_vqvae.images.autoencoder import Autoencoder
-from stage1_vqvae.images.vimco import VIMCO
-from twostage.data import ImageDataset
 from twostage.metrics.codebook_usage import CodebookUsage, codebook_usage, collapse_of
 from twostage.metrics.statistics import evenly
 from twostage.storage.codes import CodeFile
-from twostage.training.record import UNDERTRAINED_DECREASE, training_decrease
+from twostage.training.record import training_decrease
 
-from ..bits.images import drawn_codes
+from ..bits.distortion import drawn_codes
+from ..modality.choose import modality_of
+from ..modality.files import Files
 from ..runs.codes import extract_codes
-from ..runs.loading import LoadedStage1
+from ..runs.loading import Loaded
 from ..runs.run import Run, is_finished
-from .code_diagnosis import PriorDiagnosis, StageFacts, diagnose_prior, limiting_stage
-from .latent_diagnosis import COLLAPSED_BITS, Posteriors, collect_posteriors, diagnose_posteriors
-from .rows import Diagnosis, Row
-from .score_images import Scored
+from .code_diagnosis import PriorDiagnosis, diagnose_prior, items_of
+from .differences import Scored
+from .latent_diagnosis import COLLAPSED_BITS, diagnose_posteriors
+from .posteriors import posteriors_of
+from .row_writer import RowWriter
+from .rows import Diagnosis
+from .verdict import StageFacts, limiting_stage, undertrained_reason
 
 PRICED_ITEMS = 1000
 """Most items, spread over the split, and as many training items, whose codes are priced position by position."""
 
 
-def posteriors_of(
-    model: VAE, dataset: ImageDataset, split: str, *, device: torch.device, batch_size: int
-) -> Posteriors:
-    """q(z|x) of every item of a split, q(z|x, y) of a conditional model."""
-    items = dataset.split(split)
-
-    def posterior_of(rows: slice) -> Any:
-        labels_B = torch.from_numpy(items.labels[rows]).to(device) if model.classes else None
-        return model.posterior(torch.from_numpy(items.images[rows]).to(device), labels_B)
-
-    return collect_posteriors(posterior_of, len(items), batch_size=batch_size)
-
-
-def _used(usage: CodebookUsage) -> str:
-    return (
-        f"{usage.used} of {usage.codebook_size * len(usage.codebooks)} codes are used on these items, "
-        f"with a perplexity of {usage.perplexity:.1f}."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Diagnosing:
-    """What the diagnoses of one evaluation share."""
+    """Diagnoses of the models whose rows are written."""
 
-    run: Run
-    dataset: ImageDataset
-    split: str
-    device: torch.device
+    writer: RowWriter
 
-    def diagnose(self, name: str, stage1: LoadedStage1, scored: Sequence[Scored]) -> Diagnosis | None:
+    @property
+    def run(self) -> Run:
+        return self.writer.run
+
+    def diagnose(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
         """What is right or wrong with a trained model; None where there is nothing to go by.
 
         Args:
@@ -66,53 +51,54 @@ class Diagnosing:
             stage1: its first stage.
             scored: its rows of this evaluation.
         """
-        model = stage1.model
-        if isinstance(model, VQVAE):
-            return self._two_stages(name, stage1, model, scored)
-        if isinstance(model, VAE) and len(self.dataset.split(self.split)) > 1:
-            found = diagnose_posteriors(
-                posteriors_of(
-                    model,
-                    self.dataset,
-                    self.split,
-                    device=self.device,
-                    batch_size=self.run.recipe.evaluation.batch_size,
-                ),
-                seed=self.run.recipe.seed,
-            )
-            # Of fewer than two active latents there is nothing to depend on one another.
-            entangled = (found.entanglement,) if found.active_units > 1 else ()
-            sentences = (found.sentence, *self._undertrained(name), *entangled)
-            return Diagnosis(name, found.verdict, sentences, found.record())
-        if isinstance(model, VIMCO):
-            return self._drawn_codes(name, model, [s.row for s in scored])
-        if isinstance(model, Autoencoder):
-            guess = "It has no distribution over latents: what it draws is a guess at one."
-            return Diagnosis(name, "no prior", (guess, *self._undertrained(name)), {})
-        return None
+        kinds = {"codes": self._codes, "gaussian": self._gaussian, "table": self._table, "none": self._none}
+        return kinds[stage1.model.latents](name, stage1, scored)
+
+    @property
+    def _items(self) -> int:
+        return len(self.writer.dataset.split(self.writer.split))
+
+    @property
+    def _files(self) -> Files:
+        """What the data and their bits are called."""
+        return modality_of(self.run.recipe).files
 
     def _undertrained(self, name: str) -> tuple[str, ...]:
         """A sentence where a single training ended before it came to rest."""
-        fall = training_decrease(self.run.stage1_folder(name))
-        if fall is None or fall <= UNDERTRAINED_DECREASE:
-            return ()
+        reason = undertrained_reason(training_decrease(self.run.stage1_folder(name)))
+        return () if reason is None else (f"It is undertrained: {reason}.",)
+
+    def _used(self, usage: CodebookUsage) -> str:
         return (
-            f"It is undertrained: its validation number fell by {fall:.1%} over the last quarter of its steps; train "
-            "it longer.",
+            f"{usage.used} of {usage.codebook_size * len(usage.codebooks)} codes are used on these "
+            f"{self._files.source}s, with a perplexity of {usage.perplexity:.1f}."
         )
 
-    def _drawn_codes(self, name: str, model: VIMCO, rows: Sequence[Row]) -> Diagnosis:
-        """Of VIMCO: whether its codes are used, and whether they tell anything of an image."""
-        items, recipe = self.dataset.split(self.split), self.run.recipe
-        batch_size = recipe.evaluation.batch_size
-        codes = drawn_codes(model, items.images, seed=recipe.seed, device=self.device, batch_size=batch_size)
+    def _gaussian(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
+        """What the latents hold, and whether the decoder does without them."""
+        posteriors = posteriors_of(stage1.model, self.writer.batches(stage1.model), items=self._items)
+        if len(posteriors) < 2:
+            return None
+        found = diagnose_posteriors(posteriors, seed=self.run.recipe.seed)
+        # Of fewer than two active latents there is nothing to depend on one another.
+        entangled = (found.entanglement,) if found.active_units > 1 else ()
+        sentences = (found.sentence, *self._undertrained(name), *entangled)
+        return Diagnosis(name, found.verdict, sentences, found.record())
+
+    def _none(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis:
+        guess = "It has no distribution over latents: what it draws is a guess at one."
+        return Diagnosis(name, "no prior", (guess, *self._undertrained(name)), {})
+
+    def _table(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis:
+        """Whether its codes are used, and whether they tell anything of an item."""
+        model, seed = stage1.model, self.run.recipe.seed
+        codes = drawn_codes(model, self.writer.batches(model), items=self._items, seed=seed)
         usage = codebook_usage(codes, codebook_size=model.codebook_size)
         collapse = collapse_of(usage)
-        verdict, sentence = "in use", _used(usage)
+        verdict, sentence = "in use", self._used(usage)
         if collapse is not None:
-            verdict = "codebook collapsed"
-            sentence = f"The codebook has collapsed: {collapse}."
-        elbo = next((row for row in rows if row.bound == "elbo"), None)
+            verdict, sentence = "codebook collapsed", f"The codebook has collapsed: {collapse}."
+        elbo = next((s.row for s in scored if s.row.bound == "elbo"), None)
         if elbo is None or elbo.rate_bits_per_dim is None:
             return Diagnosis(name, verdict, (sentence, *self._undertrained(name)), {"dead_codes": usage.dead})
         rate_bits = elbo.rate_bits_per_dim * model.dims
@@ -124,57 +110,72 @@ class Diagnosing:
         sentences = (*ordered, *self._undertrained(name))
         return Diagnosis(name, verdict, sentences, {"dead_codes": usage.dead, "rate_bits": rate_bits})
 
-    def _two_stages(self, name: str, stage1: LoadedStage1, model: VQVAE, scored: Sequence[Scored]) -> Diagnosis:
-        run = self.run
-        files = extract_codes(run, name, stage1, self.dataset, self.device)
-        usage = codebook_usage(files[self.split].codes, codebook_size=model.codebook_size)
-        collapse = collapse_of(usage)
-        of_codes = _used(usage)
+    def _codes(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis:
+        """Whether the codes are used, what they cost, and which stage limits the result."""
+        run, model = self.run, stage1.model
+        files = extract_codes(run, name, stage1, self.writer.dataset, self.writer.device)
+        file = files[self.writer.split]
+        usage = codebook_usage(file.codes, codebook_size=model.codebook_size, lengths_N=file.lengths)
+        collapse, of_codes = collapse_of(usage), self._used(usage)
         if not is_finished(run.prior_folder(name)):
             if collapse is not None:
                 of_codes = f"The codebook has collapsed: {collapse}."
             sentences = (of_codes, *self._undertrained(name))
             return Diagnosis(name, "codebook collapsed" if collapse else "no prior", sentences, {})
-        # None of a model trained on squared error, whose codes have a price all the same.
-        of_all = next((s for s in scored if s.row.prior == "learned" and s.row.search_items is None), None)
-        prior = self._priced(name, stage1, files, None if of_all is None else of_all.bits_by_position)
-        learned = None if of_all is None else of_all.row
-        rate = prior.bits_hw.sum() / model.dims if learned is None else learned.rate_bits_per_dim
-        assert rate is not None
-        verdict = limiting_stage(
-            StageFacts(
-                distortion_bits_per_dim=None if learned is None else learned.distortion_bits_per_dim,
-                rate_bits_per_dim=float(rate),
-                autoregressive=model.autoregressive,
-                swapped_distortion_bits_per_dim=None if learned is None else learned.swapped_distortion_bits_per_dim,
-                usage=usage,
-                prior=prior,
-                stage1_decrease=training_decrease(run.stage1_folder(name)),
-                prior_decrease=training_decrease(run.prior_folder(name)),
-            )
-        )
+        # A decoder that was trained on the codes has the last word. No row of a model trained on squared error, whose
+        # codes cost bits all the same.
+        learned = [s for s in scored if s.row.prior == "learned" and s.row.search_items is None]
+        last = max(learned, key=lambda s: s.row.decoder_sha256 is not None, default=None)
+        prior = self._priced(name, stage1, files, None if last is None else last.bits_by_position)
+        facts = self._facts(name, model, last, usage, prior)
+        verdict = limiting_stage(facts)
         numbers = {
             **prior.record(),
             "dead_codes": usage.dead,
             "limiting_stage": None if verdict is None else verdict.stage,
         }
+        given = "" if last is None or last.row.rate_given in (None, "nothing") else last.row.rate_given
+        costs = prior.sentence(self._files.source, given=given)
         if verdict is None:
             nothing = "Nothing is found wrong with either stage; without bits of distortion their shares are not known."
-            return Diagnosis(name, "no bits", (nothing, of_codes, prior.sentence), numbers)
-        return Diagnosis(name, verdict.cause, (verdict.sentence, of_codes, prior.sentence), numbers)
+            return Diagnosis(name, "no bits", (nothing, of_codes, costs), numbers)
+        # A collapse says how many codes are used by itself.
+        used = () if verdict.cause == "codebook collapsed" else (of_codes,)
+        return Diagnosis(name, verdict.cause, (verdict.sentence, *used, costs), numbers)
+
+    def _facts(
+        self, name: str, model: Any, last: Scored | None, usage: CodebookUsage, prior: PriorDiagnosis
+    ) -> StageFacts:
+        """What the verdict is read from; `last` is the row that it is about."""
+        run, row = self.run, None if last is None else last.row
+        second = row is not None and row.decoder_sha256 is not None
+        return StageFacts(
+            distortion_bits_per_dim=None if row is None else row.distortion_bits_per_dim,
+            rate_bits_per_dim=None if row is None else row.rate_bits_per_dim,
+            autoregressive=second or model.autoregressive,
+            swapped_distortion_bits_per_dim=None if row is None else row.swapped_distortion_bits_per_dim,
+            usage=usage,
+            prior=prior,
+            stage1_decrease=training_decrease(run.stage1_folder(name)),
+            prior_decrease=training_decrease(run.prior_folder(name)),
+            second_decoder=second,
+            decoder_decrease=training_decrease(run.decoder_folder(name)) if second else None,
+            unit=self._files.unit,
+            item=self._files.source,
+        )
 
     def _priced(
-        self, name: str, stage1: LoadedStage1, files: dict[str, CodeFile], bits_by_position: np.ndarray | None
+        self, name: str, stage1: Loaded[Any], files: dict[str, CodeFile], bits_by_position: np.ndarray | None
     ) -> PriorDiagnosis:
         """`bits_by_position` of all items, where the scores have them already."""
-        held_out, train = files[self.split].codes, files["train"]
-        chosen = evenly(len(held_out), PRICED_ITEMS)
+        held_out = files[self.writer.split]
+        chosen = evenly(len(held_out.codes), PRICED_ITEMS)
         return diagnose_prior(
-            self.run.prior(name, stage1, self.device).model,
-            held_out[chosen],
-            train.codes,
-            train.labels,
-            device=self.device,
+            self.run.prior(name, stage1, self.writer.device).model,
+            items_of(held_out, chosen),
+            files["train"],
+            self.writer.measures.condition,
+            device=self.writer.device,
             batch_size=self.run.recipe.evaluation.batch_size,
             bits_by_position=None if bits_by_position is None else bits_by_position[chosen],
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twostage.metrics.statistics import ratio_error, standard_error
+from twostage.metrics.statistics import mean_and_error
 
 from .rows import PairedDifference, Row
 
@@ -60,10 +60,5 @@ def difference(other: Scored, reference: str, bits_N: np.ndarray) -> PairedDiffe
         bits_N: its bits of every item, in the unit of the row's.
     """
     assert other.bits_N is not None
-    delta_N, sizes_N = other.bits_N - bits_N, other.sizes_N
-    return PairedDifference(
-        reference=reference,
-        other=other.row.name,
-        bits_per_dim=float(delta_N.mean() if sizes_N is None else delta_N.sum() / sizes_N.sum()),
-        standard_error=standard_error(delta_N) if sizes_N is None else ratio_error(delta_N, sizes_N),
-    )
+    bits_per_dim, error = mean_and_error(other.bits_N - bits_N, other.sizes_N)
+    return PairedDifference(reference=reference, other=other.row.name, bits_per_dim=bits_per_dim, standard_error=error)

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae.images.autoencoder import Autoencoder
-from stage1_vqvae.images.vae import VAE
+from stage1_vqvae.interface import Batch, Stage1Model
 from twostage.data import ImageDataset, load_dataset
 from twostage.data.images.shapes import FACTOR_SIZES, FACTORS, render_shapes
 from twostage.errors import RunError, UsageError
@@ -27,14 +26,13 @@ from twostage.progress import say
 from twostage.storage.atomic import write_atomic
 
 from ..commands.results import Disentangle
-from ..generate.decoding import latent_means
 from ..generate.latent_sheets import LatentSpread, decoder_of, traversals
 from ..generate.sheets import Sheet
 from ..media.console import Output
 from ..media.png import display_scale, write_png
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run
-from .tables import print_table
+from .columns import print_table
 
 SCHEMA_VERSION = 1
 CATEGORICAL = (FACTORS.index("shape"),)
@@ -95,18 +93,27 @@ def sample_sizes(samples: int) -> SampleSizes:
     )
 
 
-def shape_encoder(model: VAE | Autoencoder, *, device: torch.device, batch_size: int) -> Encoder:
+@torch.no_grad()
+def latent_means(model: Stage1Model, images_NCHW: np.ndarray, *, device: torch.device, batch_size: int) -> np.ndarray:
+    """Codes `[N, Z]`, fp32, of integer images: posterior means, or the latents of an autoencoder."""
+    parts = []
+    for start in range(0, len(images_NCHW), batch_size):
+        x_BCHW = torch.from_numpy(images_NCHW[start : start + batch_size]).to(device)
+        batch = Batch(items=start + torch.arange(len(x_BCHW)), x=x_BCHW)
+        parts.append(model.latents_of(batch, seed=0).flatten(1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def shape_encoder(model: Stage1Model, *, device: torch.device, batch_size: int) -> Encoder:
     """From factors `[N, F]` of the shapes to the codes of their images."""
     return lambda factors_NF: latent_means(model, render_shapes(factors_NF), device=device, batch_size=batch_size)
 
 
-def traversal_sheet(
-    name: str, model: VAE | Autoencoder, images_NCHW: np.ndarray, *, device: torch.device, batch_size: int
-) -> Sheet:
+def traversal_sheet(name: str, model: Any, images_NCHW: np.ndarray, *, device: torch.device, batch_size: int) -> Sheet:
     """The first image with its latents moved one at a time, those whose means vary most over the images first."""
     means_NZ = latent_means(model, images_NCHW, device=device, batch_size=batch_size).astype(np.float64)
     dimensions = np.argsort(means_NZ.var(0))[::-1][:TRAVERSED].tolist()
-    spread = LatentSpread.prior(means_NZ.shape[1]) if isinstance(model, VAE) else LatentSpread.of(means_NZ)
+    spread = LatentSpread.prior(means_NZ.shape[1]) if model.latents == "gaussian" else LatentSpread.of(means_NZ)
     decode = decoder_of(model, device=device, batch_size=batch_size)
     return traversals(name, decode, means_NZ[0], dimensions, spread=spread, levels=model.levels)
 
@@ -157,7 +164,7 @@ class Candidate:
     """A model that can be scored."""
 
     name: str
-    model: VAE | Autoencoder
+    model: Any
     sha256: str
 
 
@@ -175,9 +182,9 @@ def candidates(run: Run, dataset: ImageDataset, wanted: str, device: torch.devic
     for name in [wanted] if wanted else finished:
         stage1 = run.stage1(name, device)
         model = stage1.model
-        if isinstance(model, VAE) and model.classes:
+        if model.classes:
             reason = "is given the label, which is one of the factors"
-        elif isinstance(model, VAE | Autoencoder):
+        elif model.latents in ("gaussian", "none"):
             run.check_data(stage1, dataset)
             yield Candidate(name, model, stage1.sha256)
             continue
@@ -215,7 +222,7 @@ def run_disentangle(command: Disentangle) -> None:
             ModelScores(
                 model=candidate.name,
                 latents=math.prod(candidate.model.latent_shape),
-                beta=candidate.model.beta if isinstance(candidate.model, VAE) else None,
+                beta=candidate.model.beta,
                 stage1_sha256=candidate.sha256,
                 scores=scores,
             )

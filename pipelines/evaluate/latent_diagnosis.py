@@ -13,53 +13,35 @@
   by about Z (Z - 1) / (4 N) nats for Z independent latents that are wide beside their posteriors: for many latents far
   more than any entanglement. The same number with every latent's items in an order of its own says how much is chance.
 
+Of recordings, which have different numbers of positions, a latent is a channel and an item of these numbers a position:
+they are over the real positions of all recordings (`posteriors`).
+
 Shapes: N items, Z latents of an item (a grid is flattened), M items of the estimate of I(x; z).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from stage1_vqvae.gaussian import GaussianPosterior
-from twostage.errors import RunError, UsageError
+from twostage.errors import UsageError
 from twostage.metrics.statistics import evenly
 from twostage.noise import item_noise
-from twostage.progress import Progress
+
+from .posteriors import Posteriors
 
 ACTIVE_VARIANCE = 0.01
 """Variance of a latent's posterior mean over the items above which it counts as active."""
 COLLAPSED_BITS = 1.0
 """A posterior that tells less than this about an item, in all latents together, has collapsed; of few items, which show
-at most the log of their number, less than half of that."""
+at most the log of their number, less than half of that. Of a recording its positions are added up."""
 ENTANGLED_LATENTS = 1024
 """Most latents, those of the highest rate, between which correlations are measured; memory grows with the square of
 their number and time with its third power."""
 INFORMATION_ITEMS = 5000
 """Most items, spread over the split, in the estimate of I(x; z); time and memory grow with their square."""
 _BLOCK = 512
-
-
-@dataclass(frozen=True)
-class Posteriors:
-    """q(z|x) of every item of a split."""
-
-    mean_NZ: np.ndarray
-    """float64."""
-    log_variance_NZ: np.ndarray
-    """float64."""
-    latent_shape: tuple[int, ...]
-    """Of one item before it was flattened: its product is Z."""
-
-    def __len__(self) -> int:
-        return len(self.mean_NZ)
-
-    def kl_nats(self) -> np.ndarray:
-        """KL(q(z|x) || N(0, I)) of every item and latent, `[N, Z]`."""
-        return 0.5 * (self.mean_NZ**2 + np.exp(self.log_variance_NZ) - 1.0 - self.log_variance_NZ)
 
 
 @dataclass(frozen=True)
@@ -86,6 +68,8 @@ class PosteriorDiagnosis:
     """Everything this module measures on one model and split."""
 
     items: int
+    positions: float | None
+    """Of a recording, in the mean, where an item is a position and a latent a channel."""
     latent_shape: tuple[int, ...]
     kl_nats_Z: np.ndarray
     """Mean over items."""
@@ -131,7 +115,7 @@ class PosteriorDiagnosis:
     @property
     def verdict(self) -> Literal["collapsed", "partly collapsed", "in use"]:
         """`collapsed`: no active unit, or I(x; z) below `COLLAPSED_BITS`; `partly`: fewer than half of the units."""
-        enough_nats = min(COLLAPSED_BITS * math.log(2), 0.5 * math.log(self.information.items))
+        enough_nats = min(COLLAPSED_BITS * math.log(2), 0.5 * math.log(self.information.items)) / (self.positions or 1)
         if self.active_units == 0 or self.information.lower_nats < enough_nats:
             return "collapsed"
         return "partly collapsed" if 2 * self.active_units < len(self.kl_nats_Z) else "in use"
@@ -140,16 +124,21 @@ class PosteriorDiagnosis:
     def sentence(self) -> str:
         """The verdict and the numbers behind it, in bits."""
         low, high = (nats / math.log(2) for nats in (self.information.lower_nats, self.information.upper_nats))
-        bound = f" (the most that {self.information.items} items can show)" if self.information.saturated else ""
+        items = "items" if self.positions is None else "positions"
+        bound = f" (the most that {self.information.items} {items} can show)" if self.information.saturated else ""
         advice = {
             "collapsed": " The decoder does without the latents: lower beta, anneal it, or weaken the decoder.",
             "partly collapsed": " The other latents repeat the prior: fewer would do.",
             "in use": "",
         }[self.verdict]
+        rate = self.rate_nats / math.log(2)
+        which, costs, of = "", f"{rate:.2f} bits an item", ""
+        if self.positions is not None:
+            which = f" (a latent is a channel, over the {self.items:,} positions of all recordings)"
+            costs, of = f"{rate:.2f} bits a position and {rate * self.positions:.2f} a recording", " of a position"
         return (
-            f"The posterior is {self.verdict}: {self.active_units} of {len(self.kl_nats_Z)} latents are active, the "
-            f"rate is {self.rate_nats / math.log(2):.2f} bits an item, and I(x; z) is at least {low:.2f}{bound} and at "
-            f"most {high:.2f} bits.{advice}"
+            f"The posterior is {self.verdict}: {self.active_units} of {len(self.kl_nats_Z)} latents are active{which}, "
+            f"the rate is {costs}, and I(x; z){of} is at least {low:.2f}{bound} and at most {high:.2f} bits.{advice}"
         )
 
     @property
@@ -167,6 +156,7 @@ class PosteriorDiagnosis:
         """Numbers for a JSON file; the matrix of correlations is left out."""
         return {
             "items": self.items,
+            "positions_per_recording": self.positions,
             "latent_shape": list(self.latent_shape),
             "kl_nats": self.kl_nats_Z.tolist(),
             "mean_variance": self.mean_variance_Z.tolist(),
@@ -182,39 +172,6 @@ class PosteriorDiagnosis:
             "chance_correlation_nats": self.chance_correlation_nats,
             "verdict": self.verdict,
         }
-
-
-@torch.no_grad()
-def collect_posteriors(
-    posterior_of: Callable[[slice], GaussianPosterior], count: int, *, batch_size: int, label: str = "posteriors"
-) -> Posteriors:
-    """q(z|x) of `count` items, batch by batch.
-
-    Args:
-        posterior_of: q(z|x) of a range of items, such as `lambda rows: model.posterior(images[rows])`.
-        count: number of items.
-        batch_size: items asked for at once; changes memory and speed, not results.
-        label: names the progress bar.
-
-    Raises:
-        RunError: a posterior is not finite.
-    """
-    means, log_variances = [], []
-    latent_shape: tuple[int, ...] = ()
-    with Progress(label, total=count, unit="item") as progress:
-        for start in range(0, count, batch_size):
-            posterior = posterior_of(slice(start, min(start + batch_size, count)))
-            latent_shape = tuple(posterior.mean.shape[1:])
-            means.append(posterior.mean.flatten(1).double().cpu().numpy())
-            log_variances.append(posterior.log_variance.flatten(1).double().cpu().numpy())
-            progress.advance(len(means[-1]))
-    found = Posteriors(np.concatenate(means), np.concatenate(log_variances), latent_shape)
-    bad = int((~np.isfinite(found.mean_NZ + found.log_variance_NZ)).any(1).sum())
-    if bad:
-        raise RunError(
-            f"expected finite posteriors, but those of {bad} of {count} items are not: train the model again"
-        )
-    return found
 
 
 def diagnose_posteriors(
@@ -244,6 +201,7 @@ def diagnose_posteriors(
     shuffled = replace(some, mean_NZ=np.random.default_rng(seed).permuted(some.mean_NZ, axis=0))
     return PosteriorDiagnosis(
         items=len(posteriors),
+        positions=posteriors.positions,
         latent_shape=posteriors.latent_shape,
         kl_nats_Z=kl_nats_Z,
         mean_variance_Z=posteriors.mean_NZ.var(0),

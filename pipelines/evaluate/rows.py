@@ -7,6 +7,7 @@ from typing import Any
 
 from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning
+from twostage.metrics.flac import Flac
 from twostage.storage.atomic import write_atomic
 from twostage.storage.regular_file import read_regular
 
@@ -137,18 +138,18 @@ class PairedDifference:
 class SampleScore:
     """How good the samples of one model are, by a classifier trained on the run's own data.
 
-    Distances are Fréchet distances in the features of that classifier to the images of the split.
+    Distances are Fréchet distances in the features of that classifier to the items of the split.
     """
 
     model: str
     samples: int
     frechet_distance: float
     reference_distance: float
-    """The same distance of as many training images: what real images reach."""
+    """The same distance of as many training items: what real items reach."""
     label_agreement: float | None
     """Share of class-conditional samples that the classifier reads as their label; None where there was no label."""
     classifier_accuracy: float
-    """Share of the split's images that it reads as their label: the ceiling for the agreement."""
+    """Share of the split's items that it reads as their label: the ceiling for the agreement."""
 
 
 @dataclass(frozen=True)
@@ -162,18 +163,6 @@ class Diagnosis:
     """The verdict first, with its numbers."""
     numbers: dict[str, Any]
     """Behind the sentences; those of `latent_diagnosis.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
-
-
-@dataclass(frozen=True)
-class Flac:
-    """The same recordings as FLAC, 16 bits."""
-
-    bits_per_sample: float
-    """A file per recording, metadata included, as they are."""
-    joined_bits_per_sample: float
-    """All recordings in one stream, which has the metadata once."""
-    frames_bits_per_sample: float
-    """A file per recording, frames alone: what models are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +217,11 @@ class Evaluation:
     def has_sampled_psnr(self) -> bool:
         """Whether a PSNR of the table is marked as one of sampled images."""
         return any(row.psnr_of == "sample" and row.psnr_db is not None for row in self.rows)
+
+    @property
+    def called(self) -> str:
+        """What the items are called."""
+        return "images" if self.sample_rate_hz is None else "recordings"
 
     @property
     def title(self) -> str:

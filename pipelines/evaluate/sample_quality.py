@@ -1,52 +1,56 @@
 """Sample quality: Fréchet distance in the features of a classifier trained on the run's own data, and its label check.
 
-A model's samples (prior sample -> decoder at temperature 1, rounded to levels) are compared with the images of a split;
-as many training images, compared in the same way, give the value that real images reach. Both use the same number of
-images because the distance of a finite set is biased upwards, the more the fewer images there are. The classifier saw
-the training images, so their own distance to a held-out split is not the least that is possible.
+A model's samples (latents from its prior, by its own decoder at temperature 1) are compared with the items of a split,
+as the pictures that show them (`Modality.pictures`): images are their own, recordings spectrograms. As many training
+items, compared in the same way, give the value that real items reach. Both use the same number of items because the
+distance of a finite set is biased upwards, the more the fewer there are. The classifier saw the training items, so
+their own distance to a held-out split is not the least that is possible.
 
-Class-conditional priors are asked for labels in the proportions of the training data; `label_agreement` is the share
-that the classifier reads as asked, which its accuracy on real images puts into perspective.
+What draws from a class is asked for labels in the proportions of the training data; `label_agreement` is the share that
+the classifier reads as asked, which its accuracy on real items puts into perspective.
 
-Shapes: N samples, C x H x W image.
+Shapes: N samples, C x H x W picture.
 """
+
+from typing import Any
 
 import numpy as np
 import torch
 
-from stage1_vqvae import VAE, VQVAE
-from stage1_vqvae.images.autoencoder import Autoencoder
-from stage1_vqvae.images.vimco import VIMCO
-from twostage.data import ImageDataset
+from twostage.data.interface import Dataset
 from twostage.metrics.frechet import FeatureGaussian, fit_gaussian, frechet_distance
 from twostage.metrics.statistics import evenly
 from twostage.progress import say
 
-from ..generate.decoding import sample_vae, sample_vimco, to_levels
-from ..generate.two_stage import load_image_run
-from ..runs.loading import LoadedStage1
+from ..generate.asked import wanted_from
+from ..generate.decoding import to_levels
+from ..generate.drawing import Drawing, draw, source_of
+from ..generate.trained import Trained
+from ..modality.choose import modality_of
+from ..modality.pictures import Pictures
+from ..runs.loading import Loaded
 from ..runs.run import Run, is_finished
 from .classifier import FEATURES, read, trained_classifier
 from .rows import SampleScore
 
 
-def why_not(dataset: ImageDataset, split: str, wanted: int) -> str | None:
+def why_not(dataset: Dataset, split: str, wanted: int) -> str | None:
     """Why samples cannot be scored on these data, or None if they can."""
     if len(dataset.classes) < 2:
         return f"{dataset.name} has no labels to train a classifier on"
     fewest = min(wanted, len(dataset.split(split)), len(dataset.train))
     if fewest <= FEATURES:
         return (
-            f"the covariance of {FEATURES} features needs more than {FEATURES} images, but of samples, {split} and "
-            f"training images the fewest are {fewest}"
+            f"the covariance of {FEATURES} features needs more than {FEATURES} items, but of samples, {split} and "
+            f"training items the fewest are {fewest}"
         )
     return None
 
 
-def score_samples(run: Run, dataset: ImageDataset, split: str, device: torch.device) -> tuple[SampleScore, ...]:
+def score_samples(run: Run, dataset: Dataset, split: str, device: torch.device) -> tuple[SampleScore, ...]:
     """Score `evaluation.frechet_samples` samples of every finished model that can sample.
 
-    Nothing is scored, and one sentence says why, where the data have no labels or too few images.
+    Nothing is scored, and one sentence says why, where the data have no labels or too few items.
 
     Raises:
         RunError: a model or its prior is damaged.
@@ -58,30 +62,30 @@ def score_samples(run: Run, dataset: ImageDataset, split: str, device: torch.dev
     if reason is not None:
         say(f"sample quality is left out: {reason}; set evaluation.frechet_samples to 0 to leave it out silently")
         return ()
-    count = min(wanted, len(dataset.train))
+    count, pictures = min(wanted, len(dataset.train)), modality_of(run.recipe).pictures(run.recipe, dataset)
     if count < wanted:
-        say(f"samples scored: {count} instead of {wanted}, as many as there are training images to compare with")
-    classifier = trained_classifier(run.path / "classifier", dataset, device=device, batch_size=batch_size)
+        say(f"samples scored: {count} instead of {wanted}, as many as there are training items to compare with")
+    classifier = trained_classifier(run.path / "classifier", dataset, pictures, device=device, batch_size=batch_size)
 
     def gaussian(features_NF: np.ndarray) -> FeatureGaussian:
         return fit_gaussian([features_NF])
 
     held_out = dataset.split(split)
-    real = read(classifier, held_out.images, device=device, batch_size=batch_size)
+    real = read(classifier, pictures.of(pictures.items(held_out)), device=device, batch_size=batch_size)
     target, accuracy = gaussian(real.features_NF), real.agreement(held_out.labels)
-    train_images = dataset.train.images[evenly(len(dataset.train), count)]
-    train = read(classifier, train_images, device=device, batch_size=batch_size)
+    training = pictures.of(pictures.items(dataset.train, evenly(len(dataset.train), count)))
+    train = read(classifier, training, device=device, batch_size=batch_size)
     reference = frechet_distance(gaussian(train.features_NF), target)
     scores = []
     for name in run.trained_models():
         stage1 = run.stage1(name, device)
-        if isinstance(stage1.model, Autoencoder):
+        if stage1.model.latents == "none":
             say(f"samples of {name} are not scored: it has no distribution to draw from")
             continue
-        if isinstance(stage1.model, VQVAE) and not is_finished(run.prior_folder(name)):
+        if stage1.model.latents == "codes" and not is_finished(run.prior_folder(name)):
             continue
-        images, labels = draw_for_scoring(run, name, stage1, dataset, count=count, device=device)
-        reading = read(classifier, images, device=device, batch_size=batch_size)
+        drawn, labels = draw_for_scoring(run, name, stage1, dataset, pictures, count=count, device=device)
+        reading = read(classifier, drawn, device=device, batch_size=batch_size)
         scores.append(
             SampleScore(
                 model=name,
@@ -96,20 +100,20 @@ def score_samples(run: Run, dataset: ImageDataset, split: str, device: torch.dev
 
 
 def draw_for_scoring(
-    run: Run, name: str, stage1: LoadedStage1, dataset: ImageDataset, *, count: int, device: torch.device
+    run: Run,
+    name: str,
+    stage1: Loaded[Any],
+    dataset: Dataset,
+    pictures: Pictures,
+    *,
+    count: int,
+    device: torch.device,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Samples of a model, uint8 levels `[count, C, H, W]`, and the labels asked for, None where there were none."""
-    model, seed, labels = stage1.model, run.recipe.seed, None
-    by_class = np.sort(dataset.train.labels)[evenly(len(dataset.train), count)]
-    if isinstance(model, VQVAE):
-        two_stage = load_image_run(run, name, device)
-        labels = by_class if two_stage.pixelcnn.classes else None
-        images = two_stage.generate(count, labels=None if labels is None else torch.from_numpy(labels), seed=seed)
-    elif isinstance(model, VIMCO):
-        images = sample_vimco(model, count, seed=seed, device=device)
-    else:
-        assert isinstance(model, VAE)
-        labels = by_class if model.classes else None
-        labels_N = None if labels is None else torch.from_numpy(labels)
-        images = sample_vae(model, count, labels_N=labels_N, seed=seed, device=device)
-    return to_levels(images.cpu().numpy(), model.levels), labels
+    """Pictures of samples, uint8 `[count, C, H, W]`, and the labels asked for; None where there were none."""
+    trained = Trained(run, name, stage1, device)
+    source, labels = source_of(trained), None
+    if source.knows_labels:
+        labels = np.sort(dataset.train.labels)[evenly(len(dataset.train), count)]
+    wanted = wanted_from(count, source, labels="in turn" if labels is None else labels.tolist())
+    items = draw(trained, count, wanted, Drawing(seed=run.recipe.seed))
+    return to_levels(np.asarray(pictures.of(items)), pictures.levels), labels

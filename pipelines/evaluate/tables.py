@@ -1,79 +1,36 @@
 """The numbers of evaluation.json as table cells and lines, for terminal and report, whatever the data are.
 
-A column is defined once, by its heading and by what it says of a row, and stands in a table where any row has it.
-
 Recordings have different lengths, so bits/sample is all bits over all samples, as for any file format, and its standard
 error is that of a ratio of sums over recordings. Bits of 256 mu-law levels and of 65536 levels of 16 bits are lengths
 of different messages: they stand in columns of their own.
 """
 
-import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from rich.table import Table
+from collections.abc import Sequence
 
 from twostage.likelihoods.audio import SAMPLE_LEVELS
 from twostage.metrics.code_labels import meaning_table
+from twostage.metrics.flac import FLAC_FRAMES, Flac
 
 from ..bits.round_trip import round_trip_line
 from ..media.console import Output
-from .rows import Evaluation, Flac, Row
+from .columns import ABSENT, LEVELS, Column, by_alphabet, cells_of, figure, number, print_table, print_wrapped
+from .rows import Evaluation, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
 MARGINALISED = (
     "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
 )
-GIVEN_LABEL = "given label: bits of an image whose label is known, not to be compared with the totals"
-FLAC_FRAMES = "FLAC, frames of a file each"
-"""The line of the table that models of recordings are compared with."""
+GIVEN_LABEL = "given label: bits of an item whose label is known, not to be compared with the totals"
+PARTS = (
+    "distortion: bits of the samples given the codes and what the decoder is conditioned on; rate: bits of the codes "
+    "alone, given what the prior is conditioned on; labels: what that is, at its training frequencies; length: number "
+    "of codes and of samples in the last one; total: all of them"
+)
+"""Of the bits of recordings."""
 FLAC_FILES = "FLAC, a file each"
 NAME = "model, prior or bound"
 TOTAL = "total"
-ABSENT = "-"
-_LEVELS = {65536: "16 bit", 256: "mu-law"}
-"""Names of the alphabets of recordings, in the order of their columns."""
-
-
-def number(value: float | None, digits: int, sign: str = "") -> str:
-    """A cell: the number, or a dash for none."""
-    return ABSENT if value is None else f"{value:{sign}.{digits}f}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table of rows."""
-
-    heading: str
-    cell: Callable[[Row], str]
-    """A dash where the row has no such thing."""
-    always: bool = False
-    """Whether it stands there even where no row has it."""
-
-
-Of = Callable[[Row], float | None]
-
-
-def _figure(heading: str, of: Of, digits: int = 4, *, always: bool = False) -> Column:
-    return Column(heading, lambda row: number(of(row), digits), always)
-
-
-def _by_alphabet(rows: Sequence[Row], heading: str, of: Of, *, beside: int | None = None) -> list[Column]:
-    """A column of bits for every alphabet of the rows, and for the one of what stands `beside` them.
-
-    A single one is named only where there is something beside.
-    """
-    alphabets = {row.alphabet for row in rows} | ({beside} if beside is not None else set())
-    if len(alphabets) == 1 and beside is None:
-        return [_figure(heading, of, always=True)]
-
-    def of_one(alphabet: int) -> Column:
-        name = _LEVELS.get(alphabet, f"{alphabet} levels")
-        own = f"{heading}, {name}"
-        return _figure(own, lambda row: of(row) if row.alphabet == alphabet else None, always=alphabet == beside)
-
-    return [of_one(alphabet) for alphabet in sorted(alphabets, reverse=True)]
 
 
 def _psnr(row: Row) -> str:
@@ -85,26 +42,26 @@ def _labels(row: Row) -> str:
     return row.labels if row.label_bits_per_dim is None else number(row.label_bits_per_dim, 4)
 
 
-def _score_columns(evaluation: Evaluation) -> list[Column]:
+def _score_columns(evaluation: Evaluation) -> list[Column[Row]]:
     """Of the table of bits. A total given the label stands in a column of its own, `given label`."""
     rows = evaluation.rows
-    items = Column("items", lambda row: f"{row.search_items or evaluation.items:,}")
+    items: Column[Row] = Column("items", lambda row: f"{row.search_items or evaluation.items:,}")
     flac = None if evaluation.flac is None else SAMPLE_LEVELS
     return [
         Column(NAME, lambda row: row.name),
         *([items] if len({items.cell(row) for row in rows}) > 1 else []),
-        *_by_alphabet(rows, TOTAL, lambda row: None if row.labels == "given" else row.bits_per_dim, beside=flac),
-        _figure("given label", lambda row: row.bits_per_dim if row.labels == "given" else None),
-        _figure("± s.e.", lambda row: row.standard_error, always=True),
-        *_by_alphabet(rows, "distortion", lambda row: row.distortion_bits_per_dim),
+        *by_alphabet(rows, TOTAL, lambda row: None if row.labels == "given" else row.bits_per_dim, beside=flac),
+        figure("given label", lambda row: row.bits_per_dim if row.labels == "given" else None),
+        figure("± s.e.", lambda row: row.standard_error, always=True),
+        *by_alphabet(rows, "distortion", lambda row: row.distortion_bits_per_dim),
         Column("decoder told", lambda row: row.distortion_given or ABSENT),
-        _figure("rate", lambda row: row.rate_bits_per_dim, always=True),
+        figure("rate", lambda row: row.rate_bits_per_dim, always=True),
         Column("prior told", lambda row: row.rate_given or ABSENT),
-        _figure("length", lambda row: row.length_bits_per_dim),
+        figure("length", lambda row: row.length_bits_per_dim),
         Column("PSNR dB", _psnr),
         Column("labels", _labels),
-        _figure("log-mel", lambda row: row.log_mel_l1, 3),
-        _figure("of wrong", lambda row: row.log_mel_ratio, 2),
+        figure("log-mel", lambda row: row.log_mel_l1, 3),
+        figure("of wrong", lambda row: row.log_mel_ratio, 2),
     ]
 
 
@@ -112,36 +69,29 @@ def _used(row: Row) -> str:
     return ABSENT if row.codebook_used is None else f"{row.codebook_used}/{row.codebook_size}"
 
 
-def _model_columns(rows: Sequence[Row]) -> list[Column]:
+def _model_columns(rows: Sequence[Row]) -> list[Column[Row]]:
     """Of the table of what models cost and how they use their codes, but for the name."""
     return [
         Column("parameters", lambda row: f"{row.parameters:,}"),
         Column("steps", lambda row: f"{row.steps:,}"),
         Column("seconds", lambda row: f"{row.train_seconds:.0f}"),
-        _figure("bits/code", lambda row: row.bits_per_code, 3),
-        _figure("bits/s", lambda row: row.code_bits_per_second, 0),
+        figure("bits/code", lambda row: row.bits_per_code, 3),
+        figure("bits/s", lambda row: row.code_bits_per_second, 0),
         Column("codes used", _used),
-        _figure("perplexity", lambda row: row.codebook_perplexity, 1),
-        *_by_alphabet(rows, "swapped codes", lambda row: row.swapped_distortion_bits_per_dim),
+        figure("perplexity", lambda row: row.codebook_perplexity, 1),
+        *by_alphabet(rows, "swapped codes", lambda row: row.swapped_distortion_bits_per_dim),
     ]
-
-
-def _cells(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the columns that stand in a table of these rows."""
-    cells = {column.heading: [column.cell(row) for row in rows] for column in columns}
-    shown = [c.heading for c in columns if c.always or any(cell != ABSENT for cell in cells[c.heading])]
-    return shown, [list(line) for line in zip(*(cells[heading] for heading in shown), strict=True)]
 
 
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the bits of every row and, of recordings, of FLAC."""
-    headings, cells = _cells(_score_columns(evaluation), evaluation.rows)
+    headings, cells = cells_of(_score_columns(evaluation), evaluation.rows)
     return headings, cells + ([] if evaluation.flac is None else _flac_lines(evaluation.flac, headings))
 
 
 def _flac_lines(flac: Flac, headings: Sequence[str]) -> list[list[str]]:
     """Totals alone: it is one part, and of 16 bits."""
-    total = f"{TOTAL}, {_LEVELS[SAMPLE_LEVELS]}"
+    total = f"{TOTAL}, {LEVELS[SAMPLE_LEVELS]}"
     bits = {
         FLAC_FRAMES: flac.frames_bits_per_sample,
         FLAC_FILES: flac.bits_per_sample,
@@ -159,12 +109,12 @@ def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     # A row about a search is of the same model: its usage is that of all items, with the encoder's codes.
     rows = [row for row in evaluation.rows if row.search_items is None]
     if any(row.bits_per_code is not None for row in rows):
-        return _cells([Column(NAME, lambda row: row.name), *_model_columns(rows)], rows)
+        return cells_of([Column(NAME, lambda row: row.name), *_model_columns(rows)], rows)
     sizes = list({(row.model, row.parameters): row for row in rows}.values())
-    name = Column(
+    name: Column[Row] = Column(
         "model", lambda row: row.model + (" with prior" if row.kind == "vq-vae" and row.prior == "learned" else "")
     )
-    return _cells([name, *_model_columns(sizes)], sizes)
+    return cells_of([name, *_model_columns(sizes)], sizes)
 
 
 def score_notes(evaluation: Evaluation) -> list[str]:
@@ -172,11 +122,7 @@ def score_notes(evaluation: Evaluation) -> list[str]:
     lines = [GIVEN_LABEL] * evaluation.has_given_labels + [MARGINALISED] * evaluation.has_marginalised_labels
     lines += [SAMPLED_PSNR] * evaluation.has_sampled_psnr
     if any(row.length_bits_per_dim is not None for row in evaluation.rows):
-        lines.append(
-            "distortion: bits of the samples given the codes and what the decoder is told; rate: bits of the codes "
-            "alone, given what the prior is told; labels: what is told, at its training frequencies; length: number of "
-            "codes and of samples in the last one; total: all of them"
-        )
+        lines.append(PARTS)
     if evaluation.log_mel is not None:
         wrong = f"; of wrong: over the {number(evaluation.wrong_log_mel_l1, 3)} of another recording"
         known = any(row.log_mel_ratio is not None for row in evaluation.rows)
@@ -202,9 +148,9 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     headings = [
         "model",
         "samples",
-        f"{evaluation.split} images",
+        f"{evaluation.split} {evaluation.called}",
         "Fréchet distance",
-        "training images",
+        f"training {evaluation.called}",
         "read as their label",
     ]
     cells = [
@@ -224,11 +170,12 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 def bias_line(evaluation: Evaluation) -> str:
     """Why a Fréchet distance of few samples is too high, and what to read it beside."""
     samples = sorted({score.samples for score in evaluation.sample_scores})
-    counts = " or ".join(f"{count:,}" for count in samples)
+    counts, called = " or ".join(f"{count:,}" for count in samples), evaluation.called
     return (
         f"of finite sets this distance is biased upwards, the more the fewer they are: here {counts} samples and "
-        f"{evaluation.items:,} {evaluation.split} images; 'training images' is the distance of as many training images "
-        f"to the same {evaluation.split} images, so read one beside the other and not beside distances of other counts"
+        f"{evaluation.items:,} {evaluation.split} {called}; 'training {called}' is the distance of as many training "
+        f"{called} to the same {evaluation.split} {called}, so read one beside the other and not beside distances of "
+        "other counts"
     )
 
 
@@ -254,14 +201,14 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for table, notes in ((score_table, score_notes), (model_table, model_notes)):
         print_table(*table(evaluation))
         for note in notes(evaluation):
-            _print_wrapped(console, f"{note}\n")
+            print_wrapped(console, f"{note}\n")
     differences = difference_lines(evaluation)
     for reference, lines in differences.items():
         console.print(f"{evaluation.unit} more than {reference}, ± paired s.e.:", soft_wrap=True)
         for line in lines:
-            _print_wrapped(console, line, indent="  ")
+            print_wrapped(console, line, indent="  ")
     if differences:
-        _print_wrapped(console, f"{ONE_TRAINING}\n")
+        print_wrapped(console, f"{ONE_TRAINING}\n")
     for name, meaning in evaluation.meanings.items():
         console.print(f"what a code of {name} says, on its own:", soft_wrap=True)
         print_table(*meaning_table(meaning))
@@ -271,29 +218,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.diagnoses:
         console.print("diagnosis:")
         for found in evaluation.diagnoses:
-            _print_wrapped(console, f"{found.model}: {' '.join(found.sentences)}", indent="  ")
+            print_wrapped(console, f"{found.model}: {' '.join(found.sentences)}", indent="  ")
     if evaluation.sample_scores:
         console.print()
         console.print(evaluation.samples_title, soft_wrap=True)
         print_table(*sample_table(evaluation))
-        _print_wrapped(console, bias_line(evaluation))
-
-
-def _print_wrapped(console: Output, text: str, *, indent: str = "") -> None:
-    """Prose as wide as the terminal, further lines indented; a line break at the end of the text stays."""
-    further = f"{indent}  " if indent else ""
-    wrapped = textwrap.fill(text, console.width, initial_indent=indent, subsequent_indent=further)
-    console.print(wrapped + ("\n" if text.endswith("\n") else ""), soft_wrap=True)
-
-
-def print_table(headings: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout, as wide as it needs to be."""
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for cells in rows:
-        table.add_row(*cells)
-    # Printed at its natural width, far below this one: a terminal too narrow wraps lines, but no number is ever cut.
-    console = Output(highlight=False, width=1000, soft_wrap=True)
-    console.print(table)
-    console.print()
+        print_wrapped(console, bias_line(evaluation))

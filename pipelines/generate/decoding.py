@@ -16,7 +16,8 @@ from torch import Tensor
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.vimco import VIMCO
-from stage2_prior.sampling import draw
+from stage1_vqvae.interface import Batch
+from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.metrics.frechet import fit_gaussian
 from twostage.noise import item_noise, uniform_noise
@@ -145,7 +146,7 @@ def latent_means(
     parts = []
     for start in range(0, len(images_NCHW), batch_size):
         x_BCHW = torch.from_numpy(images_NCHW[start : start + batch_size]).to(device)
-        z = model.posterior(x_BCHW).mean if isinstance(model, VAE) else model.encode(x_BCHW)
+        z = model.latents_of(Batch(items=torch.arange(start, start + len(x_BCHW)), x=x_BCHW), seed=0)
         parts.append(z.flatten(1).cpu().numpy())
     return np.concatenate(parts)
 

@@ -1,173 +1,248 @@
-"""A trained run as one Python object: codes from the prior, images from the decoder."""
+"""A trained run as one Python object: what `load_run` returns, with a method for every verb on items."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae import VQVAE
-from stage2_prior import PixelCNN, sample
 from twostage.config.load import user_path
 from twostage.config.model_names import MAIN_MODEL
-from twostage.errors import UsageError
+from twostage.storage.codes import CodeFile
 
-from ..runs.class_numbers import check_trained, trained_numbers
-from ..runs.loading import LoadedPrior, LoadedStage1
+from ..runs.codes import check_codes, encode_items
 from ..runs.run import Run
-from .decoding import decode_in_batches
+from .asked import (
+    Labels,
+    Speakers,
+    Wanted,
+    labels_for,
+    own_voices,
+    stated_speakers,
+    voices_for,
+    wanted_from,
+)
+from .drawing import Drawing, check_drawing, draw, draw_codes, source_of
+from .trained import Trained
 
-if TYPE_CHECKING:
-    from .audio_two_stage import TwoStageAudio
-
-
-Labels = int | Sequence[int] | Tensor | Literal["in turn"] | None
-"""One label, one for each item, those with training items in turn, or None: no label, for a prior trained with label
-dropout."""
+Voices = str | int | Sequence[str | int] | None
 
 
 @dataclass(frozen=True)
-class TwoStageModel:
-    """A trained codebook with its prior, ready to use; what `load_run` returns."""
+class TwoStage(Trained):
+    """A trained model of a run, ready to use; its prior and its second decoder are loaded when they are first needed.
 
-    run: Run
-    stage1: LoadedStage1
-    prior: LoadedPrior
-    device: torch.device
+    Images go in as integer levels, `[N, C, H, W]`, `[C, H, W]` or a list of these, and come out as fp32 tensors
+    `[N, C, H, W]` in levels, on the CPU. Recordings go in as arrays `[S]`, one or a list of them: int16, or floats from
+    -1 to 1, at the rate given or else at the run's own (`sample_rate_hz`); they come out as `Sound`s of the run's rate.
 
-    @property
-    def vqvae(self) -> VQVAE:
-        assert isinstance(self.stage1.model, VQVAE)
-        return self.stage1.model
+    Labels and speakers are given by name or number. `decoder` is `convolutional`, the model's own, or, of recordings,
+    `wavenet`, which draws sample after sample. Same seed, same items: those of the verb of the same name.
+    """
 
     @property
-    def pixelcnn(self) -> PixelCNN:
+    def vqvae(self) -> Any:
+        """Stage one of a model with codes."""
+        return self.model
+
+    @property
+    def pixelcnn(self) -> Any:
+        """The network of the prior."""
         return self.prior.model
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the labels, by index."""
-        return tuple(self.stage1.record["classes"])
+    def sample_rate_hz(self) -> int:
+        """Of recordings."""
+        return int(self.record["sample_rate_hz"])
+
+    def wanted(
+        self,
+        count: int,
+        labels: Labels = "in turn",
+        speakers: Speakers = "in turn",
+        *,
+        flags: tuple[str, str] = ("labels", "speakers"),
+    ) -> Wanted:
+        """What new items are to be: see `wanted_from`."""
+        return wanted_from(count, source_of(self), labels=labels, speakers=speakers, flags=flags)
 
     def generate(
         self,
         count: int,
         *,
         labels: Labels = "in turn",
+        speakers: Speakers = "in turn",
+        seconds: float | None = None,
+        decoder: str = "convolutional",
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
-    ) -> Tensor:
-        """Prior sample -> decoder: images `[count, C, H, W]` in levels, fp32, as `decode` makes them.
+    ) -> Any:
+        """New items: prior sample -> decoder, or latents of a VAE or of VIMCO's table -> decoder.
 
         Args:
-            labels: one label, or `count` of them; "in turn" for those with training items one after another; None for
-                no label, which a prior with classes takes only after label dropout.
+            count: how many.
+            labels: one label, `count` of them, "in turn" for those with training items one after another, or None for
+                no label, which a prior with labels takes only after label dropout.
+            speakers: whose voice, likewise, of those heard in training; None is not among the choices.
+            seconds: length of each recording, rounded up to whole codes; None lets the prior end them, and gives
+                recordings of a VAE the lengths of the training recordings in turn.
+            decoder: which decoder.
             temperature, top_k, top_p, seed: see `stage2_prior.sample`.
 
         Raises:
-            UsageError: the labels do not fit the count or the prior, or one has no training item.
+            UsageError: an argument is out of its range or does not fit the model, or it has nothing to draw from.
+            RunError: the prior or the decoder is missing, unfinished, damaged, or belongs to another codebook.
+            DataError: the training recordings are needed for their lengths and cannot be read.
         """
-        codes = self.sample_codes(count, labels=labels, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        return self.decode(codes, seed=seed)
-
-    def decode(self, codes_BGHW: Tensor, *, seed: int = 0) -> Tensor:
-        """Images `[B, C, H, W]` in levels of codes: mean images, or samples from an autoregressive decoder."""
-        return decode_in_batches(self.vqvae, codes_BGHW, batch_size=self.run.recipe.evaluation.batch_size, seed=seed)
-
-    def _condition(self, count: int, labels: Labels) -> Tensor | None:
-        """`[count, 1]`, or None for no label.
-
-        Raises:
-            UsageError: the labels do not fit the count or the prior, or one has no training item.
-        """
-        if not self.pixelcnn.classes:
-            if labels is None or isinstance(labels, str):
-                return None
-            raise UsageError("expected no labels, because this prior knows none: leave them out")
-        if labels is None:
-            if self.pixelcnn.condition_optional:
-                return None
-            raise UsageError(
-                "expected labels, because this prior was trained with labels only: give them, or train one with "
-                "prior.label_dropout above 0"
-            )
-        classes = self.pixelcnn.classes[0]
-        if isinstance(labels, str) and labels != "in turn":
-            raise UsageError(f"expected labels as numbers, None or 'in turn', got {labels!r}")
-        trained = trained_numbers(self.prior.record, "labels")
-        in_turn = [trained[item % len(trained)] for item in range(count)] if isinstance(labels, str) else labels
-        wanted = torch.as_tensor(in_turn)
-        if wanted.ndim == 0:
-            wanted = wanted.expand(count)
-        if wanted.shape != (count,) or wanted.is_floating_point():
-            raise UsageError(f"expected one label or {count} of them, got shape {tuple(wanted.shape)}, {wanted.dtype}")
-        if not 0 <= int(wanted.min()) <= int(wanted.max()) < classes:
-            raise UsageError(f"expected labels 0 to {classes - 1}, got {int(wanted.min())} to {int(wanted.max())}")
-        check_trained(wanted.tolist(), self.classes, trained, what="labels")
-        return wanted.long().to(self.device)[:, None]
+        how = Drawing(seconds=seconds, decoder=decoder, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        check_drawing(self, how)
+        wanted = self.wanted(count, labels, speakers)
+        return self.files.handed(draw(self, count, wanted, how), self.record, wanted.labels, wanted.speakers)
 
     def sample_codes(
-        self,
-        count: int,
-        *,
-        labels: Labels = "in turn",
-        known: Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        self, count: int, *, labels: Labels = "in turn", speakers: Speakers = "in turn", **drawing: Any
     ) -> Tensor:
-        """Codes `[count, G, h, w]` from the prior; arguments as in `generate` and `stage2_prior.sample`."""
-        if count < 1:
-            raise UsageError(f"expected a count of at least 1, got {count}")
-        return sample(
-            self.pixelcnn,
-            count=count,
-            condition=self._condition(count, labels),
-            known=known,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            progress=progress,
-            device=self.device,
-        ).codes
+        """Codes `[count, G, *T]` of new items from the prior, 0 behind the end of those that have one.
+
+        `drawing`: `known`, the first rows of the codes of every item, which are kept, and arguments of `generate`.
+        """
+        how = Drawing(**drawing)
+        check_drawing(self, how)
+        return draw_codes(self, count, self.wanted(count, labels, speakers), how).codes
+
+    def encode(
+        self,
+        items: object,
+        *,
+        sample_rate_hz: int | None = None,
+        speakers: str | int | Sequence[str | int | None] | None = None,
+        names: Sequence[str] = (),
+    ) -> CodeFile:
+        """Items to codes, of recordings with their speakers and lengths; `twostage.save_codes` writes them.
+
+        Args:
+            items: images or recordings.
+            sample_rate_hz: rate of the recordings; None: the run's.
+            speakers: who speaks: one for all, or one for each, None where that is not known. Codes are the same
+                whoever speaks, but `decode` has to know.
+            names: plain names without suffix, all different, one for each; or none.
+
+        Raises:
+            UsageError: the items, speakers or names do not fit, or the model has no codes.
+        """
+        split = self.files.split_of(self.files.arrays(items, self.record, sample_rate_hz))
+        stated = stated_speakers(speakers, self.speakers, len(split))
+        return encode_items(
+            self.run, self.name, self.stage1, split, speakers_N=stated, names=tuple(names), device=self.device
+        )
+
+    def decode(
+        self,
+        codes: CodeFile | Tensor | np.ndarray,
+        *,
+        speakers: Voices = None,
+        decoder: str = "convolutional",
+        seed: int = 0,
+    ) -> Any:
+        """Codes to items, recordings each in its own voice and of its own number of samples.
+
+        Args:
+            codes: of `encode`, or of `twostage.load_codes`; or codes of this codebook `[N, G, *T]`, of recordings all
+                as long as the codes.
+            speakers: whose voice, instead of the items' own: one for all, or one for each.
+            decoder: which decoder.
+            seed: of what an autoregressive decoder draws.
+
+        Raises:
+            UsageError: the voice of an item is not known, or was never heard in training.
+            RunError: the codes are not of this codebook, or the decoder is missing, unfinished or damaged.
+        """
+        if isinstance(codes, CodeFile):
+            check_codes(codes, self.run, self.name, self.stage1)
+            codes_NGT, lengths_N, own_N, names = codes.codes, codes.samples, codes.speakers, codes.header.names
+        else:
+            codes_NGT, names = np.asarray(codes.cpu() if isinstance(codes, Tensor) else codes), ()
+            lengths_N, own_N = None, np.full(len(codes_NGT), -1) if self.speakers else None
+        voices = voices_for(len(codes_NGT), self.record, speakers, own_N=own_N, names=names)
+        made = self.decoded_codes(codes_NGT, lengths_N, voices, decoder=decoder, seed=seed)
+        return self.files.handed(made, self.record, (), voices)
+
+    def convert(
+        self,
+        items: object,
+        speakers: str | int | Sequence[str | int],
+        *,
+        labels: Labels = None,
+        sample_rate_hz: int | None = None,
+        decoder: str = "convolutional",
+        seed: int = 0,
+    ) -> Any:
+        """Recordings in another voice: their latents, decoded for another speaker. Arguments as of `reconstruct`.
+
+        Raises:
+            UsageError: the items do not fit, or there is no such voice.
+            RunError: the decoder is missing, unfinished or damaged.
+        """
+        arrays = self.files.arrays(items, self.record, sample_rate_hz)
+        voices = voices_for(len(arrays), self.record, speakers)
+        return self._passed(arrays, labels, voices, decoder, seed)
+
+    def reconstruct(
+        self,
+        items: object,
+        *,
+        labels: Labels = None,
+        speakers: str | int | Sequence[str | int] | None = None,
+        sample_rate_hz: int | None = None,
+        decoder: str = "convolutional",
+        seed: int = 0,
+    ) -> Any:
+        """Items through encoder, latents and decoder.
+
+        Args:
+            items: images or recordings.
+            labels: what a conditional VAE is given: one for all, or one for each.
+            speakers: who speaks in recordings: one for all, or one for each.
+            sample_rate_hz: rate of the recordings; None: the run's.
+            decoder: which decoder.
+            seed: of what an autoregressive decoder draws.
+
+        Raises:
+            UsageError: the items do not fit, or it is not known who speaks.
+            RunError: the decoder is missing, unfinished or damaged.
+        """
+        arrays = self.files.arrays(items, self.record, sample_rate_hz)
+        stated = stated_speakers(speakers, self.speakers, len(arrays))
+        voices = own_voices(stated, self.record, (), flag="speakers")
+        return self._passed(arrays, labels, voices, decoder, seed)
+
+    def _passed(
+        self, arrays: Sequence[np.ndarray], labels: Labels, voices: Sequence[int], decoder: str, seed: int
+    ) -> Any:
+        given = labels_for(labels, len(arrays), self.record, classes=self.model.classes, name=self.name, flag="labels")
+        made = self.passed(self.files.split_of(arrays, given, voices), decoder=decoder, seed=seed)
+        return self.files.handed(made, self.record, (), voices)
 
 
-def load_run(
-    path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu"
-) -> "TwoStageModel | TwoStageAudio":
-    """Load a trained codebook and its prior from a run folder.
+def load_run(path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu") -> TwoStage:
+    """Load a trained model of a run folder; its prior and its second decoder are looked for when they are needed.
 
     Args:
         path: the run folder.
-        model: name of a discrete model of the run; the main one by default.
+        model: name of a model of the run; the main one by default.
         device: where the networks live.
 
-    Returns:
-        A `TwoStageModel` of a run on images; of a run on recordings a `TwoStageAudio`, which looks for its prior and
-        its WaveNet decoder when it needs them.
-
     Raises:
-        UsageError: the model is continuous.
-        RunError: something is missing, unfinished, damaged or does not belong together.
+        RunError: the model is missing, unfinished or damaged.
     """
-    run, where, name = Run.open(user_path(str(path))), torch.device(device), model or MAIN_MODEL
-    if not run.recipe.is_audio:
-        return load_image_run(run, name, where)
-    from .audio_two_stage import load_audio_run
-
-    return load_audio_run(run, name, where)
+    return open_model(Run.open(user_path(str(path))), model or MAIN_MODEL, torch.device(device))
 
 
-def load_image_run(run: Run, name: str, device: torch.device) -> TwoStageModel:
-    """`load_run` of an open run on images."""
-    stage1 = run.stage1(name, device)
-    if not isinstance(stage1.model, VQVAE):
-        raise UsageError(f"model {name} has no codes and no learned prior; choose a vq-vae")
-    return TwoStageModel(run=run, stage1=stage1, prior=run.prior(name, stage1, device), device=device)
+def open_model(run: Run, name: str, device: torch.device) -> TwoStage:
+    """`load_run` of an open run."""
+    return TwoStage(run=run, name=name, stage1=run.stage1(name, device), device=device)

@@ -1,6 +1,6 @@
 """Recordings: what loads them, what trains on them, and how a split becomes codes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,28 +11,29 @@ from torch import nn
 from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE, WaveNetDecoder
 from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
+from stage1_vqvae.audio.with_decoder import WithDecoder
+from stage1_vqvae.interface import Codec
 from stage2_prior import WaveNet
 from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.audio import (
     AudioDataset,
-    AudioSplit,
-    length_batches,
     load_recordings,
     load_synthetic_vowels,
-    whole_batch,
 )
 from twostage.data.audio.splits import SplitRule
-from twostage.distributed import own_share, sum_over_ranks, world_size
 from twostage.errors import UsageError
-from twostage.progress import Progress
-from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .audio_files import AudioFiles
+from .audio_measures import AudioMeasures
 from .audio_networks import AudioStage1, build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .audio_pictures import AudioPictures
+from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
+from .pictures import Pictures
 
 
 def load_audio(recipe: Recipe) -> AudioDataset:
@@ -57,27 +58,6 @@ def load_audio(recipe: Recipe) -> AudioDataset:
     )
 
 
-@torch.no_grad()
-def encode_split(
-    model: AudioVQVAE, split: AudioSplit, *, label: str, batch_samples: int, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes `[N, G, T]`, 0 behind the end, and their lengths `[N]`, both int64; `label` names the progress bar.
-
-    Several processes encode a batch each in turn, and all of them get all codes.
-    """
-    lengths_N = -(-split.lengths // model.stride)
-    codes_NGT = torch.zeros(len(split), model.codebooks, int(lengths_N.max()), dtype=torch.int32)
-    with Progress(label, total=len(split), unit="recording") as progress:
-        for items_B in own_share(length_batches(split.lengths, most_samples=batch_samples)):
-            batch = whole_batch(split, items_B, multiple=model.stride)
-            codes_BGT = model.encode(
-                torch.from_numpy(batch.samples).to(device), torch.from_numpy(batch.mask).to(device)
-            )
-            codes_NGT[torch.from_numpy(items_B), :, : codes_BGT.shape[2]] = codes_BGT.to("cpu", torch.int32)
-            progress.advance_shared(len(items_B), world_size())
-    return sum_over_ranks(codes_NGT)[0].numpy().astype(np.int64), lengths_N
-
-
 def lengths_of(file: CodeFile) -> np.ndarray:
     """Positions of every item, `[N]`."""
     assert file.lengths is not None
@@ -100,6 +80,8 @@ class Audio:
     """Recordings as a `Modality`: convolutional codebook, WaveNet decoder on its codes, and a WaveNet over them."""
 
     sections: Mapping[Stage, str] = {"stage1": "audio", "decoder": "wavenet_decoder", "prior": "wavenet_prior"}
+    files: Files = AudioFiles()
+    decoders: Mapping[str, str] = {"convolutional": "convolutional decoder", "wavenet": "WaveNet decoder"}
 
     def load(self, recipe: Recipe) -> AudioDataset:
         return load_audio(recipe)
@@ -136,6 +118,11 @@ class Audio:
         if kind == "wavenet":
             return WaveNet(**as_arguments(arguments))
         return WaveNetDecoder(**arguments) if kind == "wavenet-decoder" else build_stage1(kind, arguments)
+
+    def with_decoder(
+        self, codebook: AudioVQVAE, decoder: WaveNetDecoder, progress: Callable[[int, int], None] | None = None
+    ) -> Codec:
+        return WithDecoder(codebook, decoder, progress=progress)
 
     def check(
         self,
@@ -210,44 +197,8 @@ class Audio:
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         return SPLITS
 
-    def items(self, dataset: AudioDataset, split: str) -> int:
-        return len(dataset.split(split))
+    def measures(self, recipe: Recipe, dataset: AudioDataset, split: str) -> AudioMeasures:
+        return AudioMeasures(recipe, dataset, split)
 
-    def encode(
-        self,
-        codebook: AudioVQVAE,
-        dataset: AudioDataset,
-        split: str,
-        recipe: Recipe,
-        *,
-        name: str,
-        sha256: str,
-        device: torch.device,
-    ) -> CodeFile:
-        source = dataset.split(split)
-        codes_NGT, lengths_N = encode_split(
-            codebook,
-            source,
-            label=f"{name} codes, {split}",
-            batch_samples=recipe.evaluation.batch_samples,
-            device=device,
-        )
-        header = CodeHeader(
-            dataset=dataset.name,
-            split=split,
-            model=name,
-            codebook_size=codebook.codebook_size,
-            codebooks=codebook.codebooks,
-            grid=(codes_NGT.shape[2],),
-            classes=len(dataset.classes),
-            stage1_sha256=sha256,
-            speakers=len(dataset.speakers),
-        )
-        return CodeFile(
-            codes=codes_NGT,
-            labels=source.labels,
-            header=header,
-            lengths=lengths_N,
-            speakers=source.speakers if dataset.speakers else None,
-            samples=source.lengths,
-        )
+    def pictures(self, recipe: Recipe, dataset: AudioDataset) -> Pictures:
+        return AudioPictures(recipe, dataset)

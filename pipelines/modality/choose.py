@@ -1,33 +1,43 @@
-"""The modality of a recipe: the one place that knows how many kinds of data there are."""
+"""The modality of a recipe: the one place that knows how many kinds of data there are. Without torch."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from twostage.config.kinds import kind_of
+from twostage.config import kinds
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 
-from .interface import Modality
+if TYPE_CHECKING:
+    from .interface import Modality
+
+FLAGS = {"images": ("keep_rows",), "recordings": ("speaker", "seconds", "decoder", "keep_seconds")}
+"""Flags of verbs for every kind of data that mean something for that kind alone."""
 
 
-def _images() -> Modality:
+def kind_of(recipe: Recipe) -> str:
+    """What the data of a recipe are called."""
+    return "recordings" if recipe.is_audio else "images"
+
+
+def _images() -> "Modality":
     from .images import Images
 
     return Images()
 
 
-def _audio() -> Modality:
+def _audio() -> "Modality":
     from .audio import Audio
 
     return Audio()
 
 
-MODALITIES: dict[str, Callable[[], Modality]] = {"images": _images, "audio": _audio}
+MODALITIES: dict[str, "Callable[[], Modality]"] = {"images": _images, "audio": _audio}
 """Maker of every kind of data, by its name in `twostage.config.kinds.KINDS`."""
 
 
-def modality_of(recipe: Recipe) -> Modality:
+def modality_of(recipe: Recipe) -> "Modality":
     """The kind of data that a recipe is about; the networks of the others are not imported."""
-    return MODALITIES[kind_of(recipe)]()
+    return MODALITIES[kinds.kind_of(recipe)]()
 
 
 def load_data(recipe: Recipe) -> Dataset:

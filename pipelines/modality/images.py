@@ -1,7 +1,7 @@
-"""Images: which networks a recipe asks for, what trains them, and how a split becomes codes."""
+"""Images: which networks a recipe asks for, and what trains them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,47 +15,22 @@ from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
+from stage1_vqvae.interface import Codec
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
-from twostage.data import ImageDataset, Split, load_dataset
-from twostage.distributed import own_batches, sum_over_ranks, world_size
+from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
-from twostage.progress import Progress
-from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
-
-MIRRORED = "train-mirrored"
-"""Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
-
-
-def encode_images(
-    model: VQVAE,
-    images_NCHW: torch.Tensor,
-    *,
-    label: str,
-    batch_size: int,
-    device: torch.device,
-    mirrored: bool = False,
-) -> np.ndarray:
-    """Codes `[N, G, h, w]`, int64, of integer images, in every process; `label` names the progress bar.
-
-    Args:
-        mirrored: encode the images mirrored left to right, batch by batch and without a second copy of all.
-    """
-    # int32: of several processes each sends all of it.
-    codes_NGHW = torch.zeros(len(images_NCHW), *model.code_shape, dtype=torch.int32)
-    with Progress(label, total=len(images_NCHW), unit="image") as progress:
-        for rows in own_batches(len(images_NCHW), batch_size):
-            images = images_NCHW[rows].flip(-1) if mirrored else images_NCHW[rows]
-            codes_NGHW[rows] = model.encode(images.to(device)).to("cpu", torch.int32)
-            progress.advance_shared(rows.stop - rows.start, world_size())
-    return sum_over_ranks(codes_NGHW)[0].numpy().astype(np.int64)
-
+from .files import Files
+from .image_files import ImageFiles
+from .image_measures import ImageMeasures
+from .image_pictures import ImagePictures
+from .interface import MIRRORED, SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
+from .pictures import Pictures
 
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
 """A model of images; a conditional VAE is a `VAE` with classes."""
@@ -118,6 +93,8 @@ class Images:
     """Images as a `Modality`: encoder, codebook and decoder on grids, and a PixelCNN over the codes."""
 
     sections: Mapping[Stage, str] = {"stage1": "stage1", "prior": "prior"}
+    files: Files = ImageFiles()
+    decoders: Mapping[str, str] = {"convolutional": "decoder"}
 
     def load(self, recipe: Recipe) -> ImageDataset:
         return load_dataset(recipe.data)
@@ -141,6 +118,11 @@ class Images:
 
     def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
         return PixelCNN(**as_arguments(arguments)) if kind == "pixelcnn" else build_stage1(kind, arguments)
+
+    def with_decoder(
+        self, codebook: VQVAE, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
+    ) -> Codec:
+        raise NotImplementedError
 
     def check(
         self, model: Stage1, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str
@@ -196,41 +178,8 @@ class Images:
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         return (*SPLITS, MIRRORED) if recipe.data.horizontal_flips else SPLITS
 
-    def items(self, dataset: ImageDataset, split: str) -> int:
-        return len(self._source(dataset, split))
+    def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
+        return ImageMeasures(dataset, split)
 
-    def encode(
-        self,
-        codebook: VQVAE,
-        dataset: ImageDataset,
-        split: str,
-        recipe: Recipe,
-        *,
-        name: str,
-        sha256: str,
-        device: torch.device,
-    ) -> CodeFile:
-        source = self._source(dataset, split)
-        codes = encode_images(
-            codebook,
-            torch.from_numpy(source.images),
-            label=f"{name} codes, {split}",
-            batch_size=recipe.evaluation.batch_size,
-            device=device,
-            mirrored=split == MIRRORED,
-        )
-        header = CodeHeader(
-            dataset=dataset.name,
-            split=split,
-            model=name,
-            codebook_size=codebook.codebook_size,
-            codebooks=codebook.code_shape[0],
-            grid=tuple(codebook.code_shape[1:]),
-            classes=len(dataset.classes),
-            stage1_sha256=sha256,
-        )
-        return CodeFile(codes=codes, labels=source.labels, header=header)
-
-    @staticmethod
-    def _source(dataset: ImageDataset, split: str) -> Split:
-        return dataset.train if split == MIRRORED else dataset.split(split)
+    def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
+        return ImagePictures(recipe, dataset)

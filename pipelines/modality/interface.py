@@ -4,12 +4,13 @@ A modality knows recipes, data sets and models, never a run or a job. Verbs ask 
 with whatever comes, so that a new kind of data is one class beside `images.Images` and `audio.Audio`.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from stage1_vqvae.interface import Codec
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.interface import Dataset
@@ -18,11 +19,13 @@ from twostage.errors import UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-Stage = Literal["stage1", "decoder", "prior"]
-"""A training of a model; all but the first follow a finished codebook and see nothing but its codes."""
-
+from .files import Files
+from .measures import Measures
+from .pictures import Pictures, Stage
 
 SPLITS = ("train", "validation", "test")
+MIRRORED = "train-mirrored"
+"""Codes of the mirrored training items, which the prior of images with horizontal flips sees too."""
 
 
 class Modality(Protocol):
@@ -30,6 +33,10 @@ class Modality(Protocol):
 
     sections: Mapping[Stage, str]
     """Section of the recipe that decides the networks of each stage that there is."""
+    files: Files
+    """How single items come from files and arrays and go back."""
+    decoders: Mapping[str, str]
+    """What a user calls the decoders of a codebook, and what is said of them; that of stage one comes first."""
 
     def load(self, recipe: Recipe) -> Any:
         """The recipe's data set, read into memory.
@@ -70,6 +77,12 @@ class Modality(Protocol):
             RunError: this version does not know the kind.
         """
 
+    def with_decoder(self, codebook: Any, decoder: Any, progress: Callable[[int, int], None] | None = None) -> Codec:
+        """A codebook with a decoder that was fitted to its codes, where `sections` has one, as one codec.
+
+        `progress` is called while it decodes a batch with (done, all).
+        """
+
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:
         """Raise UsageError where stage one, freshly built, can not be trained as asked; `label` names the training."""
 
@@ -84,18 +97,11 @@ class Modality(Protocol):
     def code_splits(self, recipe: Recipe) -> tuple[str, ...]:
         """Names of the splits whose codes are kept: training, validation, test, and what else the prior sees."""
 
-    def encode(
-        self, codebook: Any, dataset: Any, split: str, recipe: Recipe, *, name: str, sha256: str, device: torch.device
-    ) -> CodeFile:
-        """Codes of a split and what the prior must know beside them, in every process.
+    def measures(self, recipe: Recipe, dataset: Any, split: str) -> Measures:
+        """What there is to measure of a split beside what models say."""
 
-        Args:
-            split: one of `code_splits`.
-            name, sha256: of the model and its weights, for the header.
-        """
-
-    def items(self, dataset: Any, split: str) -> int:
-        """Number of items of one of the `code_splits`."""
+    def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
+        """How items of the data set are shown."""
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:

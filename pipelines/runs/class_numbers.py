@@ -53,8 +53,8 @@ def trained_names(dataset: Dataset) -> dict[str, list[str]]:
 
 def trained_numbers(record: Mapping[str, Any], kind: Kind) -> list[int]:
     """Numbers of the labels, or speakers, that a model has met in training, by its record."""
-    names = record["classes" if kind == "labels" else "speakers"]
-    met = set(record[f"trained_{kind}"])
+    names = record.get("classes" if kind == "labels" else "speakers", ())
+    met = set(record[f"trained_{kind}"]) if names else set()
     return [number for number, name in enumerate(names) if name in met]
 
 
@@ -112,4 +112,15 @@ def warn_of_untrained_labels(dataset: Dataset, split: str) -> None:
             f"warning: the {split} items have labels without a training item "
             f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is told the label scores worse "
             "on them than on labels it has met"
+        )
+
+
+def warn_of_untrained_speakers(dataset: Dataset, split: str) -> None:
+    """Say which speakers no training recording has: their distortions are those of a voice that was never trained."""
+    unheard = set(dataset.split(split).speakers.tolist()) - set(dataset.train.speakers.tolist())
+    if dataset.speakers and unheard:
+        say(
+            f"warning: {len(unheard)} speakers of the {split} recordings are held out of training "
+            f"({show([dataset.speakers[row] for row in sorted(unheard)])}): their voices are embeddings that no "
+            "training has moved, so decoders and a prior told the speaker score worse than on voices they know"
         )

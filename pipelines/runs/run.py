@@ -22,6 +22,7 @@ from twostage.data.interface import Dataset
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
+from twostage.storage.codes import CodeFile, load_codes
 from twostage.storage.manifest import MANIFEST
 from twostage.storage.training_state import recorded_state
 
@@ -35,7 +36,7 @@ class Run:
 
     path: Path
     recipe: Recipe
-    _loaded: dict[Any, Loaded[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _loaded: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -149,6 +150,24 @@ class Run:
         check_made_for(follower, stage1, what)
         return follower
 
+    def codes(self, model: str, split: str, *, stage1_sha256: str, remedy: str = "make them again") -> CodeFile:
+        """The stored codes of a split, read once per command.
+
+        Args:
+            model, split: whose codes.
+            stage1_sha256: of the weights that made them.
+            remedy: what to do where they are refused.
+
+        Raises:
+            RunError: they are missing, damaged, or of another codebook.
+        """
+        path = self.codes_file(model, split)
+        key = (path, stage1_sha256, _stamp(path))
+        if key not in self._loaded:
+            self._loaded[key] = load_codes(path, expect_stage1_sha256=stage1_sha256, remedy=remedy)
+        found: CodeFile = self._loaded[key]
+        return found
+
     def _load(self, folder: Path, device: torch.device) -> Loaded[Any]:
         """The best model of a training folder, once per command: the same weights are not read and built again."""
         key = (folder, device, _stamp(folder / "best" / MANIFEST))
@@ -157,7 +176,8 @@ class Run:
             self._loaded[key] = load_model(
                 folder, device, lambda record: modality.build(record["kind"], record["architecture"])
             )
-        return self._loaded[key]
+        found: Loaded[Any] = self._loaded[key]
+        return found
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from twostage.data import ImageDataset, load_dataset
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
 from twostage.training.record import training_decrease
 
-from ..commands.compare import Compare
+from ..commands.compare import Compare, budget_of
 from ..evaluate.differences import Scored, reference_of
 from ..evaluate.evaluate import score_run
-from ..evaluate.rows import Diagnosis
+from ..evaluate.rows import Evaluation
+from ..modality.choose import load_data
 from ..runs.device import pick_device
 from ..runs.jobs import Resume, check_jobs
 from ..runs.run import Run, check_folder
 from ..runs.session import prepare
-from .comparison import Comparison, compared_row, print_comparison
+from .comparison import Comparison, compared_row
+from .comparison_table import print_comparison
 from .train import all_jobs, train_jobs
 
 SPLIT = "test"
@@ -39,51 +40,51 @@ def _resume_of(command: Compare, runs: Sequence[Run]) -> dict[Path, Resume]:
     return {run.path: "must" if run.path in begun else "auto" for run in runs}
 
 
-def _falls(run: Run, scored: Scored) -> list[float | None]:
+def _decreases(run: Run, scored: Scored) -> list[float | None]:
     """How far the trainings behind a row were from rest."""
-    folders = [run.stage1_folder(scored.row.model)]
-    if scored.row.kind == "vq-vae" and scored.row.prior == "learned":
-        folders.append(run.prior_folder(scored.row.model))
+    row = scored.row
+    folders = [run.stage1_folder(row.model)]
+    folders += [run.decoder_folder(row.model)] if row.decoder_sha256 is not None else []
+    folders += [run.prior_folder(row.model)] if row.prior_sha256 is not None else []
     return [training_decrease(folder) for folder in folders]
 
 
-def compare_runs(
-    runs: Sequence[Run],
-    dataset: ImageDataset,
-    found: Sequence[Sequence[Scored]],
-    diagnoses: Sequence[Sequence[Diagnosis]] = (),
-) -> Comparison:
+def compare_runs(runs: Sequence[Run], found: Sequence[tuple[Evaluation, Sequence[Scored]]]) -> Comparison:
     """Rows of all seeds as one.
 
     Args:
         runs: of every seed, with the same recipe but for it.
-        dataset: of all of them.
-        found: rows of each run on the test set; of models that the recipe does not name they are left out.
-        diagnoses: of the models of each run.
+        found: evaluation of each run on the test set, with its rows; of models that the recipe does not name they are
+            left out.
     """
-    recipe = runs[0].recipe
+    recipe, first = runs[0].recipe, found[0][0]
     by_name = [
         {s.row.name: s for s in scored if s.row.model in recipe.models and s.row.search_items is None}
-        for scored in found
+        for _, scored in found
     ]
     reference = reference_of(list(by_name[0].values()))
     references = None if reference is None else [rows[reference.row.name] for rows in by_name]
     compared = []
-    for name in by_name[0]:
+    for name, scored in by_name[0].items():
         seeds = [rows[name] for rows in by_name]
-        falls = [fall for run, scored in zip(runs, seeds, strict=True) for fall in _falls(run, scored)]
-        verdicts = [d.verdict for own in diagnoses for d in own if d.model == seeds[0].row.model]
-        compared.append(compared_row(seeds, references, falls, verdicts))
+        decreases = [share for run, own in zip(runs, seeds, strict=True) for share in _decreases(run, own)]
+        diagnoses = (d for evaluation, _ in found for d in evaluation.diagnoses)
+        verdicts = [d.verdict for d in diagnoses if d.model == scored.row.model]
+        compared.append(compared_row(seeds, references, decreases, verdicts))
+    shown = next(iter(by_name[0].values())) if reference is None else reference
     return Comparison(
         recipe=recipe.name,
-        dataset=dataset.name,
-        split=SPLIT,
-        items=len(dataset.split(SPLIT)),
-        dims=dataset.dims,
-        likelihood=recipe.stage1.likelihood,
-        alphabet=dataset.levels,
+        dataset=first.dataset,
+        split=first.split,
+        items=first.items,
+        dims=first.dims,
+        unit=first.unit,
+        subject=first.title,
+        likelihood=shown.row.likelihood,
+        alphabet=shown.row.alphabet,
         seeds=tuple(run.recipe.seed for run in runs),
-        budget_steps=recipe.codebook_training.steps + recipe.prior_training.steps,
+        budget_steps=recipe.codebook_model_steps,
+        budget_of=budget_of(recipe),
         reference=None if reference is None else reference.row.name,
         rows=tuple(compared),
     )
@@ -91,14 +92,13 @@ def compare_runs(
 
 def run_compare(command: Compare) -> None:
     """`twostage compare`."""
-    dataset, runs = load_dataset(command.recipe.data), _runs(command)
+    dataset, runs = load_data(command.recipe), _runs(command)
     check_folder(command.folder)
     resume = _resume_of(command, runs)
     for run in runs:  # all before the first is written
         check_jobs(run, all_jobs(run, dataset), dataset, resume[run.path])
     device = pick_device(command.device)
-    found: list[Sequence[Scored]] = []
-    diagnoses: list[Sequence[Diagnosis]] = []
+    found: list[tuple[Evaluation, Sequence[Scored]]] = []
     sessions = [
         prepare(
             run,
@@ -117,12 +117,10 @@ def run_compare(command: Compare) -> None:
         train_jobs(session, all_jobs(session.run, dataset))
         scores = score_run(session.run, dataset, device=device, split=SPLIT)
         assert scores is not None  # this verb is the work of one process
-        evaluation, scored = scores
-        found.append(scored)
-        diagnoses.append(evaluation.diagnoses)
+        found.append(scores)
     if command.dry_run:
         return
-    _write(compare_runs(runs, dataset, found, diagnoses), command.folder)
+    _write(compare_runs(runs, found), command.folder)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

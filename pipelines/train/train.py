@@ -7,11 +7,12 @@ import torch
 
 from twostage.config.model_names import MAIN_MODEL, model_spec
 from twostage.data.interface import Dataset
+from twostage.errors import UsageError
 from twostage.progress import say
 
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..evaluate.evaluate import evaluate_run
-from ..modality.choose import load_data, modality_of
+from ..modality.choose import kind_of, load_data, modality_of
 from ..modality.interface import Stage
 from ..runs.class_numbers import trained_names
 from ..runs.codes import extract_codes
@@ -90,6 +91,8 @@ OneStage = TrainCodebook | TrainDecoder | TrainPrior | TrainBaseline
 
 def _run_one(command: OneStage, stage: Stage) -> None:
     run = Run(path=command.run, recipe=command.recipe)
+    if stage not in modality_of(run.recipe).sections:
+        raise UsageError(f"{run.path} is about {kind_of(run.recipe)}, whose models have no {stage} to train")
     dataset = load_data(run.recipe)
     if stage != "stage1":
         run.codebook(command.model, torch.device("cpu"))  # without one nothing is written
@@ -151,10 +154,6 @@ def evaluate_and_report(run: Run, dataset: Any, *, device: torch.device) -> Path
     """Score the run on its test set and write its report; of several processes the first does, for the others None."""
     if evaluate_run(run, dataset, device=device, split="test") is None:
         return None
-    if run.recipe.is_audio:
-        from ..report.audio import write_audio_report  # and with it matplotlib, which no other training verb needs
-
-        return write_audio_report(run, dataset, device=device, seed=run.recipe.seed)
-    from ..report.report import write_report
+    from ..report.report import write_report  # and with it matplotlib, which no other training verb needs
 
     return write_report(run, dataset, device=device, seed=run.recipe.seed)

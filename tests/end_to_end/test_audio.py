@@ -21,11 +21,11 @@ from twostage.storage.checkpoint import load_checkpoint, save_checkpoint
 from twostage.storage.codes import load_codes
 from twostage_pipelines.bits.round_trip import check_round_trip
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.coding.audio import speakers_in
-from twostage_pipelines.evaluate.audio import warn_of_untrained_speakers
 from twostage_pipelines.evaluate.rows import Evaluation
 from twostage_pipelines.evaluate.tables import difference_lines, print_evaluation
 from twostage_pipelines.media.wav import write_wav
+from twostage_pipelines.modality.audio_files import AudioFiles
+from twostage_pipelines.runs.class_numbers import class_number, warn_of_untrained_speakers
 from twostage_pipelines.runs.run import Run
 
 TINY = """
@@ -181,7 +181,7 @@ def test_rows_say_what_their_bits_are_given(run: Path) -> None:
         assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
     report = (run / "report.html").read_text()
     assert "label and speaker" in report
-    assert "bits of the codes alone, given what the prior is told" in report
+    assert "bits of the codes alone, given what the prior is conditioned on" in report
 
 
 def test_models_are_compared_with_the_frames_of_flac_and_not_with_its_files(
@@ -271,8 +271,8 @@ def test_reconstruct_convert_encode_decode(run: Path, recording: Path, tmp_path:
         (("generate", "RUN", "--label", "z"), 2, "--label must be one of a, e, i, o, u"),
         (("generate", "RUN", "--seconds", "1000"), 2, "--seconds must be at most"),
         (("generate", "RUN", "--unlabelled"), 2, "label dropout"),
-        (("generate", "RUN", "--model", "vae"), 2, "is a VAE"),
-        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--complete is for runs on images"),
+        (("generate", "RUN", "--model", "vae", "--top-k", "3"), 2, "a VAE draws continuous latents"),
+        (("generate", "RUN", "--complete", "a.png", "--keep-rows", "1"), 2, "--keep-rows is for runs on images"),
         (("convert", "RUN", "FILE", "--speaker", "nobody"), 2, "--speaker must be one of"),
         (("convert", "RUN", "none.wav", "--speaker", "high"), 1, "none.wav"),
         (("reconstruct", "RUN", "FILE"), 2, "nothing says who speaks"),
@@ -470,11 +470,10 @@ def test_a_label_that_no_training_recording_has_is_refused_and_left_out_in_turn(
     assert sorted(path.stem for path in (tmp_path / "out").glob("*.wav")) == [
         f"sound-{item:04d}-{label}-{speaker}" for item, (label, speaker) in enumerate([*pairs, pairs[0]])
     ]
-    monkeypatch.setattr("twostage_pipelines.report.audio.SAMPLED", 3)
-    monkeypatch.setattr("twostage_pipelines.report.audio.SHOWN", 1)
+    monkeypatch.setattr("twostage_pipelines.modality.audio_pictures.AudioPictures.heard", 3)
     assert twostage("report", copy) == 0
     page = (copy / "report.html").read_text()
-    samples = page[page.index("<h3>Samples</h3>") : page.index("<h2>vae</h2>")]
+    samples = page.split("<h3>Samples</h3>")[1].split("<h3>")[0]
     said = re.findall(r'aria-label="([^"]*)"', samples)
     assert said[:3] == said[3:] == [f"{label} / {speaker}" for label, speaker in pairs[:3]]  # as generate pairs them
     assert "label and speaker asked for" in samples
@@ -484,8 +483,8 @@ def test_who_speaks_is_read_from_names_in_either_form_of_their_characters(tmp_pa
     one, two = "jos\N{LATIN SMALL LETTER E WITH ACUTE}", "jose\N{COMBINING ACUTE ACCENT}"
     recipe = replace(Recipe(), recordings=RecordingsConfig(pattern="{speaker}_{index}"))
     files = [tmp_path / f"{name}_0.wav" for name in (one, two, "ann")]
-    assert speakers_in(files, Run(tmp_path, recipe), ("ann", one), None) == [1, 1, 0]
-    assert speakers_in(files[:1], Run(tmp_path, recipe), ("ann", one), two) == [1]
+    assert AudioFiles().speakers_in(files, recipe, ("ann", one)) == [1, 1, 0]
+    assert class_number(two, ("ann", one), flag="--speaker") == 1
 
 
 def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixture[str]) -> None:

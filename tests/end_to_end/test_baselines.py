@@ -310,7 +310,7 @@ def test_without_bits_codes_have_a_price_all_the_same(tmp_path: Path) -> None:
     assert list(found) == ["vq-vae", "vimco"]
     assert found["vq-vae"]["verdict"] != "no prior"
     assert any("under the learned prior" in sentence for sentence in found["vq-vae"]["sentences"])
-    assert (tmp_path / "run/samples/vq-vae-code-prices.png").is_file()
+    assert (tmp_path / "run/samples/vq-vae-code-costs.png").is_file()
     assert "of 4 codes are used" in " ".join(found["vimco"]["sentences"])
     assert "rate_bits" not in found["vimco"]["numbers"]
 
@@ -323,7 +323,7 @@ def test_a_large_kl_weight_and_a_short_training_are_diagnosed(copy: Path, capsys
     assert _twostage("evaluate", copy) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "beta-vae-50: The posterior is collapsed: 0 of 2 latents are active" in text
-    assert "It is undertrained: its validation number fell by 3.8% over the last quarter" in text
+    assert "It is undertrained: its validation number decreased by 3.8% over the last quarter" in text
 
 
 def test_cvae_needs_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

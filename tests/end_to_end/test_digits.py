@@ -356,7 +356,7 @@ def test_library_generate_takes_labels_in_every_usual_form(trained: Path) -> Non
     assert torch.equal(model.generate(3, labels=2), expected)
     assert torch.equal(model.generate(3, labels=[2, 2, 2]), expected)
     assert torch.equal(model.generate(12), model.generate(12, labels=[*range(10), 0, 1]))
-    for labels, sentence in ((10, "labels 0 to 9"), ([1, 2], "one label or 3"), (0.5, "one label or 3")):
+    for labels, sentence in ((10, "number, 0 to 9, got 10"), ([1, 2], "one for all or 3"), (0.5, "number, got 0.5")):
         with pytest.raises(UsageError, match=sentence):
             model.generate(3, labels=labels)
     with pytest.raises(UsageError, match="count of at least 1"):

@@ -39,7 +39,7 @@ KINDS: dict[str, DataKind] = {
         settings={
             "data": ("image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise"),
             "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
-            "evaluation": ("search_items", "frechet_samples"),
+            "evaluation": ("search_items",),
         },
     ),
     "audio": DataKind(

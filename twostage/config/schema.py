@@ -247,3 +247,14 @@ class Recipe:
     def is_audio(self) -> bool:
         """Whether the data are recordings."""
         return self.data.name in AUDIO_DATA
+
+    @property
+    def has_wavenet_decoder(self) -> bool:
+        """Whether a WaveNet decoder follows a codebook, as it does of sound unless it has no blocks."""
+        return self.is_audio and self.wavenet_decoder.blocks > 0
+
+    @property
+    def codebook_model_steps(self) -> int:
+        """Optimiser steps of a codebook and all that follows its codes."""
+        decoder = self.decoder_training.steps if self.has_wavenet_decoder else 0
+        return self.codebook_training.steps + decoder + self.prior_training.steps

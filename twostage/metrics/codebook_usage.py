@@ -51,8 +51,10 @@ class CodebookUsage:
     """Unigram entropy of all G * prod(S) codes of an item, each codebook with its own frequencies."""
 
 
-def codebook_usage(codes_NGS: np.ndarray, *, codebook_size: int) -> CodebookUsage:
+def codebook_usage(codes_NGS: np.ndarray, *, codebook_size: int, lengths_N: np.ndarray | None = None) -> CodebookUsage:
     """Count integer codes `[N, G, *S]` of a whole data set; N may be zero.
+
+    Of sequences `[N, G, T]` with lengths only positions inside them count; an item is then a position.
 
     Raises DataError when the array is not integer, has no codebook axis, or holds codes outside 0..codebook_size - 1.
     """
@@ -61,6 +63,8 @@ def codebook_usage(codes_NGS: np.ndarray, *, codebook_size: int) -> CodebookUsag
             f"Codebook usage expects integer codes [items, codebooks, ...], got {codes_NGS.dtype} "
             f"{codes_NGS.shape}; pass the codes of a whole data set."
         )
+    if lengths_N is not None:
+        codes_NGS = codes_NGS.transpose(0, 2, 1)[np.arange(codes_NGS.shape[2]) < lengths_N[:, None]]
     if codes_NGS.size and not 0 <= codes_NGS.min() <= codes_NGS.max() < codebook_size:
         raise DataError(
             f"Codes run from 0 to {codebook_size - 1} in this codebook, got {codes_NGS.min()} to {codes_NGS.max()}; "

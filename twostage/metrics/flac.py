@@ -18,6 +18,8 @@ import numpy as np
 
 from twostage.data.audio.libraries import load_soundfile
 
+FLAC_FRAMES = "FLAC, frames of a file each"
+"""What models of recordings are compared with."""
 _STRONGEST = 1.0  # of soundfile's scale from 0 to 1, libFLAC's level 8
 _MARKER = b"fLaC"
 
@@ -40,6 +42,18 @@ class FlacSizes:
     """int64 `[N]`, of whole files."""
     frame_bits: np.ndarray
     """int64 `[N]`, of their frames, without the metadata before them."""
+
+
+@dataclass(frozen=True)
+class Flac:
+    """The same recordings as FLAC, 16 bits."""
+
+    bits_per_sample: float
+    """A file per recording, metadata included, as they are."""
+    joined_bits_per_sample: float
+    """All recordings in one stream, which has the metadata once."""
+    frames_bits_per_sample: float
+    """A file per recording, frames alone: what models are compared with."""
 
 
 def frames_start(file: bytes) -> int:

@@ -91,6 +91,10 @@ class Memorisation:
     """Median over samples of the distance to the nearest training image, in levels."""
     held_out_distance: float
     """The same of held-out images."""
+    item: str = "image"
+    """What the pictures are of."""
+    level: str = "levels"
+    """What distances are counted in."""
 
     @property
     def ratio(self) -> float | None:
@@ -102,19 +106,26 @@ class Memorisation:
         """The numbers and what they mean."""
         ratio = "undefined" if self.ratio is None else f"{self.ratio:.2f}"
         return (
-            f"Median distance to the nearest training image: {self.sample_distance:.1f} levels from {self.samples} "
-            f"samples, {self.held_out_distance:.1f} from test images, ratio {ratio}; {self.copies} of the samples are "
-            "copies. A ratio far below 1 means that the model repeats its training images instead of making new ones; "
-            "a blurred image, too, is a little nearer to everything."
+            f"Median distance to the nearest training {self.item}: {self.sample_distance:.1f} {self.level} from "
+            f"{self.samples} samples, {self.held_out_distance:.1f} from test {self.item}s, ratio {ratio}; "
+            f"{self.copies} of the samples are copies. A ratio far below 1 means that the model repeats its training "
+            f"{self.item}s instead of making new ones; a blurred {self.item}, too, is a little nearer to everything."
         )
 
 
-def memorisation(samples: Neighbours, held_out: Neighbours) -> Memorisation:
-    """Compare the nearest neighbours of samples with those of held-out images, each against the training images."""
+def memorisation(
+    samples: Neighbours, held_out: Neighbours, *, item: str = "image", level: str = "levels"
+) -> Memorisation:
+    """Compare the nearest neighbours of samples with those of held-out images, each against the training images.
+
+    `item` and `level` are words for the sentence, see `Memorisation`.
+    """
     nearest_N = samples.distances_Nk[:, 0]
     return Memorisation(
         samples=len(nearest_N),
         copies=int((nearest_N == 0).sum()),
         sample_distance=float(np.median(nearest_N)),
         held_out_distance=float(np.median(held_out.distances_Nk[:, 0])),
+        item=item,
+        level=level,
     )

@@ -38,3 +38,10 @@ def ratio_error(bits_N: np.ndarray, samples_N: np.ndarray) -> float | None:
         return None
     residuals_N = bits_N - bits_N.sum() / samples_N.sum() * samples_N
     return float(math.sqrt((residuals_N**2).sum() / (count * (count - 1))) / samples_N.mean())
+
+
+def mean_and_error(values_N: np.ndarray, sizes_N: np.ndarray | None = None) -> tuple[float, float | None]:
+    """Mean over items with its standard error; of sums over items of different sizes the mean per unit of size."""
+    if sizes_N is None:
+        return float(values_N.mean()), standard_error(values_N)
+    return float(values_N.sum() / sizes_N.sum()), ratio_error(values_N, sizes_N)

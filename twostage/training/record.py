@@ -21,9 +21,12 @@ UNDERTRAINED_DECREASE = 0.02
 end of a cosine brings about 1 %."""
 _OBJECTIVES = (
     "loss_bits_per_dim",
+    "loss_bits_per_sample",
     "loss_per_dim",
     "bits_per_dim",
+    "bits_per_sample",
     "distortion_bits_per_dim",
+    "distortion_bits_per_sample",
     "half_squared_error",
     "bits_per_code",
 )

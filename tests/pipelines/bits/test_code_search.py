@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from stage1_vqvae import VQVAE
+from stage1_vqvae.interface import Batch
 from stage2_prior import PixelCNN
 from twostage_pipelines.bits.code_search import nearest_codes, search_codes
-from twostage_pipelines.bits.images import codebook_distortion
+from twostage_pipelines.bits.distortion import Batches, distortion_bits
 from twostage_pipelines.bits.rate import label_frequencies, learned_log_prob, learned_rate
 
 CPU = torch.device("cpu")
@@ -42,11 +43,18 @@ def _models(*, codebooks: int = 1, classes: tuple[int, ...] = (), layers: int = 
     return model, prior
 
 
+def _batches(images: np.ndarray, batch_size: int = 64) -> Batches:
+    for start in range(0, len(images), batch_size):
+        x_BCHW = torch.from_numpy(images[start : start + batch_size])
+        places_B = np.arange(start, start + len(x_BCHW))
+        yield places_B, Batch(items=torch.from_numpy(places_B), x=x_BCHW)
+
+
 def _bits(model: VQVAE, prior: PixelCNN, images: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    distortion = codebook_distortion(model, images, codes, seed=0, device=CPU, batch_size=64)
+    (distortion,) = distortion_bits(model, _batches(images), codes, label="distortion")
     frequencies = label_frequencies(prior, labels)
     rate = learned_rate(prior, codes, frequencies=frequencies, device=CPU, batch_size=64)
-    return distortion.bits_per_dim * model.dims + rate.bits
+    return distortion + rate.bits
 
 
 @pytest.mark.parametrize(("codebooks", "classes", "layers"), [(1, (), 0), (1, (2,), 0), (2, (), 0), (1, (), 2)])
@@ -55,8 +63,7 @@ def test_search_ends_where_no_single_code_can_be_bettered(codebooks: int, classe
     labels = np.array([0, 0, 1])
     images = np.random.default_rng(0).integers(0, 3, (6, 1, 4, 4)).astype(np.uint8)
     own = model.encode(torch.from_numpy(images)).numpy()
-    settings = {"train_labels": labels, "candidates": 3, "device": CPU, "batch_size": 9}
-    found = search_codes(model, prior, images, sweeps=6, **settings)
+    found = search_codes(model, prior, _batches(images, 4), items=6, train_labels=labels, candidates=3, sweeps=6)
     before, after = (_bits(model, prior, images, codes, labels) for codes in (own, found))
     assert (after <= before + 1e-6).all()
     assert after.mean() < before.mean() - 0.5
@@ -71,19 +78,17 @@ def test_search_ends_where_no_single_code_can_be_bettered(codebooks: int, classe
 def test_batch_size_changes_nothing() -> None:
     model, prior = _models()
     images = np.random.default_rng(1).integers(0, 3, (5, 1, 4, 4)).astype(np.uint8)
-    settings = {"train_labels": np.zeros(1, np.int64), "candidates": 3, "sweeps": 2, "device": CPU}
-    whole = search_codes(model, prior, images, batch_size=1000, **settings)
-    assert np.array_equal(whole, search_codes(model, prior, images, batch_size=3, **settings))
+    settings = {"items": 5, "train_labels": np.zeros(1, np.int64), "candidates": 3, "sweeps": 2}
+    whole = search_codes(model, prior, _batches(images, 1000), **settings)
+    assert np.array_equal(whole, search_codes(model, prior, _batches(images, 1), **settings))
 
 
 def test_second_sweep_with_few_candidates_never_loses_what_the_first_found() -> None:
     model, prior = _models()
     images = np.random.default_rng(2).integers(0, 3, (16, 1, 4, 4)).astype(np.uint8)
-    settings = {"train_labels": np.zeros(1, np.int64), "candidates": 2, "device": CPU, "batch_size": 64}
-    bits = [
-        _bits(model, prior, images, search_codes(model, prior, images, sweeps=sweeps, **settings), np.zeros(1, int))
-        for sweeps in (1, 3)
-    ]
+    settings = {"items": 16, "train_labels": np.zeros(1, np.int64), "candidates": 2}
+    found = [search_codes(model, prior, _batches(images), sweeps=sweeps, **settings) for sweeps in (1, 3)]
+    bits = [_bits(model, prior, images, codes, np.zeros(1, int)) for codes in found]
     assert (bits[1] <= bits[0] + 1e-6).all()
 
 

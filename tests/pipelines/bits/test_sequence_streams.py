@@ -16,7 +16,7 @@ from twostage.errors import RunError, UsageError
 from twostage.metrics.length_tables import LabelTable
 from twostage.metrics.statistics import evenly
 from twostage.storage.code_header import CodeHeader
-from twostage.storage.codes import CodeFile, save_codes
+from twostage.storage.codes import CodeFile
 from twostage_pipelines.bits.range_coder import decode_codes, encode_codes
 from twostage_pipelines.bits.rate import learned_rate
 from twostage_pipelines.bits.round_trip import check_round_trip
@@ -236,7 +236,6 @@ def test_a_round_trip_of_recordings_pays_for_what_prior_and_decoder_see(
             speakers=voices if speakers else None,
             samples=16 * lengths - generator.integers(0, 16, count),
         )
-        save_codes(tmp_path / f"{split}.safetensors", files[split])
     run: Any = SimpleNamespace(
         path=tmp_path,
         recipe=Recipe(),
@@ -244,7 +243,7 @@ def test_a_round_trip_of_recordings_pays_for_what_prior_and_decoder_see(
             model=SimpleNamespace(stride=16, speakers=decoder_speakers), sha256="0" * 64
         ),
         prior=lambda *_: SimpleNamespace(model=prior),
-        codes_file=lambda _, split: tmp_path / f"{split}.safetensors",
+        codes=lambda _, split, **__: files[split],
     )
     trip = check_round_trip(run, "vq-vae", "test", 40, torch.device("cpu"))
     assert (trip.items, trip.identical, trip.within_bound, trip.labels) == (40, True, True, paid)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from twostage.config.schema import DataConfig
+from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
 from twostage_pipelines.evaluate import classifier
 from twostage_pipelines.evaluate.classifier import FEATURES, Classifier, budget, read, trained_classifier
+from twostage_pipelines.modality.image_pictures import ImagePictures
 
 CPU = torch.device("cpu")
 
@@ -31,7 +32,7 @@ def few(digits: ImageDataset) -> ImageDataset:
 
 
 def _train(folder: Path, dataset: ImageDataset) -> Classifier:
-    return trained_classifier(folder, dataset, device=CPU, batch_size=100)
+    return trained_classifier(folder, dataset, ImagePictures(Recipe(), dataset), device=CPU, batch_size=100)
 
 
 def test_it_reads_digits_it_has_not_seen_and_is_not_trained_twice(
@@ -47,7 +48,7 @@ def test_it_reads_digits_it_has_not_seen_and_is_not_trained_twice(
     again = _train(tmp_path, digits)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == stamps
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    assert "of the validation images right" in capsys.readouterr().err
+    assert "of the validation items right" in capsys.readouterr().err
 
 
 def test_it_is_the_same_in_every_folder_and_random_state(tmp_path: Path, few: ImageDataset) -> None:

@@ -1,21 +1,19 @@
-"""Diagnosis of codes and prior: prices of a code against plain computation, overfitting provoked, and every rule."""
+"""Diagnosis of codes and prior: costs of a code of grids and sequences against plain computation, and overfitting."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stage2_prior import PixelCNN
-from twostage.metrics.codebook_usage import codebook_usage
+from stage2_prior import PixelCNN, WaveNet
+from twostage.storage.codes import CodeFile, CodeHeader
 from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.evaluate.code_diagnosis import (
     PriorDiagnosis,
-    StageFacts,
     diagnose_prior,
-    limiting_stage,
+    items_of,
     position_bits,
 )
 
@@ -33,6 +31,32 @@ def build(**changes: Any) -> PixelCNN:
 
 def random_codes(count: int, prior: PixelCNN, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, prior.codebook_size, (count, *prior.code_shape))
+
+
+def coded(codes: np.ndarray, labels: np.ndarray | None = None, **more: Any) -> CodeFile:
+    """A file of codes `[N, G, *T]`, K = 5."""
+    labels = np.zeros(len(codes), np.int64) if labels is None else labels
+    header = CodeHeader(
+        dataset="d",
+        split="test",
+        model="vq-vae",
+        codebook_size=5,
+        codebooks=codes.shape[1],
+        grid=codes.shape[2:],
+        classes=int(labels.max()) + 1 if labels.any() else 0,
+        stage1_sha256="0" * 64,
+        speakers=int(more["speakers"].max()) + 1 if "speakers" in more else 0,
+    )
+    return CodeFile(codes=codes, labels=labels, header=header, **more)
+
+
+def marginalised(_: CodeFile) -> None:
+    """Labels are not given."""
+
+
+def label_and_speaker(file: CodeFile) -> np.ndarray:
+    assert file.speakers is not None
+    return np.stack([file.labels, file.speakers], 1)
 
 
 class TestPositions:
@@ -53,7 +77,7 @@ class TestPositions:
         prior = build(classes=classes, codebooks=2)
         codes, labels = random_codes(5, prior), np.array([0, 0, 1, 2, 2, 2])
         frequency = label_frequencies(prior, labels)
-        bits = position_bits(prior, codes, frequency, device=CPU, batch_size=2)
+        bits = position_bits(prior, coded(codes), labels, marginalised, device=CPU, batch_size=2)
         rate = learned_rate(prior, codes, frequencies=frequency, device=CPU, batch_size=5)
         np.testing.assert_allclose(bits.sum((1, 2)), rate.bits, rtol=1e-5)
 
@@ -61,7 +85,7 @@ class TestPositions:
         """Bayes by hand: the second position's label frequencies are those after the first."""
         prior, frequency = build(classes=(2,), grid=(1, 2)), np.array([0.3, 0.7])
         codes = random_codes(6, prior)
-        bits = position_bits(prior, codes, frequency, device=CPU, batch_size=4)
+        bits = position_bits(prior, coded(codes), np.array([0] * 3 + [1] * 7), marginalised, device=CPU, batch_size=4)
         with torch.no_grad():
             per_label = np.stack(
                 [
@@ -78,19 +102,19 @@ class TestPositions:
 
 
 class TestPrior:
-    def test_prices_of_a_code_by_hand(self) -> None:
+    def test_costs_of_a_code_by_hand(self) -> None:
         prior = build()
         held_out, train = random_codes(7, prior, seed=1), random_codes(30, prior, seed=2)
-        found = diagnose_prior(prior, held_out, train, np.zeros(30, np.int64), device=CPU, batch_size=4)
+        found = diagnose_prior(prior, coded(held_out), coded(train), marginalised, device=CPU, batch_size=4)
         assert found.uniform_bits_per_code == pytest.approx(math.log2(5))
         counts = np.bincount(train.ravel(), minlength=5) + 1
         assert found.unigram_bits_per_code == pytest.approx(-np.log2(counts / counts.sum())[held_out].mean())
         per_code_N = learned_rate(prior, held_out, device=CPU, batch_size=4).bits / 6
         assert found.held_out_bits_per_code == pytest.approx(per_code_N.mean(), rel=1e-5)
         assert found.held_out_standard_error == pytest.approx(per_code_N.std(ddof=1) / math.sqrt(7), rel=1e-4)
-        assert found.bits_hw.shape == (2, 3)
-        assert found.bits_hw.sum() == pytest.approx(6 * found.held_out_bits_per_code)
-        assert np.asarray(found.record()["bits_by_position"]).sum() == pytest.approx(found.bits_hw.sum())
+        assert found.bits_by_position.shape == (2, 3)
+        assert found.bits_by_position.sum() == pytest.approx(6 * found.held_out_bits_per_code)
+        assert np.asarray(found.record()["bits_by_position"]).sum() == pytest.approx(found.bits_by_position.sum())
 
     def test_known_bits_by_position_are_not_computed_again(self) -> None:
         """One pass per label over the training codes is left, and the result is the same to the bit."""
@@ -104,7 +128,10 @@ class TestPrior:
         prior.head.register_forward_hook(lambda _, arguments, __: passes.append(len(arguments[0])))
         known: dict[str, Any] = {"bits_by_position": rate.by_position}
         reused, anew = (
-            diagnose_prior(prior, held_out, train, labels, device=CPU, batch_size=10, **given) for given in (known, {})
+            diagnose_prior(
+                prior, coded(held_out), coded(train, labels), marginalised, device=CPU, batch_size=10, **given
+            )
+            for given in (known, {})
         )
         assert passes == [7] * 9
         assert reused.record() == anew.record()
@@ -114,101 +141,99 @@ class TestPrior:
         prior = build(codebook_size=4, channels=16, grid=(3, 3))
         train, held_out = random_codes(20, prior, seed=0), random_codes(40, prior, seed=1)
         optimiser, codes = torch.optim.Adam(prior.parameters(), 1e-2), torch.from_numpy(train)
-        before = diagnose_prior(prior, held_out, train, np.zeros(20, np.int64), device=CPU, batch_size=40)
+        before = diagnose_prior(prior, coded(held_out), coded(train), marginalised, device=CPU, batch_size=40)
         for _ in range(60):
             optimiser.zero_grad()
             prior.log_prob(codes).mean().neg().backward()
             optimiser.step()
-        after = diagnose_prior(prior, held_out, train, np.zeros(20, np.int64), device=CPU, batch_size=40)
+        after = diagnose_prior(prior, coded(held_out), coded(train), marginalised, device=CPU, batch_size=40)
         assert not before.overfitted
         assert after.train_bits_per_code < 1.0
         assert after.held_out_bits_per_code > 2.0
         assert after.overfitted
 
 
-def facts(**changes: Any) -> StageFacts:
-    """A sound model, most of whose bits are distortion."""
-    prior = {key: changes.pop(key) for key in list(changes) if key in PriorDiagnosis.__dataclass_fields__}
-    counts = changes.pop("counts", [10] * 16)
-    codes = np.repeat(np.arange(len(counts)), counts)[None, None]
-    sound = StageFacts(
-        distortion_bits_per_dim=1.0,
-        rate_bits_per_dim=0.4,
-        autoregressive=True,
-        swapped_distortion_bits_per_dim=2.0,
-        usage=codebook_usage(codes, codebook_size=16),
-        prior=PriorDiagnosis(
-            items=100,
-            uniform_bits_per_code=4.0,
-            unigram_bits_per_code=3.8,
-            held_out_bits_per_code=3.0,
-            held_out_standard_error=0.02,
-            train_bits_per_code=2.95,
-            train_standard_error=0.02,
-            bits_hw=np.ones((2, 2)),
-        ),
-        stage1_decrease=0.0,
-        prior_decrease=0.0,
-    )
-    return replace(sound, prior=replace(sound.prior, **prior), **changes)
+class TestSequences:
+    """Codes of recordings: 3 to 6 positions, 2 codes at each, a prior that is given label and speaker."""
 
+    LENGTHS = np.array([6, 3, 5, 4, 3])
 
-class TestVerdict:
-    @pytest.mark.parametrize(
-        ("changes", "stage", "cause"),
-        [
-            ({}, "stage one", "distortion share"),
-            ({"distortion_bits_per_dim": 0.3}, "stage two", "rate share"),
-            ({"swapped_distortion_bits_per_dim": 1.39}, "stage one", "codes ignored"),
-            ({"swapped_distortion_bits_per_dim": 1.39, "stage1_decrease": 0.1}, "stage one", "codes ignored"),
-            ({"swapped_distortion_bits_per_dim": 1.39, "autoregressive": False}, "stage one", "codes say little"),
-            (
-                {"swapped_distortion_bits_per_dim": 1.39, "autoregressive": False, "stage1_decrease": 0.1},
-                "stage one",
-                "undertrained",
-            ),
-            ({"swapped_distortion_bits_per_dim": None}, "stage one", "distortion share"),
-            ({"counts": [80] * 7}, "stage one", "codebook collapsed"),
-            ({"stage1_decrease": 0.03}, "stage one", "undertrained"),
-            ({"stage1_decrease": 0.015}, "stage one", "distortion share"),
-            ({"prior_decrease": 0.03}, "stage two", "undertrained"),
-            ({"stage1_decrease": 0.03, "prior_decrease": 0.03}, "stage one", "undertrained"),
-            ({"stage1_decrease": None, "prior_decrease": None}, "stage one", "distortion share"),
-            ({"train_bits_per_code": 2.6}, "stage two", "overfitted"),
-            ({"train_bits_per_code": 2.6, "held_out_standard_error": 0.3}, "stage one", "distortion share"),
-            ({"held_out_bits_per_code": 3.7, "train_bits_per_code": 3.7}, "stage two", "no structure found"),
-            ({"prior_decrease": 0.03, "train_bits_per_code": 2.6}, "stage two", "undertrained"),
-            (
-                {"counts": [80] * 7, "stage1_decrease": 0.1, "train_bits_per_code": 1.0},
-                "stage one",
-                "codebook collapsed",
-            ),
-        ],
-        ids=str,
-    )
-    def test_rules(self, changes: dict[str, Any], stage: str, cause: str) -> None:
-        verdict = limiting_stage(facts(**changes))
-        assert verdict is not None
-        assert (verdict.stage, verdict.cause) == (stage, cause)
-        assert verdict.sentence.startswith(f"{stage.capitalize()} limits the result ({cause}): ")
-        assert "\n" not in verdict.sentence
+    def prior(self, **changes: Any) -> WaveNet:
+        torch.manual_seed(0)
+        arguments: dict[str, Any] = {"codebook_size": 5, "max_length": 8, "codebooks": 2, "classes": (2, 3)}
+        small = {"channels": 8, "blocks": 1, "layers_per_block": 2}
+        prior = WaveNet(**(arguments | small | changes))
+        torch.nn.init.normal_(prior.head.output_weight_GSK, std=1.0)
+        for bias in prior.condition.parameters():
+            torch.nn.init.normal_(bias, std=1.0)
+        return prior.eval()
 
-    def test_the_sentence_says_what_the_other_stage_could_save_at_most(self) -> None:
-        verdict = limiting_stage(facts())
-        assert verdict is not None
-        sentence = verdict.sentence
-        assert "71% of the bits are distortion" in sentence
-        assert "no more than 0.4000 bits/dim" in sentence
+    def file(self, *, behind: int = 0, seed: int = 0, lengths: np.ndarray = LENGTHS) -> CodeFile:
+        """Random codes; `behind` stands in place of those behind the end."""
+        random, count = np.random.default_rng(seed), len(lengths)
+        codes = random.integers(0, 5, (count, 2, 6))
+        codes[~np.broadcast_to(np.arange(6) < lengths[:, None, None], codes.shape)] = behind
+        labels, speakers = np.arange(count) % 2, np.arange(count) % 3
+        return coded(codes, labels, lengths=lengths, speakers=speakers)
 
-    def test_without_bits_the_other_rules_hold(self) -> None:
-        squared = {"distortion_bits_per_dim": None, "swapped_distortion_bits_per_dim": None}
-        assert limiting_stage(facts(**squared)) is None
-        overfitted = limiting_stage(facts(**squared, train_bits_per_code=2.6))
-        assert overfitted is not None
-        assert overfitted.cause == "overfitted"
+    def test_every_code_costs_what_the_prior_says_given_label_and_speaker(self) -> None:
+        prior, file = self.prior(), self.file()
+        bits = position_bits(prior, file, file.labels, label_and_speaker, device=CPU, batch_size=2)
+        assert file.speakers is not None
+        for item, length in enumerate(self.LENGTHS):
+            codes = torch.from_numpy(file.codes[item : item + 1, :, :length])
+            condition = torch.tensor([[file.labels[item], file.speakers[item]]])
+            with torch.no_grad():
+                log_table = prior(codes, condition)[0].log_softmax(-1)
+            expected = -log_table.gather(-1, codes[..., None])[0, :, :, 0].sum(0).numpy() / math.log(2)
+            np.testing.assert_allclose(bits[item, :length], expected, rtol=1e-4)
+            assert (bits[item, length:] == 0).all()
 
-    def test_only_a_decoder_that_can_ignore_its_codes_is_told_to_be_weaker(self) -> None:
-        for autoregressive in (True, False):
-            verdict = limiting_stage(facts(swapped_distortion_bits_per_dim=1.1, autoregressive=autoregressive))
-            assert verdict is not None
-            assert ("weaken the decoder" in verdict.reason) == autoregressive
+    def test_means_are_over_real_codes_and_nothing_behind_an_end_counts(self) -> None:
+        prior, (held_out, train) = self.prior(), (self.file(seed=1), self.file(seed=2))
+        found = diagnose_prior(prior, held_out, train, label_and_speaker, device=CPU, batch_size=3)
+        bits = position_bits(prior, held_out, train.labels, label_and_speaker, device=CPU, batch_size=3)
+        assert found.held_out_bits_per_code == pytest.approx(bits.sum() / (2 * 21))
+        assert found.unigram_bits_per_code == pytest.approx(self.unigram(held_out, train))
+        # A ratio of sums: an item of six positions weighs as much as two of three.
+        residuals = bits.sum(1) - found.held_out_bits_per_code * 2 * self.LENGTHS
+        error = math.sqrt((residuals**2).sum() / (5 * 4)) / (2 * 21 / 5)
+        assert found.held_out_standard_error == pytest.approx(error)
+        # Three of five items have a fourth position, two have a fifth, and one has a sixth.
+        assert found.bits_by_position.shape == (4,)
+        assert found.bits_by_position[3] == pytest.approx(bits[[0, 2, 3], 3].mean())
+        assert found.bits_by_position[0] == pytest.approx(bits[:, 0].mean())
+        other = diagnose_prior(
+            prior, self.file(behind=4, seed=1), self.file(behind=3, seed=2), label_and_speaker, device=CPU, batch_size=3
+        )
+        assert other.record() == found.record()
+
+    @staticmethod
+    def unigram(held_out: CodeFile, train: CodeFile) -> float:
+        bits = []
+        for group in range(2):
+            seen, own = (
+                np.concatenate([codes[:length] for codes, length in zip(file.codes[:, group], lengths, strict=True)])
+                for file, lengths in ((train, TestSequences.LENGTHS), (held_out, TestSequences.LENGTHS))
+            )
+            counts = np.bincount(seen, minlength=5) + 1
+            bits.append(-np.log2(counts / counts.sum())[own])
+        return float(np.concatenate(bits).mean())
+
+    def test_some_items_keep_everything_of_theirs(self) -> None:
+        some = items_of(self.file(), np.array([3, 0]))
+        assert some.lengths is not None
+        assert some.speakers is not None
+        assert (some.lengths.tolist(), some.speakers.tolist(), some.labels.tolist()) == ([4, 6], [0, 0], [1, 0])
+        np.testing.assert_array_equal(some.codes, self.file().codes[[3, 0]])
+
+    def test_the_sentence_says_what_the_prior_is_given(self) -> None:
+        found = diagnose_prior(
+            self.prior(), self.file(), self.file(seed=1), label_and_speaker, device=CPU, batch_size=5
+        )
+        assert "under the learned prior given label and speaker, " in found.sentence(
+            "recording", given="label and speaker"
+        )
+        assert found.sentence("recording").endswith("(5 recordings).")
+        assert "under the learned prior, " in found.sentence()
+        assert PriorDiagnosis.of_record(found.record()).record() == found.record()

@@ -20,8 +20,13 @@ from twostage.errors import RunError, UsageError
 from twostage.metrics.disentanglement import SampleSizes, disentanglement
 from twostage.storage.checkpoint import save_checkpoint
 from twostage_pipelines.commands.results import Disentangle
-from twostage_pipelines.evaluate.disentangle import run_disentangle, sample_sizes, shape_encoder, traversal_sheet
-from twostage_pipelines.generate.decoding import latent_means
+from twostage_pipelines.evaluate.disentangle import (
+    latent_means,
+    run_disentangle,
+    sample_sizes,
+    shape_encoder,
+    traversal_sheet,
+)
 from twostage_pipelines.modality.images import build_stage1
 
 CPU = torch.device("cpu")

@@ -14,9 +14,8 @@ from twostage.config.schema import DataConfig, Recipe
 from twostage.data import load_dataset
 from twostage_pipelines.evaluate import evaluate
 from twostage_pipelines.evaluate.differences import Scored, difference, paired_differences, reference_of
-from twostage_pipelines.evaluate.evaluate import score_run
+from twostage_pipelines.evaluate.evaluate import ModelScores, score_run
 from twostage_pipelines.evaluate.rows import Evaluation, PairedDifference, Row
-from twostage_pipelines.evaluate.scoring import ModelScores
 from twostage_pipelines.runs.run import Run
 
 NAMES = {"learned": "vq-vae (ema), learned prior", "uniform": "vq-vae (ema), uniform prior", "vae": "vae, ELBO"}
@@ -118,23 +117,16 @@ def test_a_reference_may_be_what_no_model_made_and_one_item_has_no_error() -> No
     assert difference(vae, "FLAC", np.array([20.0])) == PairedDifference("FLAC", NAMES["vae"], 1.0, None)
 
 
-class _Streams:
-    """A kind of data whose second extra fails."""
+def test_bits_are_kept_when_what_is_added_to_them_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ModelScores((_scored("learned"), _scored("uniform")))
 
-    unit = "bits/dim"
-    dims = 64
-
-    def scores(self, name: str, _: object) -> ModelScores:
-        return ModelScores((_scored("learned"), _scored("uniform")))
-
-    def extras(self, evaluation: Evaluation, scored: tuple[Scored, ...]) -> Iterator[Evaluation]:
-        assert len(scored) == 2
+    def extras(_: object, evaluation: Evaluation, scored: tuple[Scored, ...]) -> Iterator[Evaluation]:
+        assert scored == found.rows
         yield replace(evaluation, log_mel="first")
         raise OSError("no space left")
 
-
-def test_bits_are_kept_when_what_is_added_to_them_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "scoring_of", lambda *_, **__: _Streams())
+    monkeypatch.setattr(evaluate, "scores_of", lambda *_: found)
+    monkeypatch.setattr(evaluate, "extras", extras)
     monkeypatch.setattr(Run, "trained_models", lambda _: ["vq-vae"])
     monkeypatch.setattr(Run, "begun_models", lambda _: ["vq-vae"])
     monkeypatch.setattr(Run, "check_data", lambda *_: None)
@@ -144,5 +136,6 @@ def test_bits_are_kept_when_what_is_added_to_them_fails(tmp_path: Path, monkeypa
         score_run(run, dataset, device=torch.device("cpu"), split="test")
     kept = Evaluation.read(tmp_path / "evaluation.json")
     assert kept.log_mel == "first"
+    assert (kept.unit, kept.dims) == ("bits/dim", 64)
     assert [row.prior for row in kept.rows] == ["learned", "uniform"]
     assert kept.paired_differences == paired_differences([_scored("learned"), _scored("uniform")])

@@ -1,6 +1,7 @@
 """Posterior diagnosis: every number against a closed form or plain loops, and collapse provoked in two ways."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,15 @@ import pytest
 import torch
 
 from stage1_vqvae import VAE
-from stage1_vqvae.gaussian import GaussianPosterior
-from twostage.errors import RunError, UsageError
+from stage1_vqvae.interface import Batch
+from twostage.errors import UsageError
 from twostage_pipelines.evaluate.latent_diagnosis import (
     PosteriorDiagnosis,
-    Posteriors,
-    collect_posteriors,
     diagnose_posteriors,
     mutual_information,
     total_correlation_nats,
 )
+from twostage_pipelines.evaluate.posteriors import Posteriors, posteriors_of
 
 
 def posteriors(mean_NZ: np.ndarray, log_variance: float | np.ndarray) -> Posteriors:
@@ -174,6 +174,21 @@ class TestVerdict:
         assert found.information.lower_nats > 1.2 * math.log(2)
         assert found.verdict == "collapsed"
 
+    def test_of_recordings_the_positions_add_up_to_more_than_a_bit(self) -> None:
+        """A fifth of a bit a position is little for an item of its own, and much for one of fifty positions."""
+        found = channel(500, signal=0.1, noise=0.9, latents=2)
+        positions = diagnose_posteriors(replace(found, positions=50.0))
+        assert diagnose_posteriors(found).verdict == "collapsed"
+        assert positions.verdict == "in use"
+        assert positions.record()["positions_per_recording"] == 50.0
+        rate = positions.rate_nats / math.log(2)
+        assert (
+            "2 of 2 latents are active (a latent is a channel, over the 500 positions of all recordings), the rate is "
+            f"{rate:.2f} bits a position and {50 * rate:.2f} a recording, and I(x; z) of a position is at least "
+        ) in positions.sentence
+        constant = diagnose_posteriors(replace(posteriors(np.full((100, 2), 3.0), 0.0), positions=50.0))
+        assert constant.verdict == "collapsed"
+
     @pytest.mark.parametrize("items", [2, 3])
     def test_few_items_are_no_collapse(self, items: int) -> None:
         """Of two items no latents could tell more than one bit, and these tell them apart nearly always."""
@@ -209,8 +224,9 @@ class TestTrainedModels:
             loss.backward()
             optimiser.step()
         model.eval()
-        held_out = images[800:]
-        return diagnose_posteriors(collect_posteriors(lambda rows: model.posterior(held_out[rows]), 200, batch_size=64))
+        parts = np.split(np.arange(200), [64, 128, 192])
+        batches = ((rows, Batch(items=torch.from_numpy(rows), x=images[800 + rows])) for rows in parts)
+        return diagnose_posteriors(posteriors_of(model, batches, items=200))
 
     def test_a_plain_decoder_uses_its_latents_for_the_four_bits(self) -> None:
         found = self.trained()
@@ -230,24 +246,6 @@ class TestTrainedModels:
         assert found.verdict == "collapsed"
         assert found.active_units == 0
         assert found.information.upper_nats < 0.1
-
-
-class TestCollecting:
-    def test_batches_change_nothing(self) -> None:
-        mean = torch.randn(10, 2, 1, 3, generator=torch.Generator().manual_seed(0))
-        whole, parts = (
-            collect_posteriors(lambda rows: GaussianPosterior(mean[rows], -mean[rows]), 10, batch_size=size)
-            for size in (10, 3)
-        )
-        assert (whole.mean_NZ == mean.flatten(1).double().numpy()).all()
-        assert (parts.mean_NZ == whole.mean_NZ).all()
-        assert (parts.log_variance_NZ == -whole.mean_NZ).all()
-        assert parts.latent_shape == (2, 1, 3)
-
-    def test_posteriors_that_are_not_finite_are_refused(self) -> None:
-        mean = torch.tensor([[0.0], [math.nan], [1.0]])
-        with pytest.raises(RunError, match="those of 1 of 3 items are not"):
-            collect_posteriors(lambda rows: GaussianPosterior(mean[rows], mean[rows]), 3, batch_size=2)
 
 
 def _noise(seed: int, item: int, latents: int) -> np.ndarray:

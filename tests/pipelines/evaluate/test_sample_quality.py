@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from twostage.config.schema import DataConfig
+from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
+from twostage.data.audio import AudioDataset, AudioSplit
 from twostage.errors import RunError
 from twostage_pipelines.evaluate import classifier, sample_quality
 from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
+from twostage_pipelines.generate import drawing
 from twostage_pipelines.generate.decoding import to_levels
 from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -35,7 +38,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: ImageDataset) -> P
     folder = tmp_path_factory.mktemp("classifier") / "classifier"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "EPOCHS", 2)
-        classifier.trained_classifier(folder, digits, device=CPU, batch_size=100)
+        pictures = ImagePictures(Recipe(), digits)
+        classifier.trained_classifier(folder, digits, pictures, device=CPU, batch_size=100)
     return folder
 
 
@@ -93,7 +97,9 @@ def test_labels_are_asked_for_in_the_proportions_of_the_training_data(run: Run, 
     rare = np.flatnonzero(digits.train.labels == 4)[:20]
     kept = np.sort(np.concatenate([rare, np.flatnonzero(digits.train.labels == 7)]))
     uneven = replace(digits, train=Split(images=digits.train.images[kept], labels=digits.train.labels[kept]))
-    images, labels = draw_for_scoring(run, "vq-vae", run.stage1("vq-vae", CPU), uneven, count=60, device=CPU)
+    pictures = ImagePictures(run.recipe, uneven)
+    stage1 = run.stage1("vq-vae", CPU)
+    images, labels = draw_for_scoring(run, "vq-vae", stage1, uneven, pictures, count=60, device=CPU)
     assert labels is not None
     assert set(labels.tolist()) == {4, 7}
     assert abs((labels == 4).mean() - 20 / len(kept)) < 0.02
@@ -114,6 +120,41 @@ def test_a_prior_without_labels_and_one_that_is_not_finished(
     assert list(_score(run, digits)) == ["vae", "cvae"]
 
 
+def _spoken(count: int, seed: int) -> AudioSplit:
+    """Recordings of 300 to 500 samples: tones labelled 0, noise labelled 1, by three speakers in turn."""
+    generator, sounds = np.random.default_rng(seed), []
+    for item in range(count):
+        samples = int(generator.integers(300, 500))
+        tone, noise = np.sin(0.3 * np.arange(samples)), generator.uniform(-1, 1, samples)
+        sounds.append((8000 * (tone if item % 2 == 0 else noise)).astype(np.int16))
+    return AudioSplit(
+        samples=np.concatenate(sounds),
+        offsets=np.cumsum([0, *map(len, sounds)]),
+        labels=np.arange(count) % 2,
+        speakers=np.arange(count) % 3,
+        names=tuple(map(str, range(count))),
+    )
+
+
+def test_sounds_are_scored_by_their_spectrograms(
+    write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "EPOCHS", 10)
+    parts = {"train": _spoken(120, 0), "validation": _spoken(20, 1), "test": _spoken(80, 2)}
+    dataset = replace(spoken_dataset, **parts)
+    monkeypatch.setattr(drawing, "load_data", lambda _: dataset)
+    monkeypatch.setattr(Run, "check_data", lambda *_: None)
+    run = _wanting(Run.open(write_audio_run()), 70)
+    scores = {score.model: score for score in score_samples(run, dataset, "test", CPU)}
+    assert list(scores) == ["vq-vae", "vae", "cvae"]  # an autoencoder has nothing to draw from
+    for score in scores.values():
+        assert score.samples == 70
+        assert score.classifier_accuracy == 1.0
+        assert score.frechet_distance > 5 * score.reference_distance > 0
+    assert scores["vae"].label_agreement is None
+    assert scores["vq-vae"].label_agreement == pytest.approx(0.5, abs=0.2)  # random weights hear no label
+
+
 def test_what_cannot_be_scored_is_left_out_with_a_sentence(
     run: Run, digits: ImageDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,8 +162,8 @@ def test_what_cannot_be_scored_is_left_out_with_a_sentence(
     for wanting, dataset, sentence in (
         (run, replace(digits, classes=()), "digits has no labels to train a classifier on"),
         (run, replace(digits, classes=("all",)), "digits has no labels to train a classifier on"),
-        (_wanting(run, 64), digits, "needs more than 64 images"),
-        (run, few, "needs more than 64 images"),
+        (_wanting(run, 64), digits, "needs more than 64 items"),
+        (run, few, "needs more than 64 items"),
     ):
         assert score_samples(wanting, dataset, "test", CPU) == ()
         error = capsys.readouterr().err

@@ -46,8 +46,8 @@ def vowels() -> AudioDataset:
 
 
 def test_the_record_names_what_was_trained_on(vowels: AudioDataset) -> None:
-    assert trained_names(IMAGES) == {"trained_labels": [STRANGE[0], STRANGE[2]]}
-    assert trained_names(replace(IMAGES, classes=())) == {"trained_labels": []}
+    assert trained_names(IMAGES) == {"trained_labels": [STRANGE[0], STRANGE[2]], "trained_speakers": []}
+    assert trained_names(replace(IMAGES, classes=())) == {"trained_labels": [], "trained_speakers": []}
     assert trained_names(vowels) == {
         "trained_labels": [vowels.classes[4]],
         "trained_speakers": [vowels.speakers[2]],

@@ -276,7 +276,7 @@ class TestPlainTerminals:
             "    try: assert main([verb, '--help']) == 0\n"
             "    except SystemExit as end: assert not end.code, verb\n"
             "assert main(['--help']) == main(['recipes']) == 0\n"
-            "from twostage_pipelines.evaluate.tables import print_table\n"
+            "from twostage_pipelines.evaluate.columns import print_table\n"
             "from twostage_pipelines.cli.encodings import any_encoding\n"
             "with any_encoding(sys.stdout):\n"
             "    print_table(['für', '± s.e.'], [[chr(0x65e5) + chr(0xdcff), 'Fréchet']])\n"

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from twostage.training.record import validation_decrease
-from twostage_pipelines.bits.images import ItemBits
 from twostage_pipelines.cli.main import main, parse
 from twostage_pipelines.commands.compare import Compare
 from twostage_pipelines.evaluate.differences import Scored, reference_of
 from twostage_pipelines.evaluate.rows import Row
-from twostage_pipelines.train.comparison import Comparison, Spread, compared_row, comparison_table, legend_lines
+from twostage_pipelines.train.comparison import Comparison, Spread, compared_row
+from twostage_pipelines.train.comparison_table import comparison_table, legend_lines
 
 RECIPE = """
 name = "tiny"
@@ -63,7 +63,8 @@ def _twostage(*arguments: object) -> int:
 
 
 def _scored(total: list[float] | None, **changes: Any) -> Scored:
-    bits = None if total is None else ItemBits.two_part(np.array(total) - 0.5, np.full(len(total), 0.5))
+    bits_N = None if total is None else np.array(total)
+    mean = None if bits_N is None else float(bits_N.mean())
     fields: dict[str, Any] = {
         "model": "vae",
         "kind": "vae",
@@ -75,10 +76,10 @@ def _scored(total: list[float] | None, **changes: Any) -> Scored:
         "beta": 1.0,
         "samples_k": 8,
         "labels": "none",
-        "bits_per_dim": None if bits is None else bits.mean,
+        "bits_per_dim": mean,
         "standard_error": None,
-        "distortion_bits_per_dim": None if bits is None else bits.mean - 0.5,
-        "rate_bits_per_dim": None if bits is None else 0.5,
+        "distortion_bits_per_dim": None if mean is None else mean - 0.5,
+        "rate_bits_per_dim": None if mean is None else 0.5,
         "psnr_db": 20.0,
         "psnr_of": "mean",
         "codebook_perplexity": None,
@@ -89,7 +90,7 @@ def _scored(total: list[float] | None, **changes: Any) -> Scored:
         "train_seconds": 5.0,
         "stage1_sha256": "0" * 64,
     }
-    return Scored(row=Row(**{**fields, **changes}), bits_N=None if bits is None else bits.total)
+    return Scored(row=Row(**{**fields, **changes}), bits_N=bits_N)
 
 
 LEARNED: dict[str, Any] = {"model": "vq-vae", "kind": "vq-vae", "codebook_update": "ema", "bound": "two-part"}
@@ -107,10 +108,13 @@ def _comparison(*rows: Any, **changes: Any) -> Comparison:
         split="test",
         items=3,
         dims=64,
+        unit="bits/dim",
+        subject="digits",
         likelihood="hurdle",
         alphabet=17,
         seeds=(0, 1),
         budget_steps=100,
+        budget_of="codebook and prior",
         reference="vq-vae (ema), learned prior",
         rows=rows,
     )
@@ -229,10 +233,10 @@ def test_table_marks_undertrained_rows_and_says_what_it_shows() -> None:
     assert "more:" not in plain
 
 
-def test_title_promises_no_bits_where_there_are_none() -> None:
-    row = compared_row(VAE, REFERENCE, [0.0])
-    assert "hurdle likelihood, bits/dim; 2 seeds" in _comparison(row).title
-    assert "trained on squared error: no bits/dim; 2 seeds" in _comparison(row, likelihood="mse").title
+def test_title_says_what_was_compared_and_for_how_long() -> None:
+    both = _comparison(compared_row(VAE, REFERENCE, [0.0]))
+    assert both.title == "digits; 2 seeds from 0 on, 100 steps of every model, codebook and prior together"
+    assert replace(both, seeds=(3,)).title.startswith("digits; seed 3, ")
 
 
 def test_published_numbers_stand_beside_cifar10_alone() -> None:
@@ -289,6 +293,12 @@ def test_compare_trains_every_seed_and_writes_one_table(compared: Path) -> None:
     out = compared / "out"
     comparison = json.loads((out / "comparison.json").read_text())
     assert (comparison["schema_version"], comparison["seeds"], comparison["published"]) == (1, [0, 1], {})
+    assert (comparison["unit"], comparison["budget_of"], comparison["alphabet"]) == (
+        "bits/dim",
+        "codebook and prior",
+        17,
+    )
+    assert comparison["subject"] == "digits, test set: 300 items x 64 dims, 17 levels, categorical likelihood, bits/dim"
     rows = {row["name"]: row for row in comparison["rows"]}
     assert list(rows) == [
         *(f"vq-vae (ema), {prior} prior" for prior in ("uniform", "unigram", "learned")),
@@ -348,7 +358,11 @@ def test_the_same_command_trains_nothing_again_and_other_settings_are_refused(
         (["digits", "--seeds", "0"], "--seeds must be at least 1"),
         (["digits", "--seed", "4294967295", "--seeds", "2"], "--seed must be at most 4294967294 with 2 seeds"),
         (["digits", "--baseline-training.steps", "900"], "must be the 1000 steps of codebook and prior together"),
-        (["vowels"], "compare is for images"),
+        (["vowels", "--models", "vimco"], "vimco is a model of images"),
+        (
+            ["vowels", "--baseline-training.steps", "600"],
+            "the 900 steps of codebook, WaveNet decoder and prior together",
+        ),
         (["dgits"], "Did you mean digits"),
     ],
 )

@@ -25,6 +25,15 @@ def test_figures_by_hand() -> None:
     assert usage.entropy_bits_per_item == pytest.approx(4 * 1.5)
 
 
+def test_of_sequences_nothing_behind_an_end_counts() -> None:
+    codes_NGT = np.array([[[0, 0, 1], [2, 2, 2]], [[3, 4, 4], [1, 4, 4]]])
+    usage = codebook_usage(codes_NGT, codebook_size=5, lengths_N=np.array([3, 1]))
+    assert [single.counts_K.tolist() for single in usage.codebooks] == [[2, 1, 0, 1, 0], [0, 1, 3, 0, 0]]
+    codes_NGT[1, :, 1:] = 0
+    assert codebook_usage(codes_NGT, codebook_size=5, lengths_N=np.array([3, 1])).perplexity == usage.perplexity
+    assert usage.entropy_bits_per_item == pytest.approx(sum(single.entropy_bits for single in usage.codebooks))
+
+
 def test_perplexity_is_exp_of_the_entropy_and_k_when_uniform() -> None:
     usage = codebook_usage(np.arange(64).reshape(4, 1, 4, 4) % 16, codebook_size=16)
     assert usage.perplexity == pytest.approx(16)

@@ -1,4 +1,4 @@
-"""A run on recordings from Python: what goes in and comes out, and that the command line does the same."""
+"""A run from Python: what goes in and comes out, and that the command line does the same."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from twostage.data.audio import AudioDataset
-from twostage.errors import RunError, TwoStageError, UsageError
+from twostage.errors import RunError, UsageError
 from twostage.storage.codes import load_codes, save_codes
 from twostage_pipelines import load_run
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.coding import audio as encode_verbs
-from twostage_pipelines.generate.audio_two_stage import TwoStageAudio
-from twostage_pipelines.generate.two_stage import TwoStageModel
+from twostage_pipelines.generate.two_stage import TwoStage
+from twostage_pipelines.media import spectrograms
+from twostage_pipelines.media.png import read_image, to_bytes
 from twostage_pipelines.media.wav import wav_bytes, write_wav
 from twostage_pipelines.runs.codes import extract_codes
 from twostage_pipelines.runs.loading import load_model
@@ -25,14 +26,8 @@ LENGTHS = {"no_ann_0": 640, "yes_bob_1": 1001, "no_ann_2": 63}
 
 
 @pytest.fixture(scope="module")
-def model(spoken_run: Path) -> TwoStageAudio:
-    return loaded(spoken_run)
-
-
-def loaded(run: Path) -> TwoStageAudio:
-    model = load_run(run)
-    assert isinstance(model, TwoStageAudio)
-    return model
+def model(spoken_run: Path) -> TwoStage:
+    return load_run(spoken_run)
 
 
 def noise(samples: int) -> np.ndarray:
@@ -56,13 +51,9 @@ def written(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.wav"))]
 
 
-def test_a_run_on_images_is_still_one(write_run: Callable[..., Path]) -> None:
-    assert isinstance(load_run(write_run()), TwoStageModel)
-
-
 @pytest.mark.parametrize("decoder", ["convolutional", "wavenet"])
 def test_the_methods_make_what_the_verbs_write(
-    model: TwoStageAudio, files: list[Path], tmp_path: Path, decoder: Any
+    model: TwoStage, files: list[Path], tmp_path: Path, decoder: Any
 ) -> None:
     run, waves = model.run.path, [noise(samples) for samples in LENGTHS.values()]
     speakers = ["ann", "bob", "ann"]
@@ -98,7 +89,7 @@ def test_the_methods_make_what_the_verbs_write(
     assert [len(sound.samples) for sound in made["generate"]] == [7 * 64] * 3  # 400 samples in whole codes
 
 
-def test_codes_come_back_each_in_its_own_voice_and_at_its_own_length(model: TwoStageAudio, tmp_path: Path) -> None:
+def test_codes_come_back_each_in_its_own_voice_and_at_its_own_length(model: TwoStage, tmp_path: Path) -> None:
     waves = [noise(samples) for samples in LENGTHS.values()]
     save_codes(str(tmp_path / "codes.safetensors"), model.encode(waves, speakers=["ann", "bob", "ann"]))
     codes = load_codes(str(tmp_path / "codes.safetensors"))
@@ -115,7 +106,7 @@ def test_codes_come_back_each_in_its_own_voice_and_at_its_own_length(model: TwoS
 
 
 def test_files_whose_speaker_is_not_known(
-    model: TwoStageAudio, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: TwoStage, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, codes = model.run.path, tmp_path / "codes.safetensors"
     mine = tmp_path / "mine.wav"
@@ -138,7 +129,7 @@ def test_files_whose_speaker_is_not_known(
 
 
 def test_a_held_out_speaker_can_be_encoded_and_not_be_imitated(
-    model: TwoStageAudio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: TwoStage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, codes, eve = model.run.path, tmp_path / "codes.safetensors", tmp_path / "yes_eve_0.wav"
     write_wav(eve, noise(500), 8000)
@@ -154,7 +145,7 @@ def test_a_held_out_speaker_can_be_encoded_and_not_be_imitated(
 
 
 def test_codes_that_do_not_say_who_or_how_long_are_refused(
-    model: TwoStageAudio, write_audio_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: TwoStage, write_audio_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes, path = model.encode(noise(500), speakers="ann"), tmp_path / "codes.safetensors"
     assert codes.samples is not None
@@ -172,13 +163,16 @@ def test_codes_that_do_not_say_who_or_how_long_are_refused(
         message = capsys.readouterr().err
         assert said in message
         assert f"{path}" in message
-    other = loaded(write_audio_run(classes=("no", "yes", "perhaps"), speakers=()))
+    other = load_run(write_audio_run(classes=("no", "yes", "perhaps"), speakers=()))
     with pytest.raises(RunError, match="expected codes of the codebook"):
         other.decode(codes)
+    for act in (model.decode, lambda file, **how: model.reconstruct(noise(70), speakers="ann", **how)):
+        with pytest.raises(UsageError, match="expected the decoder convolutional or wavenet, got 'loud'"):
+            act(codes, decoder="loud")
 
 
 def test_codes_of_a_data_set_can_be_decoded(write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset) -> None:
-    model, dataset = loaded(write_audio_run()), spoken_dataset
+    model, dataset = load_run(write_audio_run()), spoken_dataset
     extract_codes(model.run, "vq-vae", model.stage1, dataset, model.device)
     path = model.run.codes_file("vq-vae", "test")
     with pytest.raises(UsageError, match=r"recording 2 is spoken by eve, who is held out.*: give speakers, one of ann"):
@@ -187,7 +181,7 @@ def test_codes_of_a_data_set_can_be_decoded(write_audio_run: Callable[..., Path]
 
 
 def test_runs_without_speakers_or_labels(write_audio_run: Callable[..., Path]) -> None:
-    model = loaded(write_audio_run(classes=(), speakers=()))
+    model = load_run(write_audio_run(classes=(), speakers=()))
     sounds = model.generate(2, seconds=0.02)
     assert [(sound.label, sound.speaker, len(sound.samples)) for sound in sounds] == [(None, None, 192)] * 2
     wave = noise(300)
@@ -203,7 +197,7 @@ def test_runs_without_speakers_or_labels(write_audio_run: Callable[..., Path]) -
             wrong()
 
 
-def test_what_an_array_may_be(model: TwoStageAudio) -> None:
+def test_what_an_array_may_be(model: TwoStage) -> None:
     wave = noise(801)
     codes = model.encode(wave)
     for same in (wave / 32768, (wave / 32768).astype(np.float32), torch.from_numpy(wave), [wave], (wave,)):
@@ -232,7 +226,7 @@ def test_what_an_array_may_be(model: TwoStageAudio) -> None:
         ({"decoder": "loud"}, "expected the decoder convolutional or wavenet, got 'loud'"),
     ],
 )
-def test_what_generate_refuses(model: TwoStageAudio, arguments: dict[str, Any], said: str) -> None:
+def test_what_generate_refuses(model: TwoStage, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as raised:
         model.generate(**({"count": 3} | arguments))
     assert said in str(raised.value)
@@ -252,15 +246,13 @@ def test_what_generate_refuses(model: TwoStageAudio, arguments: dict[str, Any], 
         (noise(100), {"sample_rate_hz": 100}, "100 came"),
     ],
 )
-def test_what_encode_refuses(model: TwoStageAudio, recordings: Any, options: dict[str, Any], said: str) -> None:
+def test_what_encode_refuses(model: TwoStage, recordings: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as raised:
         model.encode(recordings, **options)
     assert said in str(raised.value)
 
 
-def test_labels_and_speakers_take_turns_and_have_names(
-    model: TwoStageAudio, write_audio_run: Callable[..., Path]
-) -> None:
+def test_labels_and_speakers_take_turns_and_have_names(model: TwoStage, write_audio_run: Callable[..., Path]) -> None:
     def said(**asked: Any) -> list[tuple[str | None, str | None]]:
         return [(sound.label, sound.speaker) for sound in model.generate(5, seconds=0.01, **asked)]
 
@@ -274,9 +266,9 @@ def test_labels_and_speakers_take_turns_and_have_names(
         ("no", "bob"),
         ("yes", "ann"),
     ]
-    free = loaded(write_audio_run(label_dropout=0.5)).generate(2, labels=None, seconds=0.01)
+    free = load_run(write_audio_run(label_dropout=0.5)).generate(2, labels=None, seconds=0.01)
     assert [(sound.label, sound.speaker) for sound in free] == [(None, "ann"), (None, "bob")]
-    untold = loaded(write_audio_run(conditional=False))
+    untold = load_run(write_audio_run(conditional=False))
     assert [sound.label for sound in untold.generate(2, seconds=0.01)] == [None, None]
     with pytest.raises(UsageError, match="is told no label"):
         untold.generate(2, labels="no")
@@ -285,7 +277,7 @@ def test_labels_and_speakers_take_turns_and_have_names(
 def test_classes_named_by_numbers_are_found_by_name_as_text_and_by_number_as_numbers(
     write_audio_run: Callable[..., Path],
 ) -> None:
-    model = loaded(write_audio_run(classes=("1", "10", "2")))
+    model = load_run(write_audio_run(classes=("1", "10", "2")))
     assert [sound.label for sound in model.generate(2, labels=["2", 2], seconds=0.01)] == ["2", "2"]
     assert [sound.label for sound in model.generate(2, labels=["1", 1], seconds=0.01)] == ["1", "10"]
 
@@ -298,7 +290,7 @@ def test_each_part_is_loaded_once_and_only_when_needed(spoken_run: Path, monkeyp
         return load_model(folder, *arguments)
 
     monkeypatch.setattr("twostage_pipelines.runs.run.load_model", counted)
-    model, wave = loaded(spoken_run), noise(70)
+    model, wave = load_run(spoken_run), noise(70)
     assert loads == ["stage1"]
     for _ in range(2):
         model.convert(wave, "bob", decoder="wavenet")
@@ -308,15 +300,144 @@ def test_each_part_is_loaded_once_and_only_when_needed(spoken_run: Path, monkeyp
     assert loads == ["stage1", "decoder", "prior"]
 
 
-def test_a_continuous_model_is_refused(spoken_run: Path) -> None:
-    with pytest.raises(TwoStageError, match="has no codes that a prior or a decoder could follow"):
-        load_run(spoken_run, model="vae")
+def test_a_continuous_model_draws_and_reconstructs_and_has_no_codes(spoken_run: Path, tmp_path: Path) -> None:
+    vae, wave = load_run(spoken_run, model="vae"), noise(500)
+    sounds = vae.generate(3, seconds=0.05, seed=1)
+    assert [(sound.label, sound.speaker, len(sound.samples)) for sound in sounds] == [
+        (None, speaker, 448) for speaker in ("ann", "bob", "ann")
+    ]
+    (first,) = vae.generate(1, seconds=0.05, seed=1)
+    assert np.abs(first.samples.astype(int) - sounds[0].samples).max() <= 1
+    assert not np.array_equal(sounds[0].samples, sounds[2].samples)
+    assert [len(sound.samples) for sound in vae.reconstruct([wave, wave[:70]], speakers="ann")] == [500, 70]
+    (as_bob,) = vae.convert(wave, "bob")
+    assert (as_bob.speaker, len(as_bob.samples)) == ("bob", 500)
+    for act in (lambda: vae.encode(wave), lambda: vae.decode(np.zeros((1, 1, 3), np.int64), speakers="ann")):
+        with pytest.raises(UsageError, match="has no codebook"):
+            act()
+    with pytest.raises(UsageError, match="no codes for a wavenet decoder"):
+        vae.generate(1, seconds=0.05, decoder="wavenet")
+    command = ("generate", spoken_run, "--model", "vae", "--count", 3, "--seconds", 0.05, "--seed", 1)
+    assert twostage(*command, "--out", tmp_path) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == [
+        f"vae-sound-000{item}-{speaker}.wav" for item, speaker in enumerate(("ann", "bob", "ann"))
+    ]
+    assert written(tmp_path) == [wav_bytes(sound.samples, 8000) for sound in sounds]
+
+
+def test_a_conditional_vae_of_sound_is_given_labels(
+    spoken_run: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cvae, wave = load_run(spoken_run, model="cvae"), noise(1001)
+    turns = [("no", "ann"), ("yes", "ann"), ("no", "bob"), ("yes", "bob"), ("no", "ann")]
+    sounds = cvae.generate(5, seconds=0.05)
+    assert [(sound.label, sound.speaker) for sound in sounds] == turns
+    (other,) = cvae.generate(1, labels="yes", speakers="ann", seconds=0.05)
+    assert not np.array_equal(other.samples, sounds[0].samples)
+    with pytest.raises(UsageError, match="a conditional VAE is given one"):
+        cvae.generate(1, labels=None, seconds=0.05)
+    no, yes = (cvae.reconstruct(wave, labels=label, speakers="bob")[0].samples for label in ("no", "yes"))
+    assert not np.array_equal(no, yes)
+    command = ("--model", "cvae", "--out", tmp_path / "out")
+    for verb in (("reconstruct",), ("convert", "--speaker", "bob")):
+        assert twostage(verb[0], spoken_run, files[1], *verb[1:], *command) == 2
+        assert "say --label CLASS" in capsys.readouterr().err
+        assert twostage(verb[0], spoken_run, files[1], *verb[1:], *command, "--label", "yes") == 0
+        said = capsys.readouterr().err
+        assert ("in bits/sample given the label, length and speaker apart: " in said) == (verb == ("reconstruct",))
+    expected = [wav_bytes(yes, 8000)] * 2  # bob speaks already
+    assert written(tmp_path / "out") == expected
+
+
+def test_an_autoencoder_of_sound_has_nothing_to_draw_from(
+    spoken_run: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert twostage("generate", spoken_run, "--model", "ae", "--seconds", 0.05) == 2
+    assert "no distribution over latents to draw from" in capsys.readouterr().err
+    assert twostage("reconstruct", spoken_run, *files, "--model", "ae", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert said.count("(log-mel L1 ") == 3
+    assert "bits" not in said
+
+
+def test_sounds_of_a_vae_are_as_long_as_training_recordings(
+    write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = load_run(write_audio_run(), model="vae")
+    vae.record["config"]["data"] = {"name": "recordings", "sha256": spoken_dataset.sha256}
+    monkeypatch.setattr("twostage_pipelines.generate.drawing.load_data", lambda recipe: spoken_dataset)
+    assert [len(sound.samples) for sound in vae.generate(5)] == [700, 800, 900, 700, 800]
+    vae.record["config"]["data"]["sha256"] = "f" * 64
+    with pytest.raises(RunError, match="put the old files back"):
+        vae.generate(1)
+
+
+def test_completions_keep_the_beginning_and_the_voice(
+    write_audio_run: Callable[..., Path], files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_audio_run(label_dropout=0.5)
+    model, own = load_run(run), noise(1001)  # yes_bob_1
+    command = ("generate", run, "--complete", files[1], "--keep-seconds", 0.06, "--count", 2, "--seconds", 0.1)
+    assert twostage(*command, "--seed", 3, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert f"keeping 8 of 16 codes of {files[1]}: 0.06 of 0.13 s" in said
+    assert "2 completions of" in said
+    names = [f"yes_bob_1-completed-000{item}-bob" for item in range(2)]
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.wav")) == names
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.png")) == names
+    known = torch.from_numpy(model.encode(own).codes)[:, :, :8].expand(2, -1, -1)
+    codes = model.sample_codes(2, labels=None, speakers="bob", known=known, seconds=0.1, seed=3)
+    assert torch.equal(codes[:, :, :8], known)
+    assert not torch.equal(codes[0], codes[1])
+    expected = model.decode(codes, speakers="bob")
+    assert written(tmp_path / "out") == [wav_bytes(sound.samples, 8000) for sound in expected]
+    assert twostage(*command[:5], 0.2, "--dry-run") == 2
+    assert "--keep-seconds must be at most the 0.13 seconds of" in capsys.readouterr().err
+
+
+def test_a_speaker_may_be_asked_for_without_a_label(write_audio_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = write_audio_run(label_dropout=0.5)
+    command = ("generate", run, "--unlabelled", "--speaker", "bob", "--count", 2, "--seconds", 0.02)
+    assert twostage(*command, "--out", tmp_path) == 0
+    expected = load_run(run).generate(2, labels=None, speakers="bob", seconds=0.02)
+    assert written(tmp_path) == [wav_bytes(sound.samples, 8000) for sound in expected]
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["sound-0000-bob.wav", "sound-0001-bob.wav"]
+
+
+@pytest.mark.parametrize("name", ["vq-vae", "vae", "cvae"])
+def test_images_have_the_same_methods(
+    write_run: Callable[..., Path], pictures: list[Path], tmp_path: Path, name: str
+) -> None:
+    run = write_run(autoregressive_layers=1, autoregressive_channels=4)
+    model = load_run(run, model=name)
+    images = np.stack([read_image(path, image_shape=(1, 8, 8), levels=17) for path in pictures])
+    label = ("--label", "1") if name == "cvae" else ()
+    command = ("reconstruct", run, *pictures, "--model", name, *label, "--seed", 4, "--out", tmp_path)
+    assert twostage(*command) == 0
+    given = 1 if name == "cvae" else None
+    for same in (images, torch.from_numpy(images), list(images), [images[:1], images[1:]]):
+        made = model.reconstruct(same, labels=given, seed=4)
+        assert made.shape == images.shape
+        for path, picture_CHW in zip(pictures, to_bytes(made.numpy(), 17), strict=True):
+            with Image.open(tmp_path / f"{path.stem}-reconstructed.png") as picture:
+                assert np.array_equal(np.asarray(picture), picture_CHW[0])
+    if name == "vq-vae":
+        codes = model.encode(images, names=[path.stem for path in pictures])
+        assert torch.equal(model.decode(codes, seed=4), made)
+        assert torch.equal(model.decode(codes.codes, seed=4), made)
+    for wrong in (images[:, :, :4], images / 16, images + 17, images[:0], []):
+        with pytest.raises(UsageError, match="expected images"):
+            model.reconstruct(wrong, labels=given)
+    with pytest.raises(UsageError, match="was asked for, but the items of this run have no speakers"):
+        model.convert(images, "ann")
+    with pytest.raises(UsageError, match="seconds is for recordings"):
+        model.generate(1, seconds=1.0)
 
 
 def test_many_files_have_pictures_for_the_first_and_a_line_that_says_so(
-    model: TwoStageAudio, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model: TwoStage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode_verbs, "picture_of_pair", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(spectrograms, "picture_of_pair", lambda *_, **__: b"a picture")
     files = [tmp_path / f"no_ann_{item}.wav" for item in range(33)]
     for item, file in enumerate(files):
         write_wav(file, noise(70 + item), 8000)

@@ -1,0 +1,152 @@
+"""Images as `Files`: PNG files, and one picture of all.
+
+Shapes: N items, B items of a batch, C x H x W image, G codebooks, h x w grid of codes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage1_vqvae.interface import Batch, Stage1Model
+from twostage.config.schema import Recipe
+from twostage.data import Split
+from twostage.distributed import own_batches
+from twostage.errors import RunError, UsageError
+from twostage.metrics.statistics import psnr_db
+from twostage.storage.codes import CodeFile
+
+from ..media.png import display_scale, fit_of, grid, read_image, to_bytes, write_png
+from .files import Record, Shown
+
+
+def _form(record: Record) -> tuple[tuple[int, int, int], int]:
+    """Shape `(C, H, W)` and levels of a model's images."""
+    channels, height, width = record["architecture"]["image_shape"]
+    return (channels, height, width), record["architecture"]["levels"]
+
+
+class ImageFiles:
+    """See `Files`."""
+
+    item, source = "image", "image"
+    suffix, count = ".png", 64
+    unit, apart = "bits/dim", ""
+    one_overview, have_lengths = True, False
+
+    def prefix_of(self, model: str) -> str:
+        return ""
+
+    def batches(
+        self, split: Split, model: Stage1Model, *, recipe: Recipe, device: torch.device, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, Batch]]:
+        rows_N = np.arange(len(split)) if rows is None else rows
+        images_NCHW = (
+            split.images if rows is None else split.images[rows]
+        )  # as they lie in memory, which rounding knows
+        for part in own_batches(len(rows_N), recipe.evaluation.batch_size):
+            items_B = rows_N[part]
+            yield (
+                items_B,
+                Batch(
+                    items=torch.from_numpy(items_B),
+                    x=torch.from_numpy(images_NCHW[part]).to(device),
+                    labels=torch.from_numpy(split.labels[items_B]).to(device) if model.classes else None,
+                ),
+            )
+
+    def read(self, path: Path, record: Record, recipe: Recipe) -> np.ndarray:
+        image_shape, levels = _form(record)
+        return read_image(path, image_shape=image_shape, levels=levels, fit=fit_of(recipe.data))
+
+    def arrays(self, given: object, record: Record, rate_hz: int | None) -> list[np.ndarray]:
+        image_shape, levels = _form(record)
+        if rate_hz is not None:
+            raise UsageError("sample_rate_hz is for recordings, but this run is about images: leave it out")
+        several = list(given) if isinstance(given, list | tuple) else [given]
+        arrays = [np.asarray(each.detach().cpu() if isinstance(each, Tensor) else each) for each in several]
+        images = [image for each in arrays for image in (each if each.ndim == 4 else [each])]
+        for image in images:
+            whole = image.dtype.kind in "iu" and image.shape == image_shape
+            if not whole or not 0 <= int(image.min()) <= int(image.max()) < levels:
+                raise UsageError(
+                    f"expected images of the shape {image_shape}, integers from 0 to {levels - 1}, but an array of the "
+                    f"shape {image.shape}, {image.dtype}, came: bring them to size and levels"
+                )
+        if not images:
+            raise UsageError("expected images, got none")
+        return [image.astype(np.uint8) for image in images]
+
+    def split_of(self, items: Sequence[np.ndarray], labels: Sequence[int] = (), speakers: Sequence[int] = ()) -> Split:
+        return Split(images=np.stack(items), labels=np.array(labels or np.zeros(len(items)), np.int64))
+
+    def speakers_in(self, paths: Sequence[Path], recipe: Recipe, speakers: tuple[str, ...]) -> list[int | None]:
+        return [None] * len(paths)
+
+    def together(self, recipe: Recipe) -> int:
+        return recipe.evaluation.batch_size
+
+    def lengths_of(self, split: Split) -> None:
+        return None
+
+    def grid_of(self, split: Split, model: Any) -> tuple[int, ...]:
+        return tuple(model.code_shape[1:])
+
+    def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
+        raise UsageError(f"{flag} is for recordings, but this run is about images: leave it out")
+
+    def length_after(self, positions: Tensor, model: Any) -> Tensor:
+        raise NotImplementedError
+
+    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
+        rows, all_rows = command.keep_rows, codes.shape[2]
+        height = item.shape[1] // all_rows
+        if rows >= all_rows:
+            raise UsageError(
+                f"--keep-rows must be less than the {all_rows} rows of codes (one is {height} image rows), but is "
+                f"{rows}"
+            )
+        return (
+            rows,
+            f"{rows} of {all_rows} rows of codes of {command.complete}: {rows * height} of {item.shape[1]} image rows",
+        )
+
+    def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
+        if codes.header.grid != tuple(model.code_shape[1:]):
+            raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
+
+    def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
+        return list(decoded.cpu().numpy())
+
+    def handed(
+        self, items: Sequence[np.ndarray], record: Record, labels: Sequence[int], speakers: Sequence[int]
+    ) -> Tensor:
+        return torch.from_numpy(np.stack(items))
+
+    def difference(self, own: np.ndarray, made: np.ndarray, record: Record) -> str:
+        _, levels = _form(record)
+        error = float(((made - own).astype(np.float64) ** 2).mean())
+        psnr = psnr_db(error, 1, levels)
+        shown = "no error" if psnr is None else f"PSNR {psnr:.2f} dB"
+        return f"mean squared error {error:.2f} of {levels} levels, {shown}"
+
+    def write(self, folder: Path, shown: Shown, record: Record, *, what: str) -> str:
+        """Also one picture of all: each beside its original, or all behind one."""
+        _, levels = _form(record)
+        pixels_NCHW, own = to_bytes(np.stack(shown.items), levels), shown.originals
+        for stem, picture_CHW in zip(shown.stems, pixels_NCHW, strict=True):
+            write_png(folder / f"{stem}{self.suffix}", picture_CHW)
+        all_NCHW, columns = pixels_NCHW, shown.columns
+        if own:
+            own_NCHW = to_bytes(np.stack(own), levels)
+            pairs = np.stack([own_NCHW, pixels_NCHW], 1) if len(own) == len(pixels_NCHW) else None
+            columns = 0 if pairs is None else 2
+            all_NCHW = np.concatenate([own_NCHW, pixels_NCHW]) if pairs is None else pairs.reshape(-1, *pairs.shape[2:])
+        columns = columns or math.ceil(math.sqrt(len(all_NCHW)))
+        overview = f"{shown.overview}.png"
+        write_png(folder / overview, grid(all_NCHW, columns=columns), scale=display_scale(all_NCHW.shape[-1]))
+        return f"{what} and {overview} in {folder}"
