@@ -155,25 +155,25 @@ def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict
 
 def _module(name: str, command: "Command") -> str:
     """The module that runs the command on a run of its kind; refuses flags and places that do not fit it."""
+    from twostage.config.kinds import KINDS, kind_of
     from twostage.config.load import load_run_recipe
 
-    from ..modality.choose import FLAGS, kind_of
     from ..runs.places import check_places
 
     check_places(name, command)
     verb = VERBS[name]
-    limited = [item for item in fields(command) if any(item.name in flags for flags in FLAGS.values())]
-    if not limited and verb.sound is None:
+    limited = [item for item in fields(command) if any(item.name in each.flags for each in KINDS.values())]
+    if not limited:
         return verb.module
     assert hasattr(command, "run")  # of verbs that ask what a run is about
     recipe = command.recipe if hasattr(command, "recipe") else load_run_recipe(command.run)
     kind = kind_of(recipe)
     for item in limited:
-        kinds = [each for each, flags in FLAGS.items() if item.name in flags]
+        kinds = [name for name, each in KINDS.items() if item.name in each.flags]
         if kind not in kinds and getattr(command, item.name) != item.default:
             flag = f"--{item.name.replace('_', '-')}"
             raise UsageError(f"{flag} is for runs on {' or '.join(kinds)}, but this one is about {kind}.")
-    return verb.sound if verb.sound is not None and recipe.is_audio else verb.module
+    return verb.module
 
 
 class _Output:

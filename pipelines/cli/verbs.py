@@ -15,8 +15,6 @@ class Verb:
     """Runs it, whatever the run is about."""
     function: str
     summary: str
-    sound: str | None = None
-    """Module that runs it for recordings, where that is another one."""
 
 
 VERBS: dict[str, Verb] = {

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from twostage.config.model_names import IMAGE_MODELS, baseline_name, check_model
+from twostage.config.kinds import KINDS, kind_of
+from twostage.config.model_names import baseline_name, check_model
 from twostage.config.schema import Recipe
 
 from .arguments import Device, DryRun, FlatRecipe, RecipeArgument, Resume, require, resolved_recipe
@@ -96,7 +97,7 @@ class Compare:
 
     def _has(self, model: str) -> bool:
         """Whether one of the usual models can be trained on the recipe's data, for all that is known before reading."""
-        if self.recipe.is_audio and model in IMAGE_MODELS:
+        if model in KINDS[kind_of(self.recipe)].lacks:
             return False
         return model != "cvae" or self.recipe.data.name not in ("images", "recordings")
 

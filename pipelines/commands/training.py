@@ -9,7 +9,8 @@ from tyro.conf import Suppress, arg
 
 from twostage.config.audio_schema import WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.check import check_recipe
-from twostage.config.model_names import baseline_beta, baseline_name, check_model_kind
+from twostage.config.kinds import check_model_exists
+from twostage.config.model_names import baseline_beta, baseline_name
 from twostage.config.schema import GaussianConfig, PriorConfig, Recipe, TrainingConfig, VimcoConfig
 from twostage.errors import UsageError
 
@@ -179,7 +180,7 @@ class TrainBaseline:
             raise UsageError("--model beta-vae needs --beta, for example --beta 4.")
         if self.model not in ("vae", "beta-vae"):
             check_named(self.model, kind="baseline")
-            check_model_kind(self.model, source="--model", sound=self.stored.is_audio)
+            check_model_exists(self.model, self.stored, source="--model")
             if beta is not None and not self.model.startswith("beta-vae-"):
                 raise UsageError(f"--beta is the weight of vae and beta-vae; leave it out with --model {self.model}.")
             if beta is not None and beta != baseline_beta(self.model):

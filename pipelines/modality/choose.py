@@ -3,20 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from twostage.config import kinds
+from twostage.config.kinds import kind_of
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 
 if TYPE_CHECKING:
     from .interface import Modality
-
-FLAGS = {"images": ("keep_rows",), "recordings": ("speaker", "seconds", "decoder", "keep_seconds")}
-"""Flags of verbs for every kind of data that mean something for that kind alone."""
-
-
-def kind_of(recipe: Recipe) -> str:
-    """What the data of a recipe are called."""
-    return "recordings" if recipe.is_audio else "images"
 
 
 def _images() -> "Modality":
@@ -31,13 +23,13 @@ def _audio() -> "Modality":
     return Audio()
 
 
-MODALITIES: dict[str, "Callable[[], Modality]"] = {"images": _images, "audio": _audio}
+MODALITIES: dict[str, "Callable[[], Modality]"] = {"images": _images, "recordings": _audio}
 """Maker of every kind of data, by its name in `twostage.config.kinds.KINDS`."""
 
 
 def modality_of(recipe: Recipe) -> "Modality":
     """The kind of data that a recipe is about; the networks of the others are not imported."""
-    return MODALITIES[kinds.kind_of(recipe)]()
+    return MODALITIES[kind_of(recipe)]()
 
 
 def load_data(recipe: Recipe) -> Dataset:

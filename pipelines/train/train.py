@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from twostage.config.kinds import kind_of
 from twostage.config.model_names import MAIN_MODEL, model_spec
 from twostage.data.interface import Dataset
 from twostage.errors import UsageError
@@ -12,7 +13,7 @@ from twostage.progress import say
 
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..evaluate.evaluate import evaluate_run
-from ..modality.choose import kind_of, load_data, modality_of
+from ..modality.choose import load_data, modality_of
 from ..modality.interface import Stage
 from ..runs.class_numbers import trained_names
 from ..runs.codes import extract_codes

@@ -64,7 +64,7 @@ def test_the_baselines_of_images_train_on_sounds(tmp_path: Path, capsys: pytest.
             assert (model.free_bits, model.steps_done) == (0.1, 4)
     capsys.readouterr()
     assert twostage("train-baseline", run, "--model", "vimco") == 2
-    assert "vimco is a model of images, but the data are recordings" in capsys.readouterr().err
+    assert "vimco is no model of recordings" in capsys.readouterr().err
     assert not (run / "models/vimco").exists()
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
-from twostage.config.kinds import KINDS, kind_of
-from twostage.config.model_names import check_model, check_model_kind
+from twostage.config.kinds import KINDS, check_model_exists, kind_of
+from twostage.config.model_names import check_model
 from twostage.config.schema import (
     DataConfig,
     EvaluationConfig,
@@ -200,9 +200,8 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
 
 def _check_kind(recipe: Recipe, source: str) -> None:
     """No setting of another kind of data, such as one of images in a recipe of sound: it would do nothing."""
-    if recipe.is_audio:
-        for name in recipe.models:
-            check_model_kind(name, source=f"{source}: models", sound=True)
+    for name in recipe.models:
+        check_model_exists(name, recipe, source=f"{source}: models")
     own, untouched = KINDS[kind_of(recipe)], type(recipe)()
     for other in KINDS.values():
         sections = [section for section in other.sections if hasattr(recipe, section)]

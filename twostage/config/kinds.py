@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from twostage.config.audio_schema import AUDIO_DATA
 from twostage.config.schema import Recipe
+from twostage.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +17,17 @@ class DataKind:
     """What recipes on one kind of data have of their own."""
 
     about: str
-    """What messages call the data."""
+    """What its settings are said to be of."""
     datasets: tuple[str, ...]
     """Values of `data.name`."""
     sections: tuple[str, ...]
     """Sections of a recipe that mean nothing for kinds that do not list them too."""
     settings: Mapping[str, tuple[str, ...]]
     """Single settings of other sections, by section, of which the same is true."""
+    flags: tuple[str, ...] = ()
+    """Flags of verbs for every kind of data that mean nothing for kinds that do not list them too."""
+    lacks: tuple[str, ...] = ()
+    """Models that there are not of it."""
     recipe: type[Recipe] = Recipe
     """Schema of its recipes."""
 
@@ -41,15 +46,18 @@ KINDS: dict[str, DataKind] = {
             "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
             "evaluation": ("search_items",),
         },
+        flags=("keep_rows",),
     ),
-    "audio": DataKind(
+    "recordings": DataKind(
         about="sound",
         datasets=AUDIO_DATA,
         sections=("recordings", "audio", "wavenet_decoder", "decoder_training", "wavenet_prior"),
         settings={"evaluation": ("batch_samples", "sampled_items")},
+        flags=("speaker", "seconds", "decoder", "keep_seconds"),
+        lacks=("vimco",),
     ),
 }
-"""By the name under which `modality.choose` knows the kind."""
+"""By what a run is said to be about, which is also the name that `modality.choose` knows the kind by."""
 
 
 def kind_named(dataset: object) -> str | None:
@@ -62,3 +70,10 @@ def kind_of(recipe: Recipe) -> str:
     name = kind_named(recipe.data.name)
     assert name is not None  # the schema admits no other data set
     return name
+
+
+def check_model_exists(name: str, recipe: Recipe, *, source: str) -> None:
+    """Raise UsageError where a model is asked for that there is not of the data of a recipe."""
+    kind = kind_of(recipe)
+    if name in KINDS[kind].lacks:
+        raise UsageError(f"{source}: {name} is no model of {kind}: choose another one, such as vq-vae or vae.")

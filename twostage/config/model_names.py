@@ -14,8 +14,6 @@ from twostage.printable import shown
 
 MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "ae", "vae", "cvae", "vimco")
 """Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
-IMAGE_MODELS = ("vimco",)
-"""Those that do not exist for recordings."""
 
 _BETA_VAE = re.compile(r"beta-vae-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
@@ -29,12 +27,6 @@ def check_model(name: str, *, source: str) -> None:
         f"{source}: expected a model out of {', '.join(MODEL_NAMES)} or beta-vae-B with B > 0, B != 1 (beta-vae-4), "
         f"but got {shown(name)}.{near_matches(name, MODEL_NAMES)}"
     )
-
-
-def check_model_kind(name: str, *, source: str, sound: bool) -> None:
-    """Raise `UsageError` where a model of images is asked for on recordings."""
-    if sound and name in IMAGE_MODELS:
-        raise UsageError(f"{source}: {name} is a model of images, but the data are recordings: choose vae, say.")
 
 
 def baseline_name(beta: float) -> str:

@@ -244,14 +244,9 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     @property
-    def is_audio(self) -> bool:
-        """Whether the data are recordings."""
-        return self.data.name in AUDIO_DATA
-
-    @property
     def has_wavenet_decoder(self) -> bool:
         """Whether a WaveNet decoder follows a codebook, as it does of sound unless it has no blocks."""
-        return self.is_audio and self.wavenet_decoder.blocks > 0
+        return self.data.name in AUDIO_DATA and self.wavenet_decoder.blocks > 0
 
     @property
     def codebook_model_steps(self) -> int:

@@ -122,18 +122,16 @@ def test_verbs_commands_and_runners_agree() -> None:
     """Read with `ast`, so that no runner's torch is imported: each verb's function exists and takes its command."""
     assert {verb.command for verb in verbs.VERBS.values()} == {cls.__name__ for cls in get_args(commands.Command)}
     for name, verb in verbs.VERBS.items():
-        modules = [module for module in (verb.module, verb.sound) if module is not None]
-        assert modules, name
-        for module in modules:
-            parts = module[2:].split(".") if module.startswith("..") else ["cli", module[1:]]
-            file = (ROOT / "pipelines").joinpath(*parts).with_suffix(".py")
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-            assert verb.function in functions, (name, module)
-            arguments = functions[verb.function].args
-            assert [ast.unparse(argument.annotation) for argument in arguments.args if argument.annotation] == [
-                verb.command
-            ]
+        module = verb.module
+        parts = module[2:].split(".") if module.startswith("..") else ["cli", module[1:]]
+        file = (ROOT / "pipelines").joinpath(*parts).with_suffix(".py")
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert verb.function in functions, (name, module)
+        arguments = functions[verb.function].args
+        assert [ast.unparse(argument.annotation) for argument in arguments.args if argument.annotation] == [
+            verb.command
+        ]
 
 
 # --- Commands ---

@@ -358,7 +358,7 @@ def test_the_same_command_trains_nothing_again_and_other_settings_are_refused(
         (["digits", "--seeds", "0"], "--seeds must be at least 1"),
         (["digits", "--seed", "4294967295", "--seeds", "2"], "--seed must be at most 4294967294 with 2 seeds"),
         (["digits", "--baseline-training.steps", "900"], "must be the 1000 steps of codebook and prior together"),
-        (["vowels", "--models", "vimco"], "vimco is a model of images"),
+        (["vowels", "--models", "vimco"], "vimco is no model of recordings"),
         (
             ["vowels", "--baseline-training.steps", "600"],
             "the 900 steps of codebook, WaveNet decoder and prior together",
