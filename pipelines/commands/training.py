@@ -175,12 +175,12 @@ class TrainBaseline:
     def resolved(self) -> "TrainBaseline":
         """The command, checked, with `model` the name in the run folder (`vae`, `beta-vae-4`) and `beta` a number."""
         check_recipe(self.recipe, source=SOURCE)
-        beta = self.beta
+        beta, family = self.beta, "vae" if self.model.startswith("beta-vae") else self.model
+        check_model_exists(family, self.stored, source="--model")
         if self.model == "beta-vae" and beta is None:
             raise UsageError("--model beta-vae needs --beta, for example --beta 4.")
         if self.model not in ("vae", "beta-vae"):
             check_named(self.model, kind="baseline")
-            check_model_exists(self.model, self.stored, source="--model")
             if beta is not None and not self.model.startswith("beta-vae-"):
                 raise UsageError(f"--beta is the weight of vae and beta-vae; leave it out with --model {self.model}.")
             if beta is not None and beta != baseline_beta(self.model):
