@@ -14,7 +14,7 @@ Shapes: N items, G codebooks, Y labels, K codes per codebook, T the axes of the 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,17 +85,6 @@ class PriorDiagnosis:
             "train_standard_error": self.train_standard_error,
             "bits_by_position": self.bits_by_position.tolist(),
         }
-
-    @classmethod
-    def of_record(cls, numbers: dict[str, Any]) -> "PriorDiagnosis":
-        """The inverse of `record`.
-
-        Raises:
-            KeyError, ValueError: the numbers are not those.
-        """
-        names = {f.name for f in fields(cls)} - {"bits_by_position"}
-        by_position = np.array(numbers["bits_by_position"], np.float64)
-        return cls(**{n: numbers[n] for n in names}, bits_by_position=by_position)
 
 
 def items_of(file: CodeFile, rows: np.ndarray) -> CodeFile:

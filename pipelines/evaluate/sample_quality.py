@@ -23,9 +23,9 @@ from twostage.metrics.statistics import evenly
 from twostage.progress import say
 
 from ..generate.asked import wanted_from
-from ..generate.decoding import to_levels
 from ..generate.drawing import Drawing, draw, source_of
 from ..generate.trained import Trained
+from ..media.png import to_levels
 from ..modality.choose import modality_of
 from ..modality.pictures import Pictures
 from ..runs.loading import Loaded

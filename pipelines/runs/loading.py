@@ -12,12 +12,8 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
-from stage2_prior import PixelCNN, WaveNet
 from twostage.errors import RunError
 from twostage.storage.checkpoint import Checkpoint, load_checkpoint
-
-from ..modality.images import Stage1
 
 _REPLACED_TENSORS = 1000
 """Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
@@ -47,10 +43,6 @@ class Loaded(Generic[M]):
     @property
     def record(self) -> dict[str, Any]:
         return self.checkpoint.state["record"]
-
-
-LoadedStage1 = Loaded[Stage1]
-LoadedPrior = Loaded[PixelCNN]
 
 
 def load_model(folder: Path, device: torch.device, build: Callable[[dict[str, Any]], M]) -> Loaded[M]:
@@ -138,12 +130,3 @@ def parameter_count(model: torch.nn.Module) -> int:
     codebooks = {name: buffer for name, buffer in model.named_buffers() if name == "quantiser.codebook"}
     own = {**dict(model.named_parameters()), **codebooks}
     return sum(values.numel() for name, values in own.items() if not name.startswith("decoder.auxiliary."))
-
-
-LoadedAudio = Loaded[AudioVQVAE | AudioVAE]
-
-
-LoadedDecoder = Loaded[WaveNetDecoder]
-
-
-LoadedWaveNet = Loaded[WaveNet]

@@ -11,7 +11,6 @@ from stage2_prior import PixelCNN, WaveNet
 from twostage.storage.codes import CodeFile, CodeHeader
 from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.evaluate.code_diagnosis import (
-    PriorDiagnosis,
     diagnose_prior,
     items_of,
     position_bits,
@@ -236,4 +235,3 @@ class TestSequences:
         )
         assert found.sentence("recording").endswith("(5 recordings).")
         assert "under the learned prior, " in found.sentence()
-        assert PriorDiagnosis.of_record(found.record()).record() == found.record()

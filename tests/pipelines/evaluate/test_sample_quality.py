@@ -18,8 +18,8 @@ from twostage_pipelines.evaluate import classifier, sample_quality
 from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
 from twostage_pipelines.generate import drawing
-from twostage_pipelines.generate.decoding import to_levels
 from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.media.png import to_levels
 from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
 
