@@ -210,6 +210,7 @@ class IntegerFiles:
     item = source = "sequence"
     suffix, count, unit, apart = ".txt", 4, "bits/dim", ""
     one_overview, have_lengths = True, False
+    length_of = length_after = kept = None  # asked of items that differ in length, or that are completed
 
     def prefix_of(self, model: str) -> str:
         return ""
@@ -247,15 +248,6 @@ class IntegerFiles:
 
     def grid_of(self, split: Any, model: Any) -> tuple[int, ...]:
         return (1, POSITIONS)
-
-    def length_of(self, seconds: float, model: Any, record: Any, most: int | None, *, flag: str) -> int:
-        raise NotImplementedError
-
-    def length_after(self, positions: Tensor, model: Any) -> Tensor:
-        raise NotImplementedError
-
-    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Any) -> tuple[int, str]:
-        raise NotImplementedError
 
     def check_codes(self, codes: CodeFile, model: Any, record: Any, *, name: str, source: str, remedy: str) -> None:
         assert codes.header.grid == (1, POSITIONS)
@@ -346,6 +338,7 @@ class Integers:
     sections: ClassVar = {"stage1": "integers", "prior": "prior"}
     decoders: ClassVar = {"convolutional": "decoder"}
     files = IntegerFiles()
+    with_decoder = None  # asked where `sections` has a decoder
 
     def load(self, recipe: Recipe) -> IntegerDataset:
         return IntegerDataset(make_split(256, 0), make_split(40, 1), make_split(40, 2))
@@ -371,9 +364,6 @@ class Integers:
     def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
         own = {key: tuple(v) if isinstance(v, list) else v for key, v in arguments.items() if key != "likelihood"}
         return PixelCNN(**own) if kind == "pixelcnn" else IntegerVQVAE(**own)
-
-    def with_decoder(self, codebook: Any, decoder: Any, progress: Any = None) -> Any:
-        raise NotImplementedError
 
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: Any, *, label: str) -> None:
         pass
