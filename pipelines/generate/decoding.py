@@ -1,7 +1,6 @@
 """New images from models that need no prior of their own: a VAE's Gaussian, VIMCO's table, an autoencoder's guess.
 
-Item i of a seed is the same whatever the number of items and the batch. A VQ-VAE draws through its learned prior, see
-`run.TwoStageModel`.
+Item i of a seed is the same whatever the number of items and the batch. Verbs and programs draw by `two_stage`.
 
 Shapes: N items, M images, C x H x W image, Z latents of an item, flattened, G codebooks of K codes, h x w grid.
 """
