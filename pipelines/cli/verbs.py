@@ -38,9 +38,7 @@ VERBS: dict[str, Verb] = {
     ),
     "compare": Verb("Compare", "..train.compare", "run_compare", "all models of a recipe, equal budgets, one table"),
     "evaluate": Verb("Evaluate", "..evaluate.evaluate", "run_evaluate", "bits/dim of all models of a run"),
-    "report": Verb(
-        "Report", "..report.report", "run_report", "one self-contained report.html of a run", "..report.audio"
-    ),
+    "report": Verb("Report", "..report.report", "run_report", "one self-contained report.html of a run"),
     "generate": Verb("Generate", "..generate.generate", "run_generate", "new images or sounds, or completions of one"),
     "reconstruct": Verb(
         "Reconstruct", "..coding.coding", "run_reconstruct", "image or sound files through encoder and decoder"

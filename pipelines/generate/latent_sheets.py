@@ -1,28 +1,27 @@
-"""Pictures of a continuous latent space, made by decoding chosen latents: manifold, traversals, interpolations, draws.
+"""Sheets of a continuous latent space, made by decoding chosen latents: manifold, traversals, interpolations, draws.
 
-All work on a function from latents to images, so that they serve a VAE, an autoencoder and a conditional VAE with its
-label held. An autoregressive decoder shows samples, others the mean of p(x|z).
+All work on a function from latents to pictures, so that they serve a VAE, an autoencoder and a conditional VAE with its
+label held, whatever the pictures show. An autoregressive decoder shows samples, others the mean of p(x|z).
 
-Shapes: N, M items, Z latents of an item (a grid is flattened), C x H x W image.
+Shapes: N, M items, Z latents of an item (a grid is flattened), C x H x W picture.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 
-from stage1_vqvae.images.autoencoder import Autoencoder
-from stage1_vqvae.images.vae import VAE
+from stage1_vqvae.interface import Asked
 from twostage.errors import UsageError
 
 from ..media.png import grid, to_bytes
-from .decoding import DECODE_BATCH, decode_in_batches
 from .sheets import Sheet
 
 Decode = Callable[[np.ndarray], np.ndarray]
-"""Latents `[N, Z]` to images `[N, C, H, W]` in levels."""
+"""Latents `[N, Z]` to pictures `[N, C, H, W]` in levels."""
 
 MANIFOLD_SIDE = 20
 STEPS = 11
@@ -32,28 +31,23 @@ REACH = 2.5
 _WHITE = 255
 
 
-def decoder_of(
-    model: VAE | Autoencoder,
-    *,
-    device: torch.device,
-    label: int | None = None,
-    seed: int = 0,
-    batch_size: int = DECODE_BATCH,
-) -> Decode:
-    """The function from latents to images of a trained model.
+def decoder_of(model: Any, *, device: torch.device, seed: int = 0, batch_size: int = 256) -> Decode:
+    """The function from latents to images of a trained model that is conditioned on nothing else.
 
     Args:
         model: in eval mode on `device`.
         device: of the model.
-        label: what a conditional model is given with every latent; None for others.
         seed: of the pixels that an autoregressive decoder draws.
         batch_size: latents decoded at once; changes memory and speed, not results.
     """
 
     def decode(latents_NZ: np.ndarray) -> np.ndarray:
         z = torch.from_numpy(latents_NZ).float().reshape(-1, *model.latent_shape).to(device)
-        labels_N = None if label is None else torch.full((len(z),), label, device=device)
-        return decode_in_batches(model, z, labels_N=labels_N, batch_size=batch_size, seed=seed).cpu().numpy()
+        parts = [
+            model.decode_batch(part, Asked(items=items), seed=seed).cpu().numpy()
+            for part, items in zip(z.split(batch_size), torch.arange(len(z)).split(batch_size), strict=True)
+        ]
+        return np.concatenate(parts)
 
     return decode
 
@@ -79,7 +73,7 @@ class LatentSpread:
 
 
 def manifold(name: str, decode: Decode, *, spread: LatentSpread, levels: int, side: int = MANIFOLD_SIDE) -> Sheet:
-    """The images of a regular grid over two latents, in equal steps of probability (the inverse CDF of a Gaussian).
+    """What stands on a regular grid over two latents, in equal steps of probability (the inverse CDF of a Gaussian).
 
     Args:
         name: of the model.
@@ -158,7 +152,7 @@ def interpolations(
 
 
 def side_by_side(kind: str, blocks: Mapping[str, np.ndarray], *, levels: int, columns: int, caption: str) -> Sheet:
-    """Blocks of images `[N, C, H, W]` in levels, the same number in each, beside one another; the caption names them.
+    """Blocks of pictures `[N, C, H, W]` in levels, the same number in each, beside one another; the caption names them.
 
     Of latent draws of an autoencoder beside a VAE's, or of reconstructions at several betas with one column a block.
     """
@@ -174,20 +168,21 @@ def latent_draws(drawn: Mapping[str, np.ndarray], *, levels: int, columns: int =
     """Decoded random latents of several models side by side: what an autoencoder cannot do and a VAE can.
 
     Args:
-        drawn: images of `drawing.sample_autoencoder`, `drawing.sample_vae` and the like, as many of each; the name of
-            a model should say what its latents were drawn from.
+        drawn: as many pictures of each; the name of a model should say what its latents were drawn from.
         levels: size of the alphabet.
         columns: of a block.
     """
     return side_by_side("latent-draws", drawn, levels=levels, columns=columns, caption="Decoded random latents.")
 
 
-def reconstructions_by_model(originals: np.ndarray, decoded: Mapping[str, np.ndarray], *, levels: int) -> Sheet:
+def reconstructions_by_model(
+    originals: np.ndarray, decoded: Mapping[str, np.ndarray], *, levels: int, item: str = "image"
+) -> Sheet:
     """Originals in the first column and what every model makes of them in the others, such as one model per beta."""
     return side_by_side(
         "reconstructions-by-model",
         {"originals": originals, **decoded},
         levels=levels,
         columns=1,
-        caption="Test images and their reconstructions.",
+        caption=f"Test {item}s and their reconstructions.",
     )

@@ -24,7 +24,6 @@ from twostage.metrics.statistics import evenly
 from twostage.progress import Progress
 
 from ..media.html import audio_element
-from ..media.wav import to_int16
 from .pictures import Curve, Items
 
 COLUMNS = 64
@@ -69,11 +68,6 @@ class AudioPictures:
 
     def items(self, split: AudioSplit, rows: Iterable[int] | None = None) -> list[np.ndarray]:
         return [split.recording(int(row)) for row in (range(len(split)) if rows is None else rows)]
-
-    def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
-        assert lengths is not None
-        sounds_NS = to_int16(decoded.cpu().numpy())
-        return [sound_S[: int(length)] for sound_S, length in zip(sounds_NS, lengths, strict=True)]
 
     def of(self, items: Items) -> np.ndarray:
         # One by one: side by side their last bits would depend on how many there are, and a copy would be none.

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from twostage.config.schema import Recipe
 from twostage.data import ImageDataset, Split
@@ -37,9 +36,6 @@ class ImagePictures:
 
     def items(self, split: Split, rows: Iterable[int] | None = None) -> np.ndarray:
         return split.images if rows is None else split.images[np.fromiter(rows, np.int64)]
-
-    def made(self, decoded: Tensor, lengths: Tensor | None) -> Items:
-        return list(decoded.cpu().numpy())
 
     def of(self, items: Items) -> np.ndarray:
         return np.asarray(items)

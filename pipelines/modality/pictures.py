@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from twostage.metrics.memorisation import WithMirrored
 
@@ -56,17 +55,6 @@ class Pictures(Protocol):
 
     def items(self, split: Any, rows: Iterable[int] | None = None) -> Items:
         """The items of a split, or those of some rows in that order."""
-
-    def made(self, decoded: Tensor, lengths: Tensor | None) -> Items:
-        """What a decoder gave, `[N, *S]` as `Stage1Model.decode_batch` says, as items.
-
-        Args:
-            decoded: images in levels, or waveforms.
-            lengths: `[N]`, of items that have one.
-
-        Raises:
-            RunError: a waveform is not finite.
-        """
 
     def of(self, items: Items) -> np.ndarray:
         """A picture of every item, `[N, C, H, W]` in levels 0..levels-1: uint8, or fp32 of mean images.

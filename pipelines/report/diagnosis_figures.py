@@ -14,7 +14,6 @@ matplotlib.use("Agg")  # no window, whatever the user's settings say
 
 from matplotlib import pyplot as plt
 
-from ..evaluate.code_diagnosis import PriorDiagnosis
 from ..evaluate.latent_diagnosis import PosteriorDiagnosis
 from ..media.figures import figure_png
 from ..media.plain_text import legend, plain_text
@@ -90,7 +89,7 @@ def latent_scatter(clouds: Sequence[LatentCloud], *, classes: Sequence[str]) -> 
 
 
 @plain_text()
-def training_parts(runs: Mapping[str, list[dict[str, Any]]]) -> bytes:
+def training_parts(runs: Mapping[str, list[dict[str, Any]]], *, dim: str = "dim") -> bytes:
     """Total, reconstruction and KL of every Gaussian training, against steps; thin: batches, dots: validation.
 
     Total is reconstruction plus KL at beta = 1, whatever beta the training used. Trainings on squared error are shown
@@ -98,15 +97,16 @@ def training_parts(runs: Mapping[str, list[dict[str, Any]]]) -> bytes:
 
     Args:
         runs: name of each model, and its rows of `read_metrics`.
+        dim: what numbers of images and of sounds are per, `dim` and `sample`.
     """
     squared = any("half_squared_error" in row for rows in runs.values() for row in rows)
-    reconstruction, scale = ("half_squared_error", np.log(2)) if squared else ("distortion_bits_per_dim", 1.0)
+    reconstruction, scale = ("half_squared_error", np.log(2)) if squared else (f"distortion_bits_per_{dim}", 1.0)
     figure, axes = plt.subplots(1, 3, figsize=(12.0, 3.6))
     named = []
     for colour, (name, rows) in enumerate(runs.items()):
         for prefix, style in (("", {"alpha": 0.35}), ("validation_", {"marker": "o", "markersize": 3})):
             found = [
-                (row["step"], row[prefix + reconstruction], scale * row.get(f"{prefix}rate_bits_per_dim", 0.0))
+                (row["step"], row[prefix + reconstruction], scale * row.get(f"{prefix}rate_bits_per_{dim}", 0.0))
                 for row in rows
                 if prefix + reconstruction in row
             ]
@@ -119,7 +119,7 @@ def training_parts(runs: Mapping[str, list[dict[str, Any]]]) -> bytes:
                     named.append((line, name))
     titles = ("total at beta = 1", "squared error / 2" if squared else "reconstruction (distortion)", "KL (rate)")
     for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="optimiser steps", ylabel="nats/dim" if squared else "bits/dim")
+        axis.set(title=title, xlabel="optimiser steps", ylabel="nats/dim" if squared else f"bits/{dim}")
         axis.grid(alpha=0.3)
         _show_later_part(axis)
     legend(axes[0], named, fontsize=8)
@@ -164,24 +164,40 @@ def correlations(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
 
 
 @plain_text()
-def code_costs(diagnosis: PriorDiagnosis, *, title: str) -> bytes:
-    """Left: bits per code under every prior; right: bits of each position of the grid, under the learned prior."""
+def code_costs(numbers: Mapping[str, Any], *, title: str) -> bytes:
+    """Left: bits per code under every prior; right: bits of each position, under the learned prior.
+
+    Args:
+        numbers: of `Diagnosis`, those of `code_diagnosis.PriorDiagnosis`; what is not there is not drawn. Positions of
+            a grid are a picture, those of a sequence a line.
+        title: of the left side.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), gridspec_kw={"width_ratios": [1.3, 1]})
     bars = {
-        "uniform": diagnosis.uniform_bits_per_code,
-        "unigram": diagnosis.unigram_bits_per_code,
-        "learned": diagnosis.held_out_bits_per_code,
-        "learned,\ntraining codes": diagnosis.train_bits_per_code,
+        "uniform": ("uniform", "0.75"),
+        "unigram": ("unigram", "0.6"),
+        "learned": ("held_out", "C0"),
+        "learned,\ntraining codes": ("train", "C1"),
     }
-    errors = [0.0, 0.0, diagnosis.held_out_standard_error or 0.0, diagnosis.train_standard_error or 0.0]
-    left.bar(list(bars), list(bars.values()), color=["0.75", "0.6", "C0", "C1"])
-    for index, (bits, error) in enumerate(zip(bars.values(), errors, strict=True)):
+    tallest = 0.0
+    for name, (key, colour) in bars.items():
+        bits, error = numbers.get(f"{key}_bits_per_code"), numbers.get(f"{key}_standard_error") or 0.0
+        if bits is None:
+            continue
+        left.bar([name], [bits], color=colour)
         if error:
-            left.errorbar(index, bits, yerr=error, color="0.2", capsize=3)
-        left.text(index, bits + error, f"{bits:.2f}", ha="center", va="bottom", fontsize=8)
-    left.set(title=title, ylabel="bits per code", ylim=(0, 1.12 * max(bars.values())))
-    picture = right.imshow(diagnosis.bits_by_position, vmin=0, cmap="viridis", interpolation="nearest")
-    figure.colorbar(picture, ax=right, shrink=0.9)
-    right.set(title="bits of each position", xticks=[], yticks=[])
+            left.errorbar([name], [bits], yerr=error, color="0.2", capsize=3)
+        left.text(name, bits + error, f"{bits:.2f}", ha="center", va="bottom", fontsize=8)
+        tallest = max(tallest, bits)
+    left.set(title=title, ylabel="bits per code", ylim=(0, 1.12 * tallest))
+    bits_of_position = np.array(numbers["bits_by_position"], np.float64)
+    if bits_of_position.ndim == 1:
+        right.plot(bits_of_position, linewidth=1)
+        right.set(title="bits of each position", xlabel="position", ylim=(0, None))
+        right.grid(alpha=0.3)
+    else:
+        picture = right.imshow(bits_of_position, vmin=0, cmap="viridis", interpolation="nearest")
+        figure.colorbar(picture, ax=right, shrink=0.9)
+        right.set(title="bits of each position", xticks=[], yticks=[])
     figure.tight_layout()
     return figure_png(figure)

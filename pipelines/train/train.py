@@ -154,10 +154,6 @@ def evaluate_and_report(run: Run, dataset: Any, *, device: torch.device) -> Path
     """Score the run on its test set and write its report; of several processes the first does, for the others None."""
     if evaluate_run(run, dataset, device=device, split="test") is None:
         return None
-    if run.recipe.is_audio:
-        from ..report.audio import write_audio_report  # and with it matplotlib, which no other training verb needs
-
-        return write_audio_report(run, dataset, device=device, seed=run.recipe.seed)
-    from ..report.report import write_report
+    from ..report.report import write_report  # and with it matplotlib, which no other training verb needs
 
     return write_report(run, dataset, device=device, seed=run.recipe.seed)

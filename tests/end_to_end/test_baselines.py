@@ -310,7 +310,7 @@ def test_without_bits_codes_have_a_price_all_the_same(tmp_path: Path) -> None:
     assert list(found) == ["vq-vae", "vimco"]
     assert found["vq-vae"]["verdict"] != "no prior"
     assert any("under the learned prior" in sentence for sentence in found["vq-vae"]["sentences"])
-    assert (tmp_path / "run/samples/vq-vae-code-prices.png").is_file()
+    assert (tmp_path / "run/samples/vq-vae-code-costs.png").is_file()
     assert "of 4 codes are used" in " ".join(found["vimco"]["sentences"])
     assert "rate_bits" not in found["vimco"]["numbers"]
 

@@ -63,7 +63,7 @@ DRAWINGS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "training_parts": (_parts, NAMES),
     "latent_rates": (lambda: diagnosis_figures.latent_rates(POSTERIORS, title=NAMES[0]), NAMES[:1]),
     "correlations": (lambda: diagnosis_figures.correlations(POSTERIORS, title=NAMES[0]), NAMES[:1]),
-    "code_costs": (lambda: diagnosis_figures.code_costs(PRIOR, title=NAMES[0]), NAMES[:1]),
+    "code_costs": (lambda: diagnosis_figures.code_costs(PRIOR.record(), title=NAMES[0]), NAMES[:1]),
     "picture_of": (lambda: pictures.picture_of(SOUND, settings=MEL, title=NAMES[0]), NAMES[:1]),
     "picture_of_pair": (
         lambda: pictures.picture_of_pair(SOUND, SOUND, settings=MEL, titles=(NAMES[0], NAMES[3])),

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from twostage.config.load import load_recipe
 from twostage.data.audio import AudioDataset, AudioSplit
@@ -76,11 +75,12 @@ def test_an_item_has_the_same_picture_alone_and_among_others(pictures: Pictures,
     assert "2 of the samples are copies" in said
 
 
-def test_what_a_decoder_made_ends_where_the_item_does(pictures: Pictures) -> None:
-    first, second = pictures.made(torch.full((2, 6), 0.5), torch.tensor([6, 2]))
-    assert first.tolist() == [16384] * 6
-    assert second.tolist() == [16384] * 2
-    assert pictures.players([first, second], ["one", "two"]).count("<audio") == 2
+def test_recordings_are_played_and_drawn_with_axes(pictures: Pictures) -> None:
+    two = [tone(300, 500), tone(400, 700)]
+    assert pictures.players(two, ["one", "two"]).count("<audio") == 2
+    figure = pictures.figure([two], [["one", "two"]])
+    assert figure is not None
+    assert figure.startswith(b"\x89PNG")
 
 
 def test_images_are_their_own_pictures() -> None:

@@ -1,0 +1,110 @@
+"""The report's section on one model: samples, reconstructions, nearest training items, code usage, latents."""
+
+import html
+
+import numpy as np
+
+from twostage.metrics.codebook_usage import codebook_usage
+from twostage.metrics.statistics import evenly
+
+from ..generate.decoding import to_levels
+from ..generate.sheets import COMPARED, Sheet, neighbour_sheet, reconstruction_sheet
+from ..media import figures
+from ..media.html import image
+from ..media.png import grid, to_bytes
+from .drawn import Drawn
+from .latents import latents_part
+from .shown import ShownModel, part_of, stacked
+
+COMPARED_BY_EAR = 4
+"""Reconstructions that are played, beside their originals, where there is something to hear."""
+_ACROSS = 4
+"""Samples in a row of a figure."""
+
+
+def model_section(of: ShownModel, drawn: Drawn | None) -> str:
+    """Everything that is shown of one model; its sheets are also written as PNG files."""
+    parts = [f"<h2>{html.escape(of.name)}</h2>"]
+    if drawn is not None:
+        parts.append(f"<h3>Samples</h3>{_samples(of, drawn)}")
+    elif of.model.latents == "codes":
+        parts.append("<p>No finished prior: train-prior brings its samples.</p>")
+    parts.append(f"<h3>Reconstructions</h3>{_reconstructions(of)}")
+    if drawn is not None:
+        parts.append(f"<h3>Nearest training {of.shown.pictures.item}s</h3>{_neighbours(of, drawn)}")
+    parts += [_usage(of), latents_part(of)]
+    return "".join(parts)
+
+
+def _samples(of: ShownModel, drawn: Drawn) -> str:
+    """A sheet of all, and some to hear from every decoder."""
+    pictures = of.shown.pictures
+    sheet = grid(to_bytes(pictures.of(drawn.items), pictures.levels), columns=drawn.columns)
+    parts = [of.shown.keep(f"{of.name}-samples", Sheet("samples", sheet, f"{of.name}: {drawn.source}."))]
+    rows = slice(0, min(pictures.heard, len(drawn.items)))
+    for voice, model in of.voices.items() if pictures.heard else ():
+        by = None if model is of.model else model
+        heard = of.decode(drawn.latents[rows], part_of(drawn.asked, rows), by=by) if by else drawn.items[rows]
+        said = drawn.said[rows]
+        across = range(0, len(heard), _ACROSS)
+        titled = [said[start : start + _ACROSS] for start in across]
+        figure = pictures.figure([heard[start : start + _ACROSS] for start in across], titled)
+        which = "" if voice == "reconstruction" else f", {voice}"
+        if figure is not None:
+            parts.append(image(figure, f"New {pictures.item}s, seed {of.shown.seed}{which}{drawn.wanted}."))
+        parts.append(pictures.players(heard, said))
+    return "".join(parts)
+
+
+def _reconstructions(of: ShownModel) -> str:
+    """A sheet of pairs, and some of them to hear beside what other decoders make of them."""
+    shown, pictures = of.shown, of.shown.pictures
+    sheet = reconstruction_sheet(
+        of.name,
+        [pictures.of(shown.originals), pictures.of(of.reconstructions)],
+        levels=pictures.levels,
+        item=pictures.item,
+        sampled=of.model.autoregressive,
+    )
+    parts = [shown.keep(f"{of.name}-reconstructions", sheet)]
+    if not pictures.heard:
+        return "".join(parts)
+    chosen = evenly(len(shown.reconstructed), COMPARED_BY_EAR)
+    rows = shown.reconstructed[chosen]
+    columns = {"recording": [shown.originals[place] for place in chosen]}
+    for voice, model in of.voices.items():
+        if model is of.model:
+            columns[voice] = [of.reconstructions[place] for place in chosen]
+        else:
+            latents = stacked([of.latents[place] for place in chosen])
+            columns[voice] = of.decode(latents, of.asked(rows), by=model)
+    test = shown.dataset.test
+    said = [of.named(int(test.labels[row]), int(test.speakers[row])) for row in rows]
+    lines = [[items[place] for items in columns.values()] for place in range(len(rows))]
+    titles = [[f"{name}: {what}" for what in columns] for name in said]
+    figure = pictures.figure(lines, titles)
+    if figure is not None:
+        parts.append(image(figure, "Log-mel spectrograms, one colour scale."))
+    return "".join(parts) + "".join(pictures.players(*line) for line in zip(lines, titles, strict=True))
+
+
+def _neighbours(of: ShownModel, drawn: Drawn) -> str:
+    pictures = of.shown.pictures
+    samples_NCHW = to_levels(pictures.of(drawn.items[:COMPARED]), pictures.levels)
+    return of.shown.keep(f"{of.name}-neighbours", neighbour_sheet(of.name, samples_NCHW, of.shown.reference))
+
+
+def _usage(of: ShownModel) -> str:
+    """Histogram of every codebook on the validation set."""
+    if of.model.latents != "codes" or "validation" not in of.codes:
+        return ""
+    file = of.codes["validation"]
+    codes = file.codes
+    if file.lengths is not None:
+        codes = codes.transpose(0, 2, 1)[np.arange(codes.shape[2]) < file.lengths[:, None]]
+    usage = codebook_usage(codes, codebook_size=of.model.codebook_size)
+    parts = ["<h3>Code usage</h3>"]
+    for index, single in enumerate(usage.codebooks):
+        title = f"codebook {index}: {single.used} of {usage.codebook_size} used, perplexity {single.perplexity:.1f}"
+        parts.append(image(figures.code_histogram(single.counts_K, title=title), "Usage on the validation set."))
+    return "".join(parts)
