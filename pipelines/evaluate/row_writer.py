@@ -170,8 +170,8 @@ class RowWriter:
             fields: of the row, beside those that follow from the bits.
             partner: see `Scored`.
         """
-        told, sizes_N = rate.conditional, self.measures.sizes_N
-        side = self.measures.side(label=told, speaker=told or model.speakers > 0, ends_N=rate.ends_N)
+        conditional, sizes_N = rate.conditional, self.measures.sizes_N
+        side = self.measures.side(label=conditional, speaker=conditional or model.speakers > 0, ends_N=rate.ends_N)
         code_N = rate.bits_N if side is None else rate.bits_N + side.length + side.labels
         total_N = code_N if distortion_N is None else code_N + distortion_N
         bits_per_dim, error = mean_and_error(self._comparable(total_N), sizes_N)
@@ -184,20 +184,20 @@ class RowWriter:
             "rate_bits_per_dim": None if distortion_N is None else self.mean(rate.bits_N),
             "length_bits_per_dim": None if side is None else self.mean(side.length),
             "label_bits_per_dim": None if side is None else self.mean(side.labels),
-            "labels": "given" if model.classes else _labels(side, conditional=told),
+            "labels": "given" if model.classes else _labels(side, conditional=conditional),
             "code_bits_per_second": None if seconds is None else float(code_N.sum() / seconds),
-            "rate_given": self.measures.conditioned_on(label=told, speaker=told),
+            "rate_given": self.measures.conditioned_on(label=conditional, speaker=conditional),
         }
         row = Row(**{**fields, **own})
         return Scored(row, self._comparable(total_N), sizes_N, bits_by_position=rate.by_position, partner=partner)
 
-    def _comparable(self, bits_N: np.ndarray) -> np.ndarray:
-        """Bits as `Scored` holds them."""
-        return bits_N / self.measures.dims if self.measures.sizes_N is None else bits_N
-
     def mean(self, bits_N: np.ndarray | None) -> float | None:
         """Bits/dim of all items; None of none."""
         return None if bits_N is None else mean_and_error(self._comparable(bits_N), self.measures.sizes_N)[0]
+
+    def _comparable(self, bits_N: np.ndarray) -> np.ndarray:
+        """Bits as `Scored` holds them."""
+        return bits_N / self.measures.dims if self.measures.sizes_N is None else bits_N
 
 
 def _labels(side: Side | None, *, conditional: bool) -> str:

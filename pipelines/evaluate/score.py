@@ -158,6 +158,7 @@ class CodeRows:
         return Rate("learned", rate.bits, ends_N, bool(prior.classes), rate.by_position)
 
     def _paid(self, rate: Rate, *trained: Trained, **fields: Any) -> tuple[Rate, Part]:
+        """A rate with what its prior takes, and its fields of a row."""
         lengths_N = self.file.lengths
         if lengths_N is not None:  # of grids it says no more than the rate
             fields["bits_per_code"] = float(rate.bits_N.sum() / (lengths_N.sum() * self.file.codes.shape[1]))

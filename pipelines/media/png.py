@@ -12,7 +12,7 @@ from PIL import Image
 
 from twostage.config.schema import DataConfig
 from twostage.data.images.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
-from twostage.errors import DataError, RunError
+from twostage.errors import DataError
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
 
@@ -20,17 +20,6 @@ from twostage.storage.atomic import write_atomic
 def to_bytes(levels_NCHW: np.ndarray, levels: int) -> np.ndarray:
     """Levels 0..L-1, integer or mean, to uint8 0..255, rounded to nearest."""
     return np.rint(np.clip(levels_NCHW.astype(np.float64) * (255.0 / (levels - 1)), 0, 255)).astype(np.uint8)
-
-
-def to_levels(images_NCHW: np.ndarray, levels: int) -> np.ndarray:
-    """Mean images rounded to the nearest level, uint8.
-
-    Raises:
-        RunError: a pixel is not finite.
-    """
-    if not np.isfinite(images_NCHW).all():
-        raise RunError("the decoder made pixels that are not finite: its training diverged, train the model again")
-    return np.rint(np.clip(images_NCHW, 0, levels - 1)).astype(np.uint8)
 
 
 def png(pixels_CHW: np.ndarray, *, scale: int = 1) -> bytes:
