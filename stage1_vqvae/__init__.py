@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
     from stage1_vqvae.images.vae import VAE
     from stage1_vqvae.images.vqvae import VQVAE
-    from stage1_vqvae.quantiser.quantiser import Quantised, VectorQuantiser
+    from stage1_vqvae.quantiser.interface import Quantised
+    from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 
 __all__ = ["VAE", "VQVAE", "AudioVAE", "AudioVQVAE", "Quantised", "VectorQuantiser", "WaveNetDecoder"]
 
@@ -21,7 +22,7 @@ _HOME = {
     "AudioVQVAE": "stage1_vqvae.audio.vqvae",
     "VAE": "stage1_vqvae.images.vae",
     "VQVAE": "stage1_vqvae.images.vqvae",
-    "Quantised": "stage1_vqvae.quantiser.quantiser",
+    "Quantised": "stage1_vqvae.quantiser.interface",
     "VectorQuantiser": "stage1_vqvae.quantiser.quantiser",
     "WaveNetDecoder": "stage1_vqvae.audio.wavenet_decoder",
 }

@@ -163,7 +163,7 @@ class Audio:
         }
         if isinstance(model, AudioVAE):
             return AudioGaussianTask(model, **common)
-        return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
+        return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
 
     def follower_task(
         self,

@@ -27,8 +27,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) 
     common["speakers"] = len(dataset.speakers)
     if spec.kind == "vae":
         return {**common, "latent_channels": recipe.gaussian.latent_channels, "beta": spec.beta}
-    quantiser = {k: v for k, v in asdict(recipe.quantiser).items() if k not in ("init", "auxiliary_weight")}
-    return {**common, **quantiser, "update": spec.codebook_update}
+    return {**common, **recipe.quantiser.arguments(update=spec.codebook_update)}
 
 
 def build_stage1(kind: str, architecture: Mapping[str, Any]) -> AudioVQVAE | AudioVAE:

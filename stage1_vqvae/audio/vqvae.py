@@ -11,14 +11,15 @@ Shapes: B items, S samples, T codes (positions), G codebooks, D bottleneck chann
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from stage1_vqvae.audio.decoder import AudioDecoder
 from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, check_audio, code_count, inside
-from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
+from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser
+from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
 from twostage.likelihoods.audio import AudioLikelihood
@@ -49,8 +50,9 @@ class AudioVQVAE(nn.Module):
         channels, residual_blocks, residual_channels: width and depth of encoder and decoder at the rate of the codes.
         head_channels: F, features per sample handed to the likelihood.
         spectral_weight: of the spectral loss, beside one nat per sample.
-        embedding_dim, codebook_size, codebooks, update, gradient, commitment_beta, decay, revival_threshold: see
-            `VectorQuantiser`.
+        quantiser: kind of the bottleneck, see `stage1_vqvae.quantiser.choose`.
+        embedding_dim: D.
+        settings: of the quantiser, see `QuantiserSettings`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, samples, masks or speakers do not fit.
@@ -69,19 +71,13 @@ class AudioVQVAE(nn.Module):
         residual_channels: int = 128,
         head_channels: int = 32,
         spectral_weight: float = 1.0,
+        quantiser: QuantiserKind = "vq",
         embedding_dim: int = 64,
-        codebook_size: int = 512,
-        codebooks: int = 1,
-        update: Literal["ema", "loss"] = "ema",
-        gradient: Literal["straight-through", "rotation"] = "straight-through",
-        commitment_beta: float = 0.25,
-        decay: float = 0.99,
-        revival_threshold: float = 0.03,
+        **settings: Unpack[QuantiserSettings],
     ) -> None:
         super().__init__()
         self.stride = 1 << downsampling_layers
-        self.codebook_size, self.codebooks, self.speakers = codebook_size, codebooks, speakers
-        self.spectral_weight = spectral_weight
+        self.speakers, self.spectral_weight = speakers, spectral_weight
         self.encoder = AudioEncoder(
             channels=channels,
             residual_blocks=residual_blocks,
@@ -89,16 +85,8 @@ class AudioVQVAE(nn.Module):
             downsampling_layers=downsampling_layers,
             out_channels=embedding_dim,
         )
-        self.quantiser = VectorQuantiser(
-            codebook_size=codebook_size,
-            embedding_dim=embedding_dim,
-            codebooks=codebooks,
-            update=update,
-            gradient=gradient,
-            commitment_beta=commitment_beta,
-            decay=decay,
-            revival_threshold=revival_threshold,
-        )
+        self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **settings)
+        self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
         self.decoder = AudioDecoder(
             in_channels=embedding_dim,
             channels=channels,
@@ -130,7 +118,7 @@ class AudioVQVAE(nn.Module):
     def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor]:
         """The real positions quantised, and which they are, `[B, T]`."""
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
-        return self.quantiser(vectors_BDT.transpose(1, 2)[real_BT]), real_BT
+        return self.quantiser(vectors_BDT.transpose(1, 2)[real_BT], real_BT.nonzero()[:, 0]), real_BT
 
     def forward(
         self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
@@ -159,14 +147,14 @@ class AudioVQVAE(nn.Module):
 
     @torch.no_grad()
     def initialise_codebook(self, samples_BS: Tensor, mask_BS: Tensor, *, seed: int, batch_size: int = 128) -> None:
-        """Set the codebook by k-means on sounds in random order; call once before training.
+        """Place the codebook on sounds in random order, where the quantiser has one; call once before training.
 
         Sounds are encoded `batch_size` at a time: of all of them only the vectors are kept.
         """
         batches = zip(samples_BS.split(batch_size), mask_BS.split(batch_size), strict=True)
         vectors_BDT = torch.cat([self.encode_vectors(samples, mask) for samples, mask in batches])
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
-        self.quantiser.initialise_kmeans(vectors_BDT.transpose(1, 2)[real_BT], seed=seed)
+        self.quantiser.initialise(vectors_BDT.transpose(1, 2)[real_BT], seed=seed)
 
     @torch.no_grad()
     def encode(self, samples_BS: Tensor, mask_BS: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from typing import Any
 
 from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.model_names import check_model, check_model_kind
+from twostage.config.quantiser import QuantiserConfig, check_quantiser
 from twostage.config.schema import (
     DataConfig,
     EvaluationConfig,
     GaussianConfig,
     PriorConfig,
-    QuantiserConfig,
     Recipe,
     Stage1Config,
     TrainingConfig,
@@ -181,12 +181,7 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             f"but is {shown(recipe.name)}."
         )
     _check_models(recipe.models, source)
-    quantiser = recipe.quantiser
-    if quantiser.embedding_dim % quantiser.codebooks:
-        raise UsageError(
-            f"{source}: quantiser.embedding_dim must be a multiple of quantiser.codebooks ({quantiser.codebooks}), "
-            f"but is {quantiser.embedding_dim}."
-        )
+    check_quantiser(recipe.quantiser, recipe.models, searched=recipe.evaluation.search_items > 0, source=source)
     _check_kind(recipe, source)
     _check_images(recipe, source)
     _check_audio(recipe, source)

@@ -66,7 +66,7 @@ class ModelSpec:
 
     name: str
     kind: Kind
-    codebook_update: Literal["ema", "loss"] | None = None
+    codebook_update: Literal["ema", "loss", "fixed"] | None = None
     """None for models without a codebook."""
     beta: float | None = None
     """Weight of the KL term in training; None for models without one."""
@@ -80,7 +80,7 @@ def model_spec(name: str, recipe: Recipe) -> ModelSpec:
     """
     check_model(name, source="model")
     if name.startswith("vq-vae"):
-        update = recipe.quantiser.update if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
+        update = recipe.quantiser.update_rule if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
         return ModelSpec(name=name, kind="vq-vae", codebook_update=update)
     if name == "ae":
         return ModelSpec(name=name, kind="ae")

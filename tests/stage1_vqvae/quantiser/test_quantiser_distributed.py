@@ -32,7 +32,7 @@ for update in ("ema", "loss"):
         codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6
     )
     data = torch.load(f"{folder}/data.pt", weights_only=True)
-    module.initialise_kmeans(data["kmeans"] + 5 * rank, seed=rank)
+    module.initialise(data["kmeans"] + 5 * rank, seed=rank)
     revived = []
     for step, batch in enumerate(data["batches"]):
         torch.manual_seed(100 + step + 1000 * rank)
@@ -49,7 +49,7 @@ def one_process(data: dict[str, Tensor], update: Literal["ema", "loss"]) -> dict
     module = VectorQuantiser(
         codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6
     )
-    module.initialise_kmeans(data["kmeans"], seed=0)
+    module.initialise(data["kmeans"], seed=0)
     revived = []
     for step, batch in enumerate(data["batches"]):
         torch.manual_seed(100 + step)
