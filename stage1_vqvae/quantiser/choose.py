@@ -4,10 +4,11 @@ The table `QUANTISERS` of `twostage.config.quantiser` says which settings each k
 arguments alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stage1_vqvae.quantiser.codebook import CodebookSettings
+from stage1_vqvae.quantiser.fsq import FiniteScalarQuantiser
 from stage1_vqvae.quantiser.interface import Quantiser
 from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 from twostage.config.quantiser import QUANTISERS, QuantiserKind
@@ -15,6 +16,7 @@ from twostage.errors import UsageError
 
 _CLASSES: Mapping[QuantiserKind, Callable[..., Quantiser]] = {
     "vq": VectorQuantiser,
+    "fsq": FiniteScalarQuantiser,
 }
 
 
@@ -26,6 +28,7 @@ class QuantiserSettings(CodebookSettings, total=False):
 
     codebook_size: int
     codebooks: int
+    fsq_levels: Sequence[int]
 
 
 def make_quantiser(kind: QuantiserKind, *, embedding_dim: int, **settings: Any) -> Quantiser:

@@ -12,7 +12,7 @@ from typing import Any
 
 from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.model_names import check_model, check_model_kind
-from twostage.config.quantiser import QuantiserConfig, check_quantiser
+from twostage.config.quantiser import LARGEST_CODEBOOK, QuantiserConfig, check_quantiser
 from twostage.config.schema import (
     DataConfig,
     EvaluationConfig,
@@ -104,7 +104,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "autoregressive_kernel": Limit(3, odd=True),
     },
     QuantiserConfig: {
-        "codebook_size": Limit(2, 65536),
+        "codebook_size": Limit(2, LARGEST_CODEBOOK),
         "codebooks": _COUNT,
         "embedding_dim": _COUNT,
         "commitment_beta": _NOT_NEGATIVE,

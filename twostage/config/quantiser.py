@@ -1,13 +1,17 @@
 """Settings of the discrete bottleneck, which of them each kind of quantiser reads, and their check. Without torch."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from twostage.errors import UsageError
 from twostage.printable import shown
 
-QuantiserKind = Literal["vq"]
+LARGEST_CODEBOOK = 65536
+"""Codes of a codebook: they are kept in 16 bits."""
+
+QuantiserKind = Literal["vq", "fsq"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +19,11 @@ class QuantiserConfig:
     """The discrete bottleneck."""
 
     kind: QuantiserKind = "vq"
-    """How vectors become codes: nearest vectors of a codebook (`vq`)."""
+    """How vectors become codes: the nearest of a codebook (`vq`), or channels rounded to a few levels (`fsq`)."""
     codebook_size: int = 512
     """K, vectors per codebook."""
     codebooks: int = 1
-    """G, codes per grid position; the embedding is split into G equal parts."""
+    """G, codes per grid position: `vq` splits the embedding into G equal parts, `fsq` the channels of `fsq_levels`."""
     embedding_dim: int = 64
     """Channels at the bottleneck, all codebooks together."""
     update: Literal["ema", "loss"] = "ema"
@@ -34,6 +38,8 @@ class QuantiserConfig:
     """Codebook at step 0: k-means on encoded training images, or small random vectors."""
     revival_threshold: float = 0.03
     """A code used less than this share of the tokens expected per code moves onto an encoded vector; 0: never."""
+    fsq_levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Levels of every channel that `fsq` rounds; K is the product of those of a codebook."""
     auxiliary_weight: float = 0.0
     """Training weight of a likelihood on the decoder's features alone, which keeps codes in use under autoregressive
     layers; it has no part in bits/dim. 0: none."""
@@ -76,8 +82,30 @@ _OF_VIMCO = ("codebook_size", "codebooks")
 
 QUANTISERS: Mapping[QuantiserKind, QuantiserFacts] = {
     "vq": QuantiserFacts(reads=_LEARNED, splits=True),
+    "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks"), update="fixed"),
 }
 """An entry for every kind."""
+
+
+def size_of_levels(levels: Sequence[int], codebooks: int) -> int:
+    """K of each of `codebooks` equal groups of channels with so many levels.
+
+    Raises:
+        UsageError: a channel of fewer than 2 levels, or levels that do not split into groups of one size and one K.
+    """
+    if not levels or min(levels) < 2 or codebooks < 1 or len(levels) % codebooks:
+        raise UsageError(
+            "quantiser.fsq_levels must be at least 2 in every channel, for a number of channels that "
+            f"quantiser.codebooks ({codebooks}) divides, but is {shown(tuple(levels))}."
+        )
+    width = len(levels) // codebooks
+    sizes = {math.prod(levels[first : first + width]) for first in range(0, len(levels), width)}
+    if len(sizes) > 1 or max(sizes) > LARGEST_CODEBOOK:
+        raise UsageError(
+            f"quantiser.fsq_levels must give every codebook the same number of codes, at most {LARGEST_CODEBOOK}, but "
+            f"{shown(tuple(levels))} in {codebooks} codebooks give {' or '.join(map(str, sorted(sizes)))}."
+        )
+    return sizes.pop()
 
 
 def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searched: bool, source: str) -> None:
@@ -102,6 +130,11 @@ def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searche
             f"{where}.embedding_dim must be a multiple of quantiser.codebooks ({config.codebooks}), "
             f"but is {config.embedding_dim}."
         )
+    if "fsq_levels" in facts.reads:
+        try:
+            size_of_levels(config.fsq_levels, config.codebooks)
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from None
     if "update" not in facts.reads:
         named = [name for name in models if name in ("vq-vae-ema", "vq-vae-loss")]
         if named:
