@@ -41,6 +41,9 @@ def _models() -> dict[str, nn.Module]:
             autoregressive_channels=4,
             auxiliary_weight=1.0,
         ),
+        "vq-vae-residual": VQVAE(
+            **_STAGE1, head_channels=4, embedding_dim=3, quantiser="residual", codebook_size=5, codebooks=2
+        ),
         "vq-vae-fsq": VQVAE(**_STAGE1, head_channels=4, embedding_dim=3, quantiser="fsq", fsq_levels=(4, 3)),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),

@@ -11,11 +11,13 @@ from stage1_vqvae.quantiser.codebook import CodebookSettings
 from stage1_vqvae.quantiser.fsq import FiniteScalarQuantiser
 from stage1_vqvae.quantiser.interface import Quantiser
 from stage1_vqvae.quantiser.quantiser import VectorQuantiser
+from stage1_vqvae.quantiser.residual import ResidualQuantiser
 from twostage.config.quantiser import QUANTISERS, QuantiserKind
 from twostage.errors import UsageError
 
 _CLASSES: Mapping[QuantiserKind, Callable[..., Quantiser]] = {
     "vq": VectorQuantiser,
+    "residual": ResidualQuantiser,
     "fsq": FiniteScalarQuantiser,
 }
 
@@ -28,6 +30,7 @@ class QuantiserSettings(CodebookSettings, total=False):
 
     codebook_size: int
     codebooks: int
+    quantiser_dropout: float
     fsq_levels: Sequence[int]
 
 

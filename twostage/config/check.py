@@ -110,6 +110,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "commitment_beta": _NOT_NEGATIVE,
         "decay": _SHARE,
         "revival_threshold": _SHARE,
+        "quantiser_dropout": Limit(0, 1),
         "auxiliary_weight": _NOT_NEGATIVE,
     },
     GaussianConfig: {

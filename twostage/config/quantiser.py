@@ -11,7 +11,7 @@ from twostage.printable import shown
 LARGEST_CODEBOOK = 65536
 """Codes of a codebook: they are kept in 16 bits."""
 
-QuantiserKind = Literal["vq", "fsq"]
+QuantiserKind = Literal["vq", "residual", "fsq"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,13 @@ class QuantiserConfig:
     """The discrete bottleneck."""
 
     kind: QuantiserKind = "vq"
-    """How vectors become codes: the nearest of a codebook (`vq`), or channels rounded to a few levels (`fsq`)."""
+    """How vectors become codes: the nearest of a codebook (`vq`), codes that each quantise what those before left over
+    (`residual`), or channels rounded to a few levels (`fsq`)."""
     codebook_size: int = 512
     """K, vectors per codebook."""
     codebooks: int = 1
-    """G, codes per grid position: `vq` splits the embedding into G equal parts, `fsq` the channels of `fsq_levels`."""
+    """G, codes per grid position: `vq` splits the embedding into G equal parts, `residual` has G levels, `fsq` splits
+    the channels of `fsq_levels`."""
     embedding_dim: int = 64
     """Channels at the bottleneck, all codebooks together."""
     update: Literal["ema", "loss"] = "ema"
@@ -38,6 +40,9 @@ class QuantiserConfig:
     """Codebook at step 0: k-means on encoded training images, or small random vectors."""
     revival_threshold: float = 0.03
     """A code used less than this share of the tokens expected per code moves onto an encoded vector; 0: never."""
+    quantiser_dropout: float = 0.0
+    """Share of the training items of which the decoder sees a random prefix of the levels of `residual`: codes then
+    decode from any number of them."""
     fsq_levels: tuple[int, ...] = (8, 5, 5, 5)
     """Levels of every channel that `fsq` rounds; K is the product of those of a codebook."""
     auxiliary_weight: float = 0.0
@@ -82,6 +87,7 @@ _OF_VIMCO = ("codebook_size", "codebooks")
 
 QUANTISERS: Mapping[QuantiserKind, QuantiserFacts] = {
     "vq": QuantiserFacts(reads=_LEARNED, splits=True),
+    "residual": QuantiserFacts(reads=(*_LEARNED, "quantiser_dropout")),
     "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks"), update="fixed"),
 }
 """An entry for every kind."""
@@ -135,6 +141,10 @@ def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searche
             size_of_levels(config.fsq_levels, config.codebooks)
         except UsageError as error:
             raise UsageError(f"{source}: {error}") from None
+    if config.quantiser_dropout and config.codebooks == 1:
+        raise UsageError(
+            f"{where}.quantiser_dropout shows the decoder fewer levels, but quantiser.codebooks is 1: it must be 0."
+        )
     if "update" not in facts.reads:
         named = [name for name in models if name in ("vq-vae-ema", "vq-vae-loss")]
         if named:

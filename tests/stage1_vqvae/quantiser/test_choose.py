@@ -36,7 +36,7 @@ def test_a_setting_that_the_kind_does_not_read_is_refused(kind: QuantiserKind) -
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"one of vq, fsq.*'rvq'"):
+    with pytest.raises(UsageError, match=r"one of vq, residual.*'rvq'"):
         make_quantiser("rvq", embedding_dim=6)  # type: ignore[arg-type]
 
 
