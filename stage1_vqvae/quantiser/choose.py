@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stage1_vqvae.quantiser.codebook import CodebookSettings
+from stage1_vqvae.quantiser.cosine import CosineQuantiser
 from stage1_vqvae.quantiser.fsq import FiniteScalarQuantiser
 from stage1_vqvae.quantiser.interface import Quantiser
 from stage1_vqvae.quantiser.quantiser import VectorQuantiser
@@ -19,6 +20,7 @@ _CLASSES: Mapping[QuantiserKind, Callable[..., Quantiser]] = {
     "vq": VectorQuantiser,
     "residual": ResidualQuantiser,
     "fsq": FiniteScalarQuantiser,
+    "cosine": CosineQuantiser,
 }
 
 
@@ -31,6 +33,7 @@ class QuantiserSettings(CodebookSettings, total=False):
     codebook_size: int
     codebooks: int
     quantiser_dropout: float
+    code_dim: int
     fsq_levels: Sequence[int]
 
 

@@ -91,6 +91,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
     "residual": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7),
+    "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "gaussian": _gaussian,
     "prior": _prior,

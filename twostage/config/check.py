@@ -111,6 +111,8 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "decay": _SHARE,
         "revival_threshold": _SHARE,
         "quantiser_dropout": Limit(0, 1),
+        # On a sphere of one dimension there are two codes.
+        "code_dim": Limit(2, 65536),
         "auxiliary_weight": _NOT_NEGATIVE,
     },
     GaussianConfig: {

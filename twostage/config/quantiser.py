@@ -11,7 +11,7 @@ from twostage.printable import shown
 LARGEST_CODEBOOK = 65536
 """Codes of a codebook: they are kept in 16 bits."""
 
-QuantiserKind = Literal["vq", "residual", "fsq"]
+QuantiserKind = Literal["vq", "residual", "fsq", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,12 @@ class QuantiserConfig:
 
     kind: QuantiserKind = "vq"
     """How vectors become codes: the nearest of a codebook (`vq`), codes that each quantise what those before left over
-    (`residual`), or channels rounded to a few levels (`fsq`)."""
+    (`residual`), channels rounded to a few levels (`fsq`), or the nearest direction of few channels (`cosine`)."""
     codebook_size: int = 512
     """K, vectors per codebook."""
     codebooks: int = 1
     """G, codes per grid position: `vq` splits the embedding into G equal parts, `residual` has G levels, `fsq` splits
-    the channels of `fsq_levels`."""
+    the channels of `fsq_levels`, `cosine` has G times code_dim channels."""
     embedding_dim: int = 64
     """Channels at the bottleneck, all codebooks together."""
     update: Literal["ema", "loss"] = "ema"
@@ -43,6 +43,8 @@ class QuantiserConfig:
     quantiser_dropout: float = 0.0
     """Share of the training items of which the decoder sees a random prefix of the levels of `residual`: codes then
     decode from any number of them."""
+    code_dim: int = 32
+    """Channels in which a code of `cosine` is chosen; linear layers lead there and back."""
     fsq_levels: tuple[int, ...] = (8, 5, 5, 5)
     """Levels of every channel that `fsq` rounds; K is the product of those of a codebook."""
     auxiliary_weight: float = 0.0
@@ -89,6 +91,7 @@ QUANTISERS: Mapping[QuantiserKind, QuantiserFacts] = {
     "vq": QuantiserFacts(reads=_LEARNED, splits=True),
     "residual": QuantiserFacts(reads=(*_LEARNED, "quantiser_dropout")),
     "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks"), update="fixed"),
+    "cosine": QuantiserFacts(reads=(*_LEARNED, "code_dim")),
 }
 """An entry for every kind."""
 
