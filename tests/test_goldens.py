@@ -48,6 +48,9 @@ def _models() -> dict[str, nn.Module]:
         "vq-vae-cosine": VQVAE(
             **_STAGE1, head_channels=4, embedding_dim=3, quantiser="cosine", codebook_size=5, code_dim=2
         ),
+        "vq-vae-simvq": VQVAE(
+            **_STAGE1, head_channels=4, embedding_dim=4, quantiser="simvq", codebook_size=5, codebooks=2
+        ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
         "vimco": VIMCO(**_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, samples=2),

@@ -13,6 +13,7 @@ from stage1_vqvae.quantiser.fsq import FiniteScalarQuantiser
 from stage1_vqvae.quantiser.interface import Quantiser
 from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 from stage1_vqvae.quantiser.residual import ResidualQuantiser
+from stage1_vqvae.quantiser.simvq import SimVQ
 from twostage.config.quantiser import QUANTISERS, QuantiserKind
 from twostage.errors import UsageError
 
@@ -21,6 +22,7 @@ _CLASSES: Mapping[QuantiserKind, Callable[..., Quantiser]] = {
     "residual": ResidualQuantiser,
     "fsq": FiniteScalarQuantiser,
     "cosine": CosineQuantiser,
+    "simvq": SimVQ,
 }
 
 

@@ -23,7 +23,7 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, perplexity
+from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, counted, perplexity
 from stage1_vqvae.quantiser.kmeans import ITERATIONS, kmeans
 from stage1_vqvae.quantiser.nearest import sum_by_code
 from twostage.distributed import copy_from_first, draw_rows, sum_over_ranks
@@ -122,13 +122,13 @@ class LearnedCodebook(nn.Module):
 
     def statistics_of(self, z_GND: Tensor, codes_GN: Tensor) -> QuantiserStatistics:
         """What `update` is to know of a batch, whose vectors are detached."""
-        counts = [torch.bincount(codes_N, minlength=self.codebook_size) for codes_N in codes_GN]
+        counts_GK = counted(codes_GN, self.codebook_size).counts_GK.to(z_GND.dtype)
         sums_GKD = None
         if self.update_rule == "ema":
             sums_GKD = torch.stack(
                 [sum_by_code(z_GND[g], codes_GN[g], self.codebook_size) for g in range(self.codebooks)]
             )
-        return QuantiserStatistics(torch.stack(counts).to(z_GND.dtype), sums_GKD, z_GND)
+        return QuantiserStatistics(counts_GK, sums_GKD, z_GND)
 
     @torch.no_grad()
     def place(self, g: int, vectors_ND: Tensor, generator: torch.Generator, *, iterations: int = ITERATIONS) -> None:

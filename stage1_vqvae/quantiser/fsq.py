@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from stage1_vqvae.quantiser.gradients import StraightThrough
-from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, counts_alone
+from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, counted, counts_alone
 from stage1_vqvae.quantiser.layout import check_channels, checked_codes
 from twostage.config.quantiser import size_of_levels
 
@@ -89,7 +89,8 @@ class FiniteScalarQuantiser(nn.Module):
         # a NaN passes through the vectors to the loss, which the training loop looks at, but is no code
         digits_BSC = whole_BSC.nan_to_num().long() + half_C
         codes_BSG = (digits_BSC * self.place_C).unflatten(-1, (self.codebooks, -1)).sum(-1)
-        statistics = self._statistics(codes_BSG) if self.training else None
+        codes_GN = codes_BSG.flatten(0, -2).t()
+        statistics = counted(codes_GN, self.codebook_size) if self.training else None
         zero = vectors_BDS.new_zeros(())
         return Quantised(vectors_BDS, codes_BSG.movedim(-1, 1).contiguous(), zero, zero, statistics)
 
@@ -117,7 +118,3 @@ class FiniteScalarQuantiser(nn.Module):
 
     def _lead_out(self, values_BSC: Tensor) -> Tensor:
         return self.lead_out(values_BSC).movedim(-1, 1).contiguous()
-
-    def _statistics(self, codes_BSG: Tensor) -> QuantiserStatistics:
-        counts = [codes.reshape(-1).bincount(minlength=self.codebook_size) for codes in codes_BSG.unbind(-1)]
-        return QuantiserStatistics(torch.stack(counts).float())

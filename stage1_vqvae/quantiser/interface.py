@@ -82,7 +82,7 @@ class Quantiser(Protocol):
 
     @property
     def codebook(self) -> Tensor:
-        """`[G, K, W]`, a row a code. Where a parameter, the optimiser's moments of a revived row are to be zeroed."""
+        """`[G, K, W]`, a row a code, as it is kept. Where a parameter, zero the optimiser's moments of revived rows."""
 
     def __call__(self, z_BDS: Tensor, items_B: Tensor | None = None) -> Quantised:
         """Quantise `[B, D, *S]`. Pure: neither codebook nor counts change, in either mode; see `update`.
@@ -109,6 +109,11 @@ def perplexity(usage_GK: Tensor) -> Tensor:
     """Scalar, exp(entropy) of shares that are proportional to `usage_GK`; the geometric mean over codebooks."""
     share_GK = usage_GK / usage_GK.sum(dim=1, keepdim=True)
     return torch.special.entr(share_GK).nansum(dim=1).mean().exp()
+
+
+def counted(codes_GN: Tensor, codebook_size: int) -> QuantiserStatistics:
+    """What a quantiser that keeps no averages says of a batch."""
+    return QuantiserStatistics(torch.stack([codes_N.bincount(minlength=codebook_size) for codes_N in codes_GN]).float())
 
 
 @torch.no_grad()

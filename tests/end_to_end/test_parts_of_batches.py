@@ -129,6 +129,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
     "residual": lambda: _codebook(**LEARNED, quantiser="residual", codebooks=3, quantiser_dropout=0.7),
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
+    "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "sound vae": lambda: AudioGaussianTask(AudioVAE(**SOUND, beta=0.5), **SEGMENTS, sample_rate_hz=8000),
     "wavenet decoder": _decoder,

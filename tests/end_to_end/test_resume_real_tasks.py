@@ -92,6 +92,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
     "residual": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7),
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
+    "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "gaussian": _gaussian,
     "prior": _prior,

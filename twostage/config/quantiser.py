@@ -11,7 +11,7 @@ from twostage.printable import shown
 LARGEST_CODEBOOK = 65536
 """Codes of a codebook: they are kept in 16 bits."""
 
-QuantiserKind = Literal["vq", "residual", "fsq", "cosine"]
+QuantiserKind = Literal["vq", "residual", "fsq", "cosine", "simvq"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,14 @@ class QuantiserConfig:
     """The discrete bottleneck."""
 
     kind: QuantiserKind = "vq"
-    """How vectors become codes: the nearest of a codebook (`vq`), codes that each quantise what those before left over
-    (`residual`), channels rounded to a few levels (`fsq`), or the nearest direction of few channels (`cosine`)."""
+    """How vectors become codes: the nearest of a codebook (`vq`); codes that each quantise what those before left over
+    (`residual`); channels rounded to a few levels (`fsq`); the nearest direction of few channels (`cosine`); the
+    nearest of random vectors under a learned linear map (`simvq`)."""
     codebook_size: int = 512
     """K, vectors per codebook."""
     codebooks: int = 1
-    """G, codes per grid position: `vq` splits the embedding into G equal parts, `residual` has G levels, `fsq` splits
-    the channels of `fsq_levels`, `cosine` has G times code_dim channels."""
+    """G, codes per grid position: parts of the embedding (`vq`, `simvq`), levels (`residual`), groups of the channels
+    of `fsq_levels` (`fsq`), or as many times code_dim channels (`cosine`)."""
     embedding_dim: int = 64
     """Channels at the bottleneck, all codebooks together."""
     update: Literal["ema", "loss"] = "ema"
@@ -92,6 +93,7 @@ QUANTISERS: Mapping[QuantiserKind, QuantiserFacts] = {
     "residual": QuantiserFacts(reads=(*_LEARNED, "quantiser_dropout")),
     "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks"), update="fixed"),
     "cosine": QuantiserFacts(reads=(*_LEARNED, "code_dim")),
+    "simvq": QuantiserFacts(reads=_COMMITTED, splits=True),
 }
 """An entry for every kind."""
 

@@ -228,6 +228,8 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
         ('kind = "residual"\ncodebooks = 2\nquantiser_dropout = 1.5', ["quantiser_dropout must be", "at most 1"]),
         ("code_dim = 8", ["code_dim is not read by quantiser.kind vq", "set it back to 32"]),
         ('kind = "cosine"\ncode_dim = 1', ["quantiser.code_dim must be at least 2", "but is 1"]),
+        ('kind = "simvq"\nrevival_threshold = 0.5', ["revival_threshold is not read by quantiser.kind simvq"]),
+        ('kind = "simvq"\ncodebooks = 3', ["embedding_dim must be a multiple of quantiser.codebooks (3)"]),
         ('kind = "fsq"\nfsq_levels = [4, 1]', ["fsq_levels must be at least 2 in every channel", "(4, 1)"]),
         ('kind = "fsq"\nfsq_levels = []', ["fsq_levels must be at least 2 in every channel"]),
         ('kind = "fsq"\nfsq_levels = [4, 3]\ncodebooks = 2', ["the same number of codes", "give 3 or 4"]),
