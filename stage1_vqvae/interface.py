@@ -20,7 +20,10 @@ codes that was trained along; or nothing, so that the model has no bits/dim."""
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a decoder is told beside latents. A model takes what it is conditioned on and leaves the rest alone."""
+    """What a decoder is given beside latents. A model takes what it is conditioned on and leaves the rest alone.
+
+    All but `items` are on the model's device.
+    """
 
     items: Tensor
     """`[B]` int64 on the CPU: numbers of the items in their data set or stream, which name their noise."""
@@ -33,8 +36,15 @@ class Asked:
 
     @property
     def first_item(self) -> int:
-        """Number of the first item, of batches whose items follow one another."""
-        return int(self.items[0]) if len(self.items) else 0
+        """Number of the first item, of batches whose items follow one another.
+
+        Raises:
+            ValueError: they do not.
+        """
+        first = int(self.items[0]) if len(self.items) else 0
+        if self.items.tolist() != list(range(first, first + len(self.items))):
+            raise ValueError(f"expected items that follow one another, got {self.items.tolist()}")
+        return first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +79,32 @@ class Score:
 class Stage1Model(Protocol):
     """A trained stage one in eval mode."""
 
-    latents: LatentKind
-    levels: int
-    """Size of the alphabet of a sub-pixel or sample."""
-    likelihood_is_discrete: bool
-    """Whether p(x|z) is a mass function over the levels, so that there are bits."""
-    autoregressive: bool
-    """Whether decoding draws an item rather than giving its mean."""
-    classes: int
-    """Labels that encoder and decoder are conditioned on; 0: none."""
-    speakers: int
-    """Speakers that the decoder is conditioned on; 0: none."""
-    beta: float | None
-    """Weight of the KL in training; None without one."""
+    @property
+    def latents(self) -> LatentKind: ...
+
+    @property
+    def levels(self) -> int:
+        """Size of the alphabet of a sub-pixel or sample."""
+
+    @property
+    def likelihood_is_discrete(self) -> bool:
+        """Whether p(x|z) is a mass function over the levels, so that there are bits."""
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether decoding draws an item rather than giving its mean."""
+
+    @property
+    def classes(self) -> int:
+        """Labels that encoder and decoder are conditioned on; 0: none."""
+
+    @property
+    def speakers(self) -> int:
+        """Speakers that the decoder is conditioned on; 0: none."""
+
+    @property
+    def beta(self) -> float | None:
+        """Weight of the KL in training; None without one."""
 
     def dims_of(self, asked: Asked) -> Tensor:
         """Dimensions of every item, `[B]` int64: sub-pixels, or samples."""
@@ -90,15 +113,20 @@ class Stage1Model(Protocol):
         """Nats of a batch from `samples` draws of the latents, where they are drawn; item i draws from (seed, i)."""
 
     def latents_of(self, batch: Batch, *, seed: int) -> Tensor:
-        """What stands for an item, `[B, *A]`: its codes, or the mean, or the mode, of its posterior."""
+        """What stands for an item, `[B, *A]`: its codes, or the mean, or the mode, of its posterior.
+
+        Of sounds as many positions as the longest has, with zeros behind those of the others.
+        """
 
     def sample_latents(
         self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
     ) -> Tensor:
         """Latents of new items from the model's own distribution, `[B, *A]`: kinds `gaussian` and `table` alone."""
 
-    def decode_batch(self, latents: Tensor, asked: Asked, *, seed: int) -> Tensor:
+    def decode_batch(self, latents: Tensor, asked: Asked, /, *, seed: int) -> Tensor:
         """Items `[B, *S]`, fp32, of latents: images in levels, waveforms in -1..1 with silence behind their length.
+
+        S of sounds is the longest of `lengths`; what latents are behind those of an item does not matter.
 
         The mean of p(x|z); of an autoregressive decoder a draw, that of (seed, i) for item i.
         """
@@ -107,13 +135,18 @@ class Stage1Model(Protocol):
 class Codec(Stage1Model, Protocol):
     """A stage one of the kind `codes`, which a prior can follow."""
 
-    codebook_size: int
-    codebooks: int
-    update_rule: str
-    """How the codebook learned: `ema` or `loss`."""
+    @property
+    def codebook_size(self) -> int: ...
+
+    @property
+    def codebooks(self) -> int: ...
+
+    @property
+    def update_rule(self) -> str:
+        """How the codebook learned: `ema`, `loss`, or `fixed` where nothing does."""
 
     def positions_of(self, asked: Asked) -> Tensor:
         """Positions of the codes of every item, `[B]` int64."""
 
-    def log_prob_batch(self, batch: Batch, codes: Tensor) -> Tensor:
+    def log_prob_batch(self, batch: Batch, codes: Tensor, /) -> Tensor:
         """log p(x|codes) in nats, `[B]` fp32, of codes `[B, G, *T]`: minus the distortion of the two-part code."""

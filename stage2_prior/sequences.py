@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_prior.prior import check_condition
-from stage2_prior.sampling import check_arguments, draw, known_symbols, report_progress, usable
+from stage2_prior.sampling import check_arguments, known_symbols, report_progress, usable
 from stage2_prior.wavenet import WaveNet
+from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.noise import uniform_noise
 

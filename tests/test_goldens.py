@@ -14,9 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stage1_vqvae import VAE, VQVAE, AudioVAE, AudioVQVAE, WaveNetDecoder
-from stage1_vqvae.images.autoencoder import Autoencoder
-from stage1_vqvae.images.vimco import VIMCO
+from stage1_vqvae import (
+    VAE,
+    VIMCO,
+    VQVAE,
+    AudioAutoencoder,
+    AudioVAE,
+    AudioVQVAE,
+    Autoencoder,
+    WaveNetDecoder,
+)
 from stage2_prior import PixelCNN, WaveNet
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -58,6 +65,12 @@ def _models() -> dict[str, nn.Module]:
             **_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, embedding_dim=4, codebook_size=5, codebooks=2
         ),
         "audio-vae": AudioVAE(**_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, latent_channels=2),
+        "audio-cvae": AudioVAE(
+            **_AUDIO, residual_blocks=1, head_channels=4, mixtures=2, latent_channels=2, classes=3, kl_warmup_steps=2
+        ),
+        "audio-autoencoder": AudioAutoencoder(
+            **_AUDIO, residual_blocks=1, head_channels=4, likelihood="mu-law", latent_channels=2
+        ),
         "wavenet-decoder": WaveNetDecoder(
             condition_channels=3,
             stride=4,
@@ -92,7 +105,7 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
-    if isinstance(model, AudioVQVAE | AudioVAE | WaveNetDecoder):
+    if isinstance(model, AudioVQVAE | AudioVAE | AudioAutoencoder | WaveNetDecoder):
         return _audio_outputs(model)
     assert isinstance(model, VQVAE | VAE | Autoencoder | VIMCO)
     x = (torch.arange(2 * model.dims) % 5).reshape(2, *model.image_shape)
@@ -110,7 +123,7 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     return {"mean": posterior.mean, "kl": posterior.kl_nats(), "reconstruction": model.reconstruct(x)}
 
 
-def _audio_outputs(model: AudioVQVAE | AudioVAE | WaveNetDecoder) -> dict[str, Tensor]:
+def _audio_outputs(model: AudioVQVAE | AudioVAE | AudioAutoencoder | WaveNetDecoder) -> dict[str, Tensor]:
     """Of two recordings by two speakers, 32 samples long and 20, both padded to 32."""
     samples = ((torch.arange(64) * 7919 % 2001) - 1000).to(torch.int16).reshape(2, 32)
     mask, speakers = torch.arange(32) < torch.tensor([[32], [20]]), torch.tensor([1, 0])
@@ -122,9 +135,14 @@ def _audio_outputs(model: AudioVQVAE | AudioVAE | WaveNetDecoder) -> dict[str, T
         codes = model.encode(samples, mask)
         log_prob = model.log_prob(samples, mask, codes, speakers)
         return {"codes": codes, "log_prob": log_prob, "waveform": model.decode(codes, lengths, speakers)}
-    posterior = model.posterior(samples, mask)
-    reconstruction = model.reconstruct(samples, mask, speakers)
-    log_prob = model.decoder.log_prob(posterior.mean, samples, mask, speakers)
+    if isinstance(model, AudioAutoencoder):
+        latents = model.encode(samples, mask)
+        log_prob = model.log_prob(samples, mask, latents, speakers)
+        return {"latents": latents, "log_prob": log_prob, "waveform": model.decode(latents, lengths, speakers)}
+    labels = torch.tensor([2, 0]) if model.classes else None
+    posterior = model.posterior(samples, mask, labels)
+    reconstruction = model.reconstruct(samples, mask, speakers, labels)
+    log_prob = model.decoder.log_prob(posterior.mean, samples, mask, speakers, labels)
     return {"mean": posterior.mean, "kl": posterior.kl_nats(), "log_prob": log_prob, "reconstruction": reconstruction}
 
 

@@ -9,6 +9,7 @@
   than the batch would have whole.
 """
 
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
@@ -22,8 +23,14 @@ def uniform_noise(*, seed: int, first_item: int, count: int, symbols: int, strea
     Codes draw from stream 0, pixels from stream 1, ends of sequences from stream 2: under one seed they must not share
     numbers.
     """
+    items = range(first_item, first_item + count)
+    return uniform_noise_of(items, seed=seed, symbols=symbols, stream=stream)
+
+
+def uniform_noise_of(items: Sequence[int], *, seed: int, symbols: int, stream: int = 0) -> Tensor:
+    """`uniform_noise` of items that need not follow one another, float64 [len(items), symbols]."""
     counter = np.array([0, 0, 0, stream], np.uint64)  # stream 0 is Philox's own start
-    keys = [np.array([seed, first_item + item], np.uint64) for item in range(count)]
+    keys = [np.array([seed, item], np.uint64) for item in items]
     raw = np.stack([np.random.Philox(key=key, counter=counter).random_raw(symbols) for key in keys])
     # Raw words rather than `Generator.random`: numpy promises the stream of a bit generator, not that of its methods.
     return torch.from_numpy((raw >> np.uint64(11)) * 2.0**-53)

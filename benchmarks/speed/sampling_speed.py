@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stage2_prior import PixelCNN, sample
-from stage2_prior.sampling import draw
+from twostage.categorical import draw
 
 
 @dataclass(frozen=True)

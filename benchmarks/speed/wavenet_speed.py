@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_prior import WaveNet, sample_sequences
-from stage2_prior.sampling import draw
+from twostage.categorical import draw
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class TrainDecoder:
 class TrainBaseline:
     """Train a baseline of a run with the same encoder and decoder: autoencoder, VAE, beta-VAE, conditional VAE, VIMCO.
 
-    Runs on recordings have the VAE and the beta-VAE.
+    Runs on recordings have all but VIMCO.
     """
 
     run: RunArgument

@@ -7,6 +7,7 @@ Shapes: N items, M images, C x H x W image, Z latents of an item, flattened, G c
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def reconstruct(
 
     `labels_N` are read by a conditional VAE alone; `seed` and `first_item` as in `VQVAE.decode`.
     """
-    x_BCHW, pixels = torch.from_numpy(images_NCHW).to(device), {"seed": seed, "first_item": first_item}
+    x_BCHW, pixels = torch.from_numpy(images_NCHW).to(device), dict[str, Any](seed=seed, first_item=first_item)
     if isinstance(model, VAE):
         given_B = torch.from_numpy(labels_N).to(device) if model.classes else None
         decoded_BCHW = model.reconstruct(x_BCHW, given_B, **pixels)

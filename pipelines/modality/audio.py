@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stage1_vqvae import AudioVAE, AudioVQVAE, WaveNetDecoder
-from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
+from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage2_prior import WaveNet
 from stage2_prior.sequence_training import SequencePriorTask
@@ -31,8 +31,8 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+from .audio_networks import AudioStage1, build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
 
 
 def load_audio(recipe: Recipe) -> AudioDataset:
@@ -139,7 +139,7 @@ class Audio:
 
     def check(
         self,
-        model: AudioVQVAE | AudioVAE,
+        model: AudioStage1,
         recipe: Recipe,
         dataset: AudioDataset,
         training: TrainingConfig,
@@ -150,10 +150,10 @@ class Audio:
             prior_architecture(recipe, model, dataset)  # refuses recordings that the prior could not say
             vectors = int((-(-dataset.train.lengths // model.stride)).sum())
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training recordings", label=label)
+        if isinstance(model, AudioVAE):
+            check_free_bits(model.free_bits, training, label=label)
 
-    def stage1_task(
-        self, model: AudioVQVAE | AudioVAE, recipe: Recipe, dataset: AudioDataset, device: torch.device
-    ) -> Task:
+    def stage1_task(self, model: AudioStage1, recipe: Recipe, dataset: AudioDataset, device: torch.device) -> Task:
         common: dict[str, Any] = {
             "train": dataset.train,
             "validation": dataset.validation,
@@ -163,6 +163,8 @@ class Audio:
         }
         if isinstance(model, AudioVAE):
             return AudioGaussianTask(model, **common)
+        if isinstance(model, AudioAutoencoder):
+            return AudioAutoencoderTask(model, **common)
         return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
 
     def follower_task(

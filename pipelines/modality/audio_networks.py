@@ -6,31 +6,47 @@ from typing import Any
 
 import numpy as np
 
-from stage1_vqvae import AudioVAE, AudioVQVAE
+from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe
 from twostage.data.audio import AudioDataset
 from twostage.errors import RunError, UsageError
 
-_KINDS: dict[str, type[AudioVQVAE] | type[AudioVAE]] = {"audio-vq-vae": AudioVQVAE, "audio-vae": AudioVAE}
+from .interface import check_labels_exist
+
+AudioStage1 = AudioVQVAE | AudioVAE | AudioAutoencoder
+"""A model of sound; a conditional VAE is an `AudioVAE` with classes."""
+
+_KINDS: dict[str, type[AudioStage1]] = {
+    "audio-vq-vae": AudioVQVAE,
+    "audio-ae": AudioAutoencoder,
+    "audio-vae": AudioVAE,
+    "audio-cvae": AudioVAE,
+}
 
 
 def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) -> dict[str, Any]:
-    """Keyword arguments of `AudioVQVAE` or `AudioVAE`.
+    """Keyword arguments of the model for this data set.
 
     Raises:
-        UsageError: a model of images.
+        UsageError: a model of images, or a conditional model of recordings without labels.
     """
-    if spec.kind not in ("vq-vae", "vae"):
-        raise UsageError(f"{spec.name} is a model of images: recordings have vq-vae, vae and beta-vae-B")
+    if f"audio-{spec.kind}" not in _KINDS:
+        raise UsageError(f"{spec.name} is a model of images: recordings have vq-vae, ae, vae, beta-vae-B and cvae")
+    check_labels_exist(spec, dataset, item="recording")
     common = {key: value for key, value in asdict(recipe.audio).items() if key != "segment_samples"}
     common["speakers"] = len(dataset.speakers)
-    if spec.kind == "vae":
-        return {**common, "latent_channels": recipe.gaussian.latent_channels, "beta": spec.beta}
-    return {**common, **recipe.quantiser.arguments(update=spec.codebook_update)}
+    if spec.kind == "vq-vae":
+        return {**common, **recipe.quantiser.arguments(update=spec.codebook_update)}
+    gaussian, classes = recipe.gaussian, len(dataset.classes) if spec.kind == "cvae" else 0
+    common["latent_channels"] = gaussian.latent_channels
+    if spec.kind == "ae":
+        return common
+    training = {"beta": spec.beta, "kl_warmup_steps": gaussian.kl_warmup_steps, "free_bits": gaussian.free_bits}
+    return {**common, **training, "classes": classes}
 
 
-def build_stage1(kind: str, architecture: Mapping[str, Any]) -> AudioVQVAE | AudioVAE:
+def build_stage1(kind: str, architecture: Mapping[str, Any]) -> AudioStage1:
     """A freshly initialised model (torch's global generator) of one of the known kinds."""
     if kind not in _KINDS:
         raise RunError(

@@ -21,13 +21,13 @@ from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data import ImageDataset, Split, load_dataset
 from twostage.distributed import own_batches, sum_over_ranks, world_size
-from twostage.errors import RunError, UsageError
+from twostage.errors import RunError
 from twostage.progress import Progress
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size
+from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
 
 MIRRORED = "train-mirrored"
 """Codes of the mirrored training images, which the prior of a data set with horizontal flips sees too."""
@@ -80,10 +80,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
         return {**common, **_without(gaussian, "kl_warmup_steps", "free_bits")}
     if spec.kind == "vae":
         return {**common, **gaussian, "beta": spec.beta}
-    if not dataset.classes:
-        raise UsageError(
-            f"model {spec.name} is given the label of every image, but {dataset.name} has no labels: choose vae"
-        )
+    check_labels_exist(spec, dataset, item="image")
     return {**common, **gaussian, "beta": spec.beta, "classes": len(dataset.classes)}
 
 
@@ -153,11 +150,8 @@ class Images:
         if isinstance(model, VQVAE):
             vectors = len(dataset.train) * math.prod(model.code_shape[1:])
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training images", label=label)
-        if isinstance(model, VAE) and model.free_bits and world_size() * training.accumulate > 1:
-            raise UsageError(
-                f"{label}: gaussian.free_bits compares the KL of the whole batch with a limit, which no part of it "
-                "knows: train with one process and without accumulate, or with gaussian.free_bits 0"
-            )
+        if isinstance(model, VAE):
+            check_free_bits(model.free_bits, training, label=label)
 
     def stage1_task(self, model: Stage1, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
         source = dataset.train

@@ -22,13 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stage1_vqvae.audio.settings import AudioNetworks
+from stage1_vqvae.conditions import check_labels
 from twostage.data.audio.mulaw import MU
 from twostage.errors import UsageError
 
 NARROWEST = 16
 """Least width of a layer; half as wide is hardly faster."""
-HALVINGS = (4, 5, 6, 7)
-"""Numbers of stride-2 layers: 16 to 128 samples per code."""
 _DILATIONS = (1, 3, 9)
 _LOUDEST = 5.0  # log-magnitude of a frame: exp(5) is a sine of amplitude 1 in a window of 256 samples
 _START_LOG_MAGNITUDE = -2.0
@@ -56,13 +56,12 @@ class AudioResidualBlock(nn.Module):
         return (x_BCT + self.pointwise(F.silu(self.temporal(F.silu(x_BCT))))) * inside_B1T
 
 
-def residual_blocks_of(*, blocks: int, channels: int, residual_channels: int) -> nn.ModuleList:
-    """So many blocks, each looking three times as far as the one before it, and then anew."""
+def residual_blocks_of(settings: AudioNetworks) -> nn.ModuleList:
+    """The blocks of one side, each looking three times as far as the one before it, and then anew."""
+    widths = {"channels": settings.channels, "residual_channels": settings.residual_channels}
     return nn.ModuleList(
-        AudioResidualBlock(
-            channels=channels, residual_channels=residual_channels, dilation=_DILATIONS[block % len(_DILATIONS)]
-        )
-        for block in range(blocks)
+        AudioResidualBlock(**widths, dilation=_DILATIONS[block % len(_DILATIONS)])
+        for block in range(settings.residual_blocks)
     )
 
 
@@ -85,37 +84,40 @@ def _companded(wave: Tensor) -> Tensor:
 
 
 class AudioEncoder(nn.Module):
-    """Waveforms `[B, S]` in [-1, 1] to `[B, D, T]` with T = S / 2**downsampling_layers; zero behind an item's codes.
+    """Waveforms `[B, S]` in [-1, 1] to `[B, D, T]` with T = S / stride; zero behind an item's codes.
 
-    Raises:
-        UsageError: a number of layers that is none of `HALVINGS`.
+    Args:
+        settings: the model's.
+        out_channels: D.
+        classes: labels whose embedding is added at the rate of the codes; 0: the encoder is given none.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: int,
-        residual_blocks: int,
-        residual_channels: int,
-        downsampling_layers: int,
-        out_channels: int,
-    ) -> None:
+    def __init__(self, settings: AudioNetworks, *, out_channels: int, classes: int = 0) -> None:
         super().__init__()
-        if downsampling_layers not in HALVINGS:
-            raise UsageError(f"downsampling_layers must be {HALVINGS[0]} to {HALVINGS[-1]}, not {downsampling_layers}")
-        widths = [1, *layer_widths(channels, downsampling_layers)]
+        widths = [1, *layer_widths(settings.channels, settings.downsampling_layers)]
         self.strided = nn.ModuleList(nn.Conv1d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
-        self.blocks = residual_blocks_of(blocks=residual_blocks, channels=channels, residual_channels=residual_channels)
-        self.project = nn.Conv1d(channels, out_channels, 1)
+        self.blocks = residual_blocks_of(settings)
+        self.project = nn.Conv1d(settings.channels, out_channels, 1)
         start_evenly(self.strided, self.blocks)
+        self.classes = classes
+        if classes:
+            self.label_embedding = nn.Embedding(classes, settings.speaker_channels)
+            self.label_first = nn.Linear(settings.speaker_channels, settings.channels)
 
-    def forward(self, wave_BS: Tensor, positions_B: Tensor) -> Tensor:
-        """Encode; `wave_BS` is silent behind the end of an item."""
+    def forward(self, wave_BS: Tensor, positions_B: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Encode; `wave_BS` is silent behind the end of an item.
+
+        Raises:
+            UsageError: the labels do not fit.
+        """
+        check_labels(labels_B, classes=self.classes, count=len(wave_BS))
         x = _companded(wave_BS)[:, None]
         for layer, convolution in enumerate(self.strided, start=1):
             x = F.silu(convolution(x))
             x = x * inside(positions_B, x.shape[2], per_position=1 << (len(self.strided) - layer))
         inside_B1T = inside(positions_B, x.shape[2])
+        if labels_B is not None:
+            x = (x + self.label_first(self.label_embedding(labels_B))[:, :, None]) * inside_B1T
         for block in self.blocks:
             x = block(x, inside_B1T)
         return self.project(F.silu(x)) * inside_B1T
@@ -170,27 +172,6 @@ class SpectralHead(nn.Module):
             added = F.fold(frames_BNT, (1, length), (1, self.frame), stride=(1, self.stride))[:, 0, 0]
             margin = (self.frame - self.stride) // 2
             return added[:, margin : margin + steps * self.stride]
-
-
-def check_speakers(speaker_B: Tensor | None, *, speakers: int, count: int) -> None:
-    """Refuse speakers that a model does not know; values are looked at only on the CPU.
-
-    Raises:
-        UsageError: not int64 `[count]` with values 0..speakers-1; or speakers for a model without any.
-    """
-    if not speakers:
-        if speaker_B is not None:
-            raise UsageError("this model was built without speakers and is given none: leave them out")
-        return
-    expected = f"expected {count} speakers from 0 to {speakers - 1}, int64"
-    if speaker_B is None:
-        raise UsageError(f"{expected}, got none: say who speaks")
-    if speaker_B.dtype != torch.int64 or tuple(speaker_B.shape) != (count,):
-        raise UsageError(f"{expected}, got {speaker_B.dtype} of shape {tuple(speaker_B.shape)}: one speaker per item")
-    if speaker_B.device.type == "cpu" and count and not 0 <= int(speaker_B.min()) <= int(speaker_B.max()) < speakers:
-        raise UsageError(
-            f"{expected}, got {int(speaker_B.min())} to {int(speaker_B.max())}: the model was trained on no other"
-        )
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stage1_vqvae.audio.decoder import AudioDecoder
-from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, check_audio, code_count, inside
-from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser
+from stage1_vqvae.audio.model import AudioModel
+from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, inside
+from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
+from stage1_vqvae.deterministic import Deterministic
+from stage1_vqvae.interface import LatentKind
+from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
-from twostage.data.audio.spectral import waveform
-from twostage.errors import UsageError
-from twostage.likelihoods.audio import AudioLikelihood
 
 
 @dataclass(frozen=True)
@@ -39,81 +40,39 @@ class AudioOutput:
     """Of the M real positions: vectors `[M, D]`, codes `[M, G]`; hand it to `update_codebook`."""
 
 
-class AudioVQVAE(nn.Module):
+class AudioVQVAESettings(AudioNetworkSettings, QuantiserSettings):
+    """Settings of networks and quantiser in one flat space."""
+
+
+class AudioVQVAE(Deterministic, AudioModel):
     """Discrete autoencoder of 16-bit sound.
 
     Args:
-        likelihood, mixtures: see `twostage.likelihoods.audio.AudioLikelihood`.
-        speakers: number of speakers the decoder is told apart; 0: it is told none.
-        speaker_channels: width of a speaker's embedding.
-        downsampling_layers: halvings of the rate; a code stands for 2 to that power samples.
-        channels, residual_blocks, residual_channels: width and depth of encoder and decoder at the rate of the codes.
-        head_channels: F, features per sample handed to the likelihood.
-        spectral_weight: of the spectral loss, beside one nat per sample.
         quantiser: kind of the bottleneck, see `stage1_vqvae.quantiser.choose`.
         embedding_dim: D.
-        settings: of the quantiser, see `QuantiserSettings`.
+        settings: of the quantiser, see `QuantiserSettings`, and of the networks, see `AudioNetworks`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, samples, masks or speakers do not fit.
     """
 
+    latents: LatentKind = "codes"
+
     def __init__(
         self,
         *,
-        likelihood: str = "logistic-mixture",
-        mixtures: int = 10,
-        speakers: int = 0,
-        speaker_channels: int = 32,
-        downsampling_layers: int = 6,
-        channels: int = 128,
-        residual_blocks: int = 2,
-        residual_channels: int = 128,
-        head_channels: int = 32,
-        spectral_weight: float = 1.0,
         quantiser: QuantiserKind = "vq",
         embedding_dim: int = 64,
-        **settings: Unpack[QuantiserSettings],
+        **settings: Unpack[AudioVQVAESettings],
     ) -> None:
-        super().__init__()
-        self.stride = 1 << downsampling_layers
-        self.speakers, self.spectral_weight = speakers, spectral_weight
-        self.encoder = AudioEncoder(
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling_layers=downsampling_layers,
-            out_channels=embedding_dim,
-        )
-        self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **settings)
+        of_quantiser, of_networks = split_settings(settings)
+        networks = AudioNetworks(**of_networks)
+        super().__init__(networks)
+        self.encoder = AudioEncoder(networks, out_channels=embedding_dim)
+        self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser)
         self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
-        self.decoder = AudioDecoder(
-            in_channels=embedding_dim,
-            channels=channels,
-            residual_blocks=residual_blocks,
-            residual_channels=residual_channels,
-            downsampling_layers=downsampling_layers,
-            features=head_channels,
-            likelihood=likelihood,
-            mixtures=mixtures,
-            speakers=speakers,
-            speaker_channels=speaker_channels,
-        )
-
-    @property
-    def likelihood(self) -> AudioLikelihood:
-        """p(x|features) of a sample."""
-        return self.decoder.likelihood
-
-    def code_lengths(self, lengths_B: Tensor) -> Tensor:
-        """Codes of recordings of so many samples, int64 `[B]`."""
-        return code_count(lengths_B, self.stride)
-
-    def encode_vectors(self, samples_BS: Tensor, mask_BS: Tensor) -> Tensor:
-        """What the quantiser is given at every position, `[B, D, T]`; zero behind an item's codes."""
-        check_audio(samples_BS, mask_BS, self.stride)
-        wave_BS = waveform(samples_BS).masked_fill(~mask_BS, 0.0)
-        return self.encoder(wave_BS, self.code_lengths(mask_BS.sum(1)))
+        self.update_rule = self.quantiser.update_rule
+        self.decoder = AudioDecoder(networks, in_channels=embedding_dim)
 
     def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor]:
         """The real positions quantised, and which they are, `[B, T]`."""
@@ -164,30 +123,14 @@ class AudioVQVAE(nn.Module):
         codes_BTG[real_BT] = quantised.codes
         return codes_BTG.transpose(1, 2).contiguous()
 
-    @torch.no_grad()
-    def decode(self, codes_BGT: Tensor, lengths_B: Tensor, speaker_B: Tensor | None = None) -> Tensor:
-        """Codes to waveforms `[B, T * stride]` in [-1, 1], fp32, silent behind the end of an item.
-
-        Args:
-            codes_BGT: codes; what they are behind the end does not matter, as long as they are codes.
-            lengths_B: codes per item.
-            speaker_B: int64; None exactly where the model has no speakers.
-        """
-        return self.decoder.waveform(self.quantiser.lookup(codes_BGT), lengths_B, speaker_B)
-
-    @torch.no_grad()
-    def log_prob(
-        self, samples_BS: Tensor, mask_BS: Tensor, codes_BGT: Tensor, speaker_B: Tensor | None = None
-    ) -> Tensor:
-        """log p(x|codes) of the real samples in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        check_audio(samples_BS, mask_BS, self.stride)
-        if codes_BGT.shape[-1] * self.stride != samples_BS.shape[1]:
-            raise UsageError(
-                f"expected {samples_BS.shape[1] // self.stride} codes per item for {samples_BS.shape[1]} samples, got "
-                f"codes of shape {tuple(codes_BGT.shape)}: pad both to the same length"
-            )
-        return self.decoder.log_prob(self.quantiser.lookup(codes_BGT), samples_BS, mask_BS, speaker_B)
-
     def condition_vectors(self, codes_BGT: Tensor) -> Tensor:
         """Codebook vectors of codes, `[B, D, T]`: what an autoregressive decoder is conditioned on."""
         return self.quantiser.lookup(codes_BGT)
+
+    def decoder_input(self, codes_BGT: Tensor) -> Tensor:
+        """Codebook vectors of codes, `[B, D, T]`."""
+        return self.quantiser.lookup(codes_BGT)
+
+    def point_latents(self, samples_BS: Tensor, mask_BS: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The codes `[B, G, T]`."""
+        return self.encode(samples_BS, mask_BS)

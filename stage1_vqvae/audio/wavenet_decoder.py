@@ -22,19 +22,20 @@ Shapes: B items, S samples, T codes, D bottleneck channels, F condition channels
 C channels, H features of the stack, N nearest samples, L features for the likelihood.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.audio.networks import AudioResidualBlock, Upsampling, check_audio, check_speakers, inside
+from stage1_vqvae.audio.networks import AudioResidualBlock, Upsampling, check_audio, inside
+from stage1_vqvae.conditions import check_speakers
 from twostage.data.audio import mulaw
 from twostage.errors import RunError, UsageError
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
 from twostage.likelihoods.audio import make_audio_likelihood
-from twostage.noise import uniform_noise
+from twostage.noise import uniform_noise_of
 
 REACH = 3
 """Codes to both sides of a sample's own that its condition depends on."""
@@ -200,6 +201,7 @@ class WaveNetDecoder(nn.Module):
         *,
         seed: int,
         first_item: int = 0,
+        items: Sequence[int] | None = None,
         temperature: float = 1.0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
@@ -210,6 +212,7 @@ class WaveNetDecoder(nn.Module):
             lengths_B: samples of each item, int64, 1 to T * stride.
             speaker_B: int64; None exactly where the decoder has no speakers.
             seed, first_item: item i is a function of (seed, first_item + i), apart from rounding.
+            items: numbers of items that do not follow one another, in the place of `first_item`.
             temperature: above 0; see `AudioLikelihood.draw`.
             progress: called after each sample with (samples so far, S).
 
@@ -223,7 +226,8 @@ class WaveNetDecoder(nn.Module):
         count, longest = len(lengths_B), int(lengths_B.max())
         inside_B1T = inside(self._code_lengths(lengths_B), vectors_BDT.shape[2])
         condition_BFX = self.condition(vectors_BDT, inside_B1T, speaker_B)
-        noise_BS = uniform_noise(seed=seed, first_item=first_item, count=count, symbols=longest, stream=1)
+        items = range(first_item, first_item + count) if items is None else items
+        noise_BS = uniform_noise_of(items, seed=seed, symbols=longest, stream=1)
         noise_SB1 = noise_BS.to(condition_BFX.device).T[:, :, None].contiguous()
         state = DilatedStackState(self.stack, batch_size=count, condition_BFX=condition_BFX)
         before_BX = condition_BFX.new_zeros(count, NEAREST + longest)

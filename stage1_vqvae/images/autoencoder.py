@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from stage1_vqvae.interface import LatentKind
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class AutoencoderOutput:
     """`[B]`, log p(x|z(x)), fp32."""
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Deterministic, ImageModel):
     """Continuous autoencoder of integer images, the VAE without its noise and its KL term.
 
     Args:
@@ -40,6 +43,8 @@ class Autoencoder(nn.Module):
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
 
+    latents: LatentKind = "none"
+
     def __init__(
         self,
         *,
@@ -51,9 +56,8 @@ class Autoencoder(nn.Module):
         mlp_width: int = 512,
         **networks: Unpack[ImageNetworkSettings],
     ) -> None:
-        super().__init__()
         settings = ImageNetworks(**networks)
-        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        super().__init__(settings)
         self.layout = LatentLayout(
             settings=settings,
             latent_channels=latent_channels,
@@ -69,7 +73,6 @@ class Autoencoder(nn.Module):
             settings, in_channels=self.layout.decoder_channels, auxiliary_weight=auxiliary_weight
         )
         self.layout.lead_into(self.decoder)
-        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def _latents(self, x_BCHW: Tensor) -> Tensor:
         return self.encoder(self.layout.encoder_input(x_BCHW, None))
@@ -84,20 +87,10 @@ class Autoencoder(nn.Module):
         """Integer images `[B, C, H, W]` to latents `[B, *L]`, fp32."""
         return self._latents(x_BCHW).float()
 
-    @torch.no_grad()
-    def log_prob(self, x_BCHW: Tensor, z_BL: Tensor) -> Tensor:
-        """log p(x|z) in nats, `[B]`, fp32: minus the distortion."""
-        return self.decoder.log_prob(self.layout.decoder_input(z_BL, None), x_BCHW).flatten(1).sum(1)
+    def decoder_input(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The latents themselves."""
+        return self.layout.decoder_input(z_BL, None)
 
-    @torch.no_grad()
-    def decode(self, z_BL: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Latents to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.layout.decoder_input(z_BL, None), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def reconstruct(self, x_BCHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """`decode` of the image's own latents."""
-        return self.decode(self.encode(x_BCHW), seed=seed, first_item=first_item)
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The latents."""
+        return self.encode(x_BCHW)

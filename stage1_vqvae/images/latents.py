@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stage1_vqvae.conditions import check_labels
 from stage1_vqvae.images.networks import ImageNetworks, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
@@ -132,24 +133,3 @@ class LatentLayout:
         one_hot_BY = F.one_hot(labels_B, self.classes).to(values.dtype)
         shaped = one_hot_BY.reshape(*one_hot_BY.shape, *[1] * (values.ndim - 2))
         return torch.cat([values, shaped.expand(-1, -1, *values.shape[2:])], 1)
-
-
-def check_labels(labels_B: Tensor | None, *, classes: int, count: int) -> None:
-    """Refuse labels that a model does not know; like those of images, values are looked at only on the CPU.
-
-    Raises:
-        UsageError: not int64 `[count]` with values 0..classes-1; or labels for a model without classes.
-    """
-    if not classes:
-        if labels_B is not None:
-            raise UsageError("this model was built without classes and takes no labels: leave them out")
-        return
-    expected = f"expected {count} labels from 0 to {classes - 1}, int64"
-    if labels_B is None:
-        raise UsageError(f"{expected}, got none: this model is conditional, say what it is given")
-    if labels_B.dtype != torch.int64 or tuple(labels_B.shape) != (count,):
-        raise UsageError(f"{expected}, got {labels_B.dtype} of shape {tuple(labels_B.shape)}: one label per item")
-    if labels_B.device.type == "cpu" and count and not 0 <= int(labels_B.min()) <= int(labels_B.max()) < classes:
-        raise UsageError(
-            f"{expected}, got {int(labels_B.min())} to {int(labels_B.max())}: the model was trained on no other"
-        )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.images.latents import check_labels
+from stage1_vqvae.conditions import check_labels
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vae import VAE
 from stage1_vqvae.images.vqvae import VQVAE

@@ -5,11 +5,7 @@ same grid, or over a vector (`stage1_vqvae.images.latents`), against a standard 
 distortion + beta * KL; `bounds` is always at beta = 1. With `classes` it is a conditional VAE (Sohn et al. 2015):
 everything is given the label, the bounds too, and the prior over z is the same for all labels.
 
-Two further settings of training, neither of them a part of `bounds`: beta grows linearly from zero over the first
-`kl_warmup_steps` steps (Bowman et al. 2016, arXiv 1511.06349, who use a sigmoid), and a latent whose KL, as a mean over
-the batch, is below `free_bits` nats is charged that much and so pulled no further to the prior (Kingma et al. 2016,
-arXiv 1606.04934, eq. 15, each latent a group of its own). The steps are counted in a buffer, which goes with the
-checkpoint: a resumed training goes on with the beta where it stopped.
+Training may anneal beta and leave bits free (`stage1_vqvae.gaussian`); every latent is a group of its own.
 
 Shapes: B items, C x H x W image, L the shape of an item's latents, (Z, h, w) or (N,), S importance samples, Y classes.
 """
@@ -19,13 +15,14 @@ from dataclasses import dataclass
 from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stage1_vqvae.gaussian import GaussianPosterior, VAEBounds
+from stage1_vqvae.gaussian import GaussianModel, GaussianPosterior, VAEBounds
 from stage1_vqvae.images.latents import LatentLayout
+from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from twostage.errors import UsageError
+from stage1_vqvae.interface import Asked, Batch, Score
 from twostage.noise import item_noise
 
 
@@ -41,7 +38,7 @@ class VAEOutput:
     """`[B]`, KL(q(z|x) || p(z)), fp32."""
 
 
-class VAE(nn.Module):
+class VAE(GaussianModel, ImageModel):
     """Gaussian autoencoder of integer images, the VQ-VAE's continuous twin.
 
     Args:
@@ -60,8 +57,6 @@ class VAE(nn.Module):
         UsageError: beta is not positive or the sizes do not fit one another; later, images or labels do not fit.
     """
 
-    steps_done: Tensor  # scalar, optimiser steps so far; only with kl_warmup_steps
-
     def __init__(
         self,
         *,
@@ -77,15 +72,10 @@ class VAE(nn.Module):
         free_bits: float = 0.0,
         **networks: Unpack[ImageNetworkSettings],
     ) -> None:
-        super().__init__()
-        if not (beta > 0 and math.isfinite(beta)):
-            raise UsageError(f"beta must be a positive number, not {beta}")
-        if not (kl_warmup_steps >= 0 and free_bits >= 0 and math.isfinite(free_bits)):
-            raise UsageError(f"kl_warmup_steps and free_bits must be at least 0, not {kl_warmup_steps} and {free_bits}")
         settings = ImageNetworks(**networks)
-        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
-        self.classes, self.beta = classes, beta
-        self.kl_warmup_steps, self.free_bits = kl_warmup_steps, free_bits
+        super().__init__(settings)
+        self.classes = classes
+        self.weigh_kl(beta=beta, kl_warmup_steps=kl_warmup_steps, free_bits=free_bits)
         self.layout = LatentLayout(
             settings=settings,
             latent_channels=latent_channels,
@@ -101,34 +91,19 @@ class VAE(nn.Module):
             settings, in_channels=self.layout.decoder_channels, auxiliary_weight=auxiliary_weight
         )
         self.layout.lead_into(self.decoder)
-        if kl_warmup_steps:
-            self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
-        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def posterior(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> GaussianPosterior:
         """q(z|x) for integer images, q(z|x, y) with labels."""
-        mean, log_variance = self.encoder(self.layout.encoder_input(x_BCHW, labels_B)).float().chunk(2, 1)
-        # A soft bound keeps exp() finite early in training; at |log variance| below 5 it changes less than 4 %.
-        return GaussianPosterior(mean=mean, log_variance=15.0 * torch.tanh(log_variance / 15.0))
+        return GaussianPosterior.of(self.encoder(self.layout.encoder_input(x_BCHW, labels_B)))
 
-    def _log_likelihood_nats(self, x_BCHW: Tensor, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
-        return self.decoder.log_prob(self.layout.decoder_input(z_BL, labels_B), x_BCHW).flatten(1).sum(1)
-
-    def kl_weight(self) -> float | Tensor:
-        """Weight of the KL term in the training loss of the next step: beta, or its share during the warm-up."""
-        if not self.kl_warmup_steps:
-            return self.beta
-        return self.beta * (self.steps_done / self.kl_warmup_steps).clamp(max=1.0)
-
-    def count_step(self) -> None:
-        """Take note of an optimiser step, for the warm-up; call once after each."""
-        if self.kl_warmup_steps:
-            self.steps_done += 1
+    def decoder_input(self, z_BL: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Latents with their labels; see `LatentLayout`."""
+        return self.layout.decoder_input(z_BL, labels_B)
 
     def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> VAEOutput:
         """Training loss of a batch of integer images, one posterior sample each."""
         posterior = self.posterior(x_BCHW, labels_B)
-        z_BL = self.layout.decoder_input(posterior.sample(), labels_B)
+        z_BL = self.decoder_input(posterior.sample(), labels_B)
         log_likelihood_nats_B, maximised_B = self.decoder.training_nats(z_BL, x_BCHW)
         kl_nats_BL = posterior.kl_nats()
         kl_nats_B = kl_nats_BL.flatten(1).sum(1)
@@ -155,7 +130,7 @@ class VAE(nn.Module):
         log_likelihoods, log_weights = [], []
         for sample in range(samples):
             z = posterior.sample(noise_BSL[:, sample])
-            log_likelihood_B = self._log_likelihood_nats(x_BCHW, z, labels_B)
+            log_likelihood_B = self.log_prob(x_BCHW, z, labels_B)
             log_prior_B = (-0.5 * (z**2 + math.log(2 * math.pi))).flatten(1).sum(1)
             log_likelihoods.append(log_likelihood_B)
             log_weights.append(log_likelihood_B + log_prior_B - posterior.log_prob(z))
@@ -167,18 +142,18 @@ class VAE(nn.Module):
             kl=kl_B,
         )
 
-    @torch.no_grad()
-    def decode(self, z_BL: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Latents `[B, *L]`, with labels of a conditional model, to images `[B, C, H, W]` in levels, fp32.
+    def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
+        """See `Stage1Model`: `bounds`, given the label where the model is."""
+        labels_B, first_item = self.labels_of(batch), batch.first_item
+        return self.bounds(batch.x, labels_B, samples=samples, seed=seed, first_item=first_item).score()
 
-        The mean of p(x|z); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.layout.decoder_input(z_BL, labels_B), seed=seed, first_item=first_item)
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Posterior means `[B, *L]`."""
+        return self.posterior(x_BCHW, labels_B).mean
 
-    @torch.no_grad()
-    def reconstruct(
-        self, x_BCHW: Tensor, labels_B: Tensor | None = None, *, seed: int = 0, first_item: int = 0
+    def sample_latents(
+        self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
     ) -> Tensor:
-        """`decode` with z at its posterior mean."""
-        mean_BL = self.posterior(x_BCHW, labels_B).mean
-        return self.decode(mean_BL, labels_B, seed=seed, first_item=first_item)
+        """Latents `[B, *L]` from N(0, temperature^2); `top_k` and `top_p` are for tables."""
+        noise = item_noise(seed, asked.first_item, len(asked.items), self.latent_shape)
+        return (temperature * noise).to(next(self.parameters()).device)

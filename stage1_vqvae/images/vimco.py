@@ -27,8 +27,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from stage1_vqvae.interface import Asked, Batch, LatentKind, Score
+from twostage.categorical import draw
 from twostage.errors import UsageError
 from twostage.noise import batch_uniform, uniform_noise
 
@@ -91,7 +94,7 @@ class VIMCOBounds:
     under another one the mean of log q(z|x) - log p(z) over the samples, an estimate."""
 
 
-class VIMCO(nn.Module):
+class VIMCO(ImageModel):
     """Categorical latent variable model of integer images.
 
     Args:
@@ -103,6 +106,8 @@ class VIMCO(nn.Module):
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
 
+    latents: LatentKind = "table"
+    beta: None = None
     offset_G11: Tensor
 
     def __init__(
@@ -114,7 +119,6 @@ class VIMCO(nn.Module):
         samples: int = 10,
         **networks: Unpack[ImageNetworkSettings],
     ) -> None:
-        super().__init__()
         if codebook_size < 1 or codebooks < 1 or embedding_dim < 1 or embedding_dim % codebooks:
             raise UsageError(
                 "expected codebook_size >= 1 and an embedding_dim that codebooks divides, got "
@@ -123,7 +127,7 @@ class VIMCO(nn.Module):
         if samples < 2:
             raise UsageError(f"VIMCO compares samples with one another and needs at least 2, not {samples}")
         settings = ImageNetworks(**networks)
-        self.image_shape, self.levels, self.dims = settings.image_shape, settings.levels, settings.dims
+        super().__init__(settings)
         self.samples = samples
         self.code_shape = (codebooks, *settings.grid)
         self.codebook_size = codebook_size
@@ -132,7 +136,6 @@ class VIMCO(nn.Module):
         self.register_buffer("offset_G11", torch.arange(codebooks)[:, None, None] * codebook_size, persistent=False)
         self.prior_logits = nn.Parameter(torch.zeros(*self.code_shape, codebook_size))
         self.decoder = PixelDecoder(settings, in_channels=embedding_dim)
-        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def posterior(self, x_BCHW: Tensor) -> Tensor:
         """log q(z|x) of every code at every position in nats, `[B, G, h, w, K]`, fp32."""
@@ -234,34 +237,41 @@ class VIMCO(nn.Module):
         """The most probable codes under q(z|x), `[B, G, h, w]`, int64: a deterministic code, as of the VQ-VAE."""
         return self.posterior(x_BCHW).argmax(-1)
 
-    @torch.no_grad()
-    def decode(self, codes_BGHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Codes `[B, G, h, w]` to images `[B, C, H, W]` in levels, fp32.
-
-        The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        self._check_codes(codes_BGHW)
-        return self.decoder.decode(self._lookup(codes_BGHW), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def reconstruct(self, x_BCHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """`decode` of the most probable codes."""
-        return self.decode(self.encode(x_BCHW), seed=seed, first_item=first_item)
-
-    @torch.no_grad()
-    def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
-        """log p(x|codes) in nats, `[B]`, fp32."""
-        check_images(x_BCHW, self.image_shape, self.levels)
-        self._check_codes(codes_BGHW)
-        return self._log_likelihood(x_BCHW, codes_BGHW)
-
-    def _check_codes(self, codes_BGHW: Tensor) -> None:
+    def decoder_input(self, codes_BGHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Embeddings of codes, `[B, D, h, w]`."""
         unfit = codes_BGHW.dtype != torch.int64 or tuple(codes_BGHW.shape[1:]) != self.code_shape
         if unfit or (codes_BGHW.numel() and not 0 <= codes_BGHW.min() <= codes_BGHW.max() < self.codebook_size):
             raise UsageError(
                 f"expected int64 codes [batch, {', '.join(map(str, self.code_shape))}] from 0 to "
                 f"{self.codebook_size - 1}, got {codes_BGHW.dtype} {tuple(codes_BGHW.shape)}: pass codes of this model"
             )
+        return self._lookup(codes_BGHW)
+
+    def score(self, batch: Batch, *, samples: int, seed: int) -> Score:
+        """See `Stage1Model`: `bounds` under the model's own factorised prior."""
+        bounds = self.bounds(batch.x, samples=samples, seed=seed, first_item=batch.first_item)
+        return Score(distortion=-bounds.log_likelihood, rate=bounds.kl, tighter=-bounds.multi_sample)
+
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The most probable codes."""
+        return self.encode(x_BCHW)
+
+    @torch.no_grad()
+    def sample_latents(
+        self, asked: Asked, *, seed: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    ) -> Tensor:
+        """Codes `[B, G, h, w]` from the factorised prior: no code knows of another.
+
+        `temperature`, `top_k` and `top_p` shape the table at every position, see `twostage.categorical`.
+        """
+        logits_LK = self.prior_logits.float().flatten(0, -2)
+        count, symbols = len(asked.items), len(logits_LK)
+        noise_BL = uniform_noise(seed=seed, first_item=asked.first_item, count=count, symbols=symbols)
+        drawn = [
+            draw(logits_K.expand(count, -1), noise_B, temperature=temperature, top_k=top_k, top_p=top_p)
+            for logits_K, noise_B in zip(logits_LK, noise_BL.to(logits_LK.device).T.contiguous(), strict=True)
+        ]
+        return torch.stack(drawn, 1).view(count, *self.code_shape)
 
 
 def _pick(log_masses_BGHWK: Tensor, codes_BGHWS: Tensor) -> Tensor:

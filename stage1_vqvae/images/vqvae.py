@@ -8,15 +8,19 @@ non-finite loss can stop a step before it reaches the codebook.
 Shapes: B items, C x H x W image, G codebooks per position, h x w code grid, D bottleneck channels, F features.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Unpack
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
+from stage1_vqvae.deterministic import Deterministic
+from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
+from stage1_vqvae.interface import Asked, LatentKind
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
 
@@ -37,7 +41,7 @@ class VQVAESettings(ImageNetworkSettings, QuantiserSettings):
     """Settings of networks and quantiser in one flat space."""
 
 
-class VQVAE(nn.Module):
+class VQVAE(Deterministic, ImageModel):
     """Discrete autoencoder of integer images.
 
     Args:
@@ -50,6 +54,8 @@ class VQVAE(nn.Module):
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
 
+    latents: LatentKind = "codes"
+
     def __init__(
         self,
         *,
@@ -58,15 +64,15 @@ class VQVAE(nn.Module):
         embedding_dim: int = 64,
         **settings: Unpack[VQVAESettings],
     ) -> None:
-        super().__init__()
         of_quantiser, of_networks = split_settings(settings)
         networks = ImageNetworks(**of_networks)
-        self.image_shape, self.levels, self.dims = networks.image_shape, networks.levels, networks.dims
+        super().__init__(networks)
         self.encoder = networks.encoder(out_channels=embedding_dim)
         self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser)
-        self.codebook_size, self.code_shape = self.quantiser.codebook_size, (self.quantiser.codebooks, *networks.grid)
+        self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
+        self.update_rule = self.quantiser.update_rule
+        self.code_shape = (self.codebooks, *networks.grid)
         self.decoder = PixelDecoder(networks, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)
-        self.autoregressive, self.likelihood_is_discrete = self.decoder.autoregressive, self.decoder.likelihood.discrete
 
     def encode_vectors(self, x_BCHW: Tensor) -> Tensor:
         """Integer images `[B, C, H, W]` to what the quantiser is given, `[B, D, h, w]`."""
@@ -100,16 +106,14 @@ class VQVAE(nn.Module):
         """Integer images `[B, C, H, W]` to codes `[B, G, h, w]`, int64."""
         return self.quantiser(self.encode_vectors(x_BCHW)).codes
 
-    @torch.no_grad()
-    def decode(self, codes_BGHW: Tensor, *, seed: int = 0, first_item: int = 0) -> Tensor:
-        """Codes `[B, G, h, w]` to images `[B, C, H, W]` in levels, fp32.
+    def decoder_input(self, codes_BGHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Codebook vectors of codes, `[B, D, h, w]`."""
+        return self.quantiser.lookup(codes_BGHW)
 
-        The mean of p(x|codes); from an autoregressive decoder a sample, that of items `first_item` onwards of `seed`.
-        """
-        return self.decoder.decode(self.quantiser.lookup(codes_BGHW), seed=seed, first_item=first_item)
+    def positions_of(self, asked: Asked) -> Tensor:
+        """Positions of the code grid, h w, for every item: `[B]` int64."""
+        return torch.full_like(asked.items, math.prod(self.code_shape[1:]))
 
-    @torch.no_grad()
-    def log_prob(self, x_BCHW: Tensor, codes_BGHW: Tensor) -> Tensor:
-        """log p(x|codes) in nats, `[B]`, fp32: minus the distortion of the two-part code."""
-        check_images(x_BCHW, self.image_shape, self.levels)
-        return self.decoder.log_prob(self.quantiser.lookup(codes_BGHW), x_BCHW).flatten(1).sum(1)
+    def point_latents(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """The codes."""
+        return self.encode(x_BCHW)

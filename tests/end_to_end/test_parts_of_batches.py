@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, AudioVAE, AudioVQVAE, WaveNetDecoder
-from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
+from stage1_vqvae import VAE, AudioAutoencoder, AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
@@ -132,6 +132,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "sound vae": lambda: AudioGaussianTask(AudioVAE(**SOUND, beta=0.5), **SEGMENTS, sample_rate_hz=8000),
+    "sound autoencoder": lambda: AudioAutoencoderTask(AudioAutoencoder(**SOUND), **SEGMENTS, sample_rate_hz=8000),
     "wavenet decoder": _decoder,
     "sequences": _sequences,
     "vimco": lambda: VIMCOTask(VIMCO(**IMAGES, codebook_size=8, embedding_dim=4, samples=3), **_images()),

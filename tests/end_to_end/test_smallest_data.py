@@ -193,6 +193,10 @@ def test_recordings_that_are_one_or_all_the_same(tmp_path: Path, capsys: pytest.
         ("decode", run, codes),
     ):
         assert twostage(*command) == 0, command
-    # One speaker: nobody to convert to, in a sentence.
+    # One label tells nothing apart, and there is nobody to convert to: each in a sentence.
+    capsys.readouterr()
+    assert twostage("train-baseline", run, "--model", "cvae") == 2
+    assert "is given the label of every recording, but recordings has no labels: choose vae" in capsys.readouterr().err
+    assert not (run / "models/cvae").exists()
     assert twostage("convert", run, recording, "--speaker", "ann") == 2
     assert "without speakers" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stage2_prior import PixelCNN, Prior, sample
-from stage2_prior.sampling import draw
+from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.noise import uniform_noise
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_prior import WaveNet, sample, sample_sequences
-from stage2_prior.sampling import draw
+from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.noise import uniform_noise
 

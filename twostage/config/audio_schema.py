@@ -34,7 +34,7 @@ class RecordingsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig:
-    """Encoder, convolutional decoder and likelihood of sound, shared by the VQ-VAE and the VAE baseline."""
+    """Encoder, convolutional decoder and likelihood of sound, shared by the VQ-VAE and its baselines."""
 
     likelihood: Literal["mu-law", "logistic-mixture"] = "logistic-mixture"
     """p(x|z) of a sample: `mu-law`, a categorical over 256 mu-law levels, or `logistic-mixture`, discretised over all
@@ -52,7 +52,7 @@ class AudioConfig:
     head_channels: int = 32
     """Features per sample that the decoder hands to the likelihood and to the waveform."""
     speaker_channels: int = 32
-    """Width of the speaker's embedding in the decoders, where the recordings have speakers."""
+    """Width of a speaker's embedding in the decoders, where the recordings have speakers, and of a cvae's labels."""
     spectral_weight: float = 1.0
     """Weight of the spectral loss, which trains the waveform that the convolutional decoder is heard by."""
     segment_samples: int = 4096

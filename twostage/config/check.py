@@ -167,7 +167,7 @@ _IMAGE_SETTINGS = {
     "data": (
         "image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise",
     ),
-    "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width", "kl_warmup_steps", "free_bits"),
+    "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
     "evaluation": ("search_items", "coded_items", "frechet_samples"),
 }  # fmt: skip
 _AUDIO_SETTINGS = {"evaluation": ("batch_samples", "sampled_items")}

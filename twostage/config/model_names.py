@@ -14,7 +14,7 @@ from twostage.printable import shown
 
 MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "ae", "vae", "cvae", "vimco")
 """Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
-_IMAGE_MODELS = ("ae", "cvae", "vimco")
+_IMAGE_MODELS = ("vimco",)
 """Those that do not exist for recordings."""
 
 _BETA_VAE = re.compile(r"beta-vae-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
@@ -34,7 +34,7 @@ def check_model(name: str, *, source: str) -> None:
 def check_model_kind(name: str, *, source: str, sound: bool) -> None:
     """Raise `UsageError` where a model of images is asked for on recordings."""
     if sound and name in _IMAGE_MODELS:
-        raise UsageError(f"{source}: {name} is a model of images, but the data are recordings: choose vae or beta-vae.")
+        raise UsageError(f"{source}: {name} is a model of images, but the data are recordings: choose vae, say.")
 
 
 def baseline_name(beta: float) -> str:

@@ -79,7 +79,7 @@ class GaussianConfig:
     """The continuous bottleneck of the baselines: autoencoder, VAE, beta-VAE and conditional VAE."""
 
     latent_channels: int = 8
-    """Gaussian latents per grid position."""
+    """Gaussian latents per grid position, or position of a sound."""
     latent_dim: int = 0
     """Length of a vector of latents; 0: a grid with latent_channels per position."""
     network: Literal["convolutional", "mlp"] = "convolutional"
@@ -91,7 +91,7 @@ class GaussianConfig:
     kl_warmup_steps: int = 0
     """Steps over which the weight of the KL term grows from zero to beta."""
     free_bits: float = 0.0
-    """Nats per latent below which training lowers the KL no further."""
+    """Nats per latent, of sounds per channel and position, below which training lowers the KL no further."""
     auxiliary_weight: float = 0.0
     """As quantiser.auxiliary_weight. Above 0 the baseline is no longer trained on the bound that it is scored by."""
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import AudioVAE, AudioVQVAE
-from stage1_vqvae.audio.tasks import AudioCodebookTask, AudioGaussianTask
+from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE
+from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from twostage.config.schema import TrainingConfig
 from twostage.data.audio import AudioDataset, AudioSplit, load_synthetic_vowels
 from twostage.data.audio.segments import segments_at
@@ -73,10 +73,21 @@ def gaussian_task(vowels: AudioDataset) -> AudioGaussianTask:
     return AudioGaussianTask(AudioVAE(**SMALL, speakers=len(vowels.speakers), beta=0.5), **common(vowels))
 
 
+def conditional_task(vowels: AudioDataset) -> AudioGaussianTask:
+    sizes = {"speakers": len(vowels.speakers), "classes": len(vowels.classes)}
+    return AudioGaussianTask(AudioVAE(**SMALL, **sizes, kl_warmup_steps=6, free_bits=0.1), **common(vowels))
+
+
+def autoencoder_task(vowels: AudioDataset) -> AudioAutoencoderTask:
+    return AudioAutoencoderTask(AudioAutoencoder(**SMALL, speakers=len(vowels.speakers)), **common(vowels))
+
+
 TASKS: dict[str, Callable[[AudioDataset], Task]] = {
     "ema codebook": lambda vowels: codebook_task(vowels, "ema"),
     "loss codebook": lambda vowels: codebook_task(vowels, "loss"),
     "gaussian": gaussian_task,
+    "annealed conditional gaussian": conditional_task,
+    "autoencoder": autoencoder_task,
 }
 
 
@@ -131,7 +142,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert records[0] == records[1]
 
 
-@pytest.mark.parametrize("make", [codebook_task, gaussian_task])
+@pytest.mark.parametrize("make", [codebook_task, gaussian_task, conditional_task, autoencoder_task])
 def test_training_lowers_the_objective(make: Callable[..., Any], vowels: AudioDataset) -> None:
     seed_step(0, 0)
     task = make(vowels)
@@ -172,6 +183,41 @@ def test_validation_counts_real_samples_and_codes(vowels: AudioDataset) -> None:
     assert 1 < many["perplexity"] <= many["used"] <= 24
     rate = (-(-lengths // 16)).sum() * math.log2(many["perplexity"]) / lengths.sum()
     assert many["unigram_rate_bits_per_sample"] == pytest.approx(rate)
+
+
+def test_validation_of_an_autoencoder_counts_real_samples_and_latents(vowels: AudioDataset) -> None:
+    seed_step(0, 0)
+    task = autoencoder_task(vowels)
+    task.model.eval()
+    one = AudioAutoencoderTask(task.model, **common(vowels, batch_samples=1)).validate()
+    assert task.validate() == pytest.approx(one, rel=1e-4)
+    latents = [
+        task.model.encode(sounds.samples, sounds.mask)[0, :, : -(-int(sounds.mask.sum()) // 16)].flatten()
+        for sounds in AudioAutoencoderTask(task.model, **common(vowels, batch_samples=1)).data.recordings()
+    ]
+    root = torch.cat(latents).double().pow(2).mean().sqrt().item()
+    assert one["latent_root_mean_square"] == pytest.approx(root)
+
+
+def test_a_conditional_task_reads_the_labels_of_its_items(vowels: AudioDataset) -> None:
+    """Each batch has the labels of its own recordings, and the warm-up counts the steps."""
+    seed_step(0, 0)
+    task = conditional_task(vowels)
+    sounds = task.data.segments(np.array([0, 40, 3]))
+    assert sounds.labels is not None
+    assert sounds.labels.tolist() == vowels.train.labels[sounds.items.numpy()].tolist()
+    for sounds in task.data.recordings():
+        assert sounds.labels.tolist() == vowels.validation.labels[sounds.items.numpy()].tolist()
+    optimiser = torch.optim.Adam(task.model.parameters())
+    weights = []
+    for _ in range(8):
+        result = task.loss(np.arange(4))
+        weights.append(float(result.metrics["kl_weight"]))
+        task.after_step(result, optimiser)
+    assert weights == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1])
+    alike = replace(vowels.validation, labels=vowels.validation.labels * 0)
+    other = AudioGaussianTask(task.model.eval(), **common(vowels, validation=alike))
+    assert other.validate()["bits_per_sample"] != task.validate()["bits_per_sample"]
 
 
 def test_a_collapsed_codebook_is_said_once(vowels: AudioDataset, capsys: pytest.CaptureFixture[str]) -> None:

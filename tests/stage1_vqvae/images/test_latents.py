@@ -45,7 +45,7 @@ def test_importance_bound_reaches_the_evidence_given_the_label(kind: str, classe
         labels_B = torch.full((2001,), label) if classes else None
         z_BL = z.reshape(-1, *[1] * len(model.latent_shape))
         with torch.no_grad():
-            log_joint = model._log_likelihood_nats(x.expand(2001, -1, -1, -1), z_BL, labels_B).double()
+            log_joint = model.log_prob(x.expand(2001, -1, -1, -1), z_BL, labels_B).double()
         log_joint += -0.5 * (z.double() ** 2 + math.log(2 * math.pi))
         evidence[label] = torch.logsumexp(log_joint + math.log(16 / 2000), 0).item()
         many = torch.full((200,), label) if classes else None

@@ -68,7 +68,7 @@ def test_importance_bound_rises_with_samples_towards_the_evidence() -> None:
             parameter.mul_(5.0)  # make p(x|z) depend on z, so that the prior-like posterior is a poor one
         x = torch.tensor([[[[0, 2], [1, 2]]]])
         z = torch.linspace(-8, 8, 4001)
-        log_joint = model._log_likelihood_nats(x.expand(4001, -1, -1, -1), z.reshape(-1, 1, 1, 1)).double()
+        log_joint = model.log_prob(x.expand(4001, -1, -1, -1), z.reshape(-1, 1, 1, 1)).double()
         log_joint += -0.5 * (z.double() ** 2 + math.log(2 * math.pi))
         evidence = torch.logsumexp(log_joint + math.log(16 / 4000), 0).item()
     torch.manual_seed(0)

@@ -275,7 +275,7 @@ def test_every_quantiser_reads_settings_that_there_are_and_says_what_it_needs() 
         ('[data]\nname = "mnist"\n[evaluation]\nsampled_items = 3\n', "evaluation.sampled_items is a setting of sound"),
         ('[data]\nname = "vowels"\n[gaussian]\nlatent_dim = 3\n', "gaussian.latent_dim is a setting of images"),
         ('[data]\nname = "vowels"\n[vimco]\nsamples = 3\n', "vimco.samples is a setting of images"),
-        ('models = ["ae"]\n[data]\nname = "vowels"\n', "ae is a model of images, but the data are recordings"),
+        ('models = ["vimco"]\n[data]\nname = "vowels"\n', "vimco is a model of images, but the data are recordings"),
         ('[data]\nname = "vowels"\n[recordings]\nsample_rate_hz = 16000\n', "says how a folder is read"),
         ('[data]\nname = "vowels"\n[audio]\nsegment_samples = 1000\n', "a multiple of the 64 samples of a code"),
         ('[data]\nname = "vowels"\n[audio]\ndownsampling_layers = 8\n', "audio.downsampling_layers must be"),
@@ -287,3 +287,11 @@ def test_every_quantiser_reads_settings_that_there_are_and_says_what_it_needs() 
 )
 def test_settings_of_the_other_kind_of_data_are_refused(text: str, said: str) -> None:
     assert said in refusal(text)
+
+
+def test_sounds_have_the_baselines_of_images_and_their_kl_weight() -> None:
+    text = (
+        'models = ["ae", "vae", "beta-vae-4", "cvae"]\n[data]\nname = "vowels"\n'
+        "[gaussian]\nkl_warmup_steps = 5\nfree_bits = 0.1\n"
+    )
+    assert parse_recipe(text, source="mine.toml").gaussian.free_bits == 0.1
