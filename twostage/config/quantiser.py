@@ -119,6 +119,15 @@ def size_of_levels(levels: Sequence[int], codebooks: int) -> int:
     return sizes.pop()
 
 
+def check_update(config: QuantiserConfig, model: str, *, source: str) -> None:
+    """Raise UsageError for a model's name that says how a codebook learns, where that is no choice."""
+    if model in ("vq-vae-ema", "vq-vae-loss") and "update" not in QUANTISERS[config.kind].reads:
+        raise UsageError(
+            f"{source}: {model} says how a codebook learns, which is no choice with quantiser.kind {config.kind}: "
+            "leave it out, vq-vae is that model."
+        )
+
+
 def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searched: bool, source: str) -> None:
     """Raise UsageError for settings that do not fit one another, or that the kind does not read: they would do nothing.
 
@@ -150,13 +159,8 @@ def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searche
         raise UsageError(
             f"{where}.quantiser_dropout shows the decoder fewer levels, but quantiser.codebooks is 1: it must be 0."
         )
-    if "update" not in facts.reads:
-        named = [name for name in models if name in ("vq-vae-ema", "vq-vae-loss")]
-        if named:
-            raise UsageError(
-                f"{source}: models: {named[0]} says how a codebook learns, which is not a choice with quantiser.kind "
-                f"{config.kind}: leave it out."
-            )
+    for name in models:
+        check_update(config, name, source=f"{source}: models")
     if searched and config.kind != "vq":
         raise UsageError(
             f"{source}: evaluation.search_items searches among near vectors of a codebook, which quantiser.kind "

@@ -244,6 +244,8 @@ def test_settings_of_another_quantiser_and_levels_that_fit_none_are_refused(text
 
 def test_models_and_searches_that_need_a_learned_codebook_are_refused_without_one() -> None:
     assert "models: vq-vae-loss says how a codebook learns" in refusal('[quantiser]\nkind = "fsq"')
+    with pytest.raises(UsageError, match="model: vq-vae-ema says how a codebook learns"):
+        model_spec("vq-vae-ema", Recipe(quantiser=QuantiserConfig(kind="simvq")))
     searched = 'models = ["vq-vae"]\n[quantiser]\nkind = "fsq"\n[evaluation]\nsearch_items = 3'
     assert "evaluation.search_items searches among near vectors" in refusal(searched)
 
