@@ -112,9 +112,10 @@ def size_of_levels(levels: Sequence[int], codebooks: int) -> int:
     width = len(levels) // codebooks
     sizes = {math.prod(levels[first : first + width]) for first in range(0, len(levels), width)}
     if len(sizes) > 1 or max(sizes) > LARGEST_CODEBOOK:
+        given = "more" if max(sizes) > LARGEST_CODEBOOK else " or ".join(map(str, sorted(sizes)))
         raise UsageError(
             f"quantiser.fsq_levels must give every codebook the same number of codes, at most {LARGEST_CODEBOOK}, but "
-            f"{shown(tuple(levels))} in {codebooks} codebooks give {' or '.join(map(str, sorted(sizes)))}."
+            f"{shown(tuple(levels))} in {codebooks} codebooks give {given}."
         )
     return sizes.pop()
 

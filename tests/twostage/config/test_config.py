@@ -233,6 +233,7 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
         ('kind = "fsq"\nfsq_levels = [4, 1]', ["fsq_levels must be at least 2 in every channel", "(4, 1)"]),
         ('kind = "fsq"\nfsq_levels = []', ["fsq_levels must be at least 2 in every channel"]),
         ('kind = "fsq"\nfsq_levels = [4, 3]\ncodebooks = 2', ["the same number of codes", "give 3 or 4"]),
+        (f'kind = "fsq"\nfsq_levels = {[99] * 9999}', ["at most 65536", "in 1 codebooks give more"]),
         ('kind = "fsq"\nfsq_levels = [5, 5, 5]\ncodebooks = 2', ["quantiser.codebooks (2) divides"]),
     ],
 )
