@@ -7,15 +7,14 @@ of every partial sum, sum_g |z - sg(e_1 + ... + e_g)|^2 [2, section 3.1], and co
 |sg(r_g) - e_g|^2 or by moving averages. k-means starts level by level, each on the residuals that the levels before it
 leave; dead codes move onto residuals of their level.
 
-Quantiser dropout trains prefixes [1, section III-C]: for a share `quantiser_dropout` of the items of a batch,
-the decoder is given the first n levels alone, with n uniform in 1..G.
+Quantiser dropout trains prefixes [1, section III-C]: for a share `quantiser_dropout` of the items of a batch, the
+decoder is given the first n levels alone at all positions of the item, with n uniform in 1..G.
 
 Departures, and why:
 
 - Dropout hides levels from the decoder only. Codebooks and commitment see every level of every item: what a level
   leaves over does not depend on what the decoder is shown, and all levels learn from as many vectors.
-- An item keeps its n over all its positions, as it will be decoded.
-- The codebooks of different levels are not shared, as in [1]; [2] shares them.
+- Every level has a codebook of its own, as in [1]; [2] shares one among them.
 
 [1] Zeghidour, Luebs, Omran, Skoglund, Tagliasacchi, "SoundStream", 2021, arXiv 2107.03312.
 [2] Lee, Kim, Kim, Cho, Han, "Autoregressive image generation using residual quantization", 2022, arXiv 2203.01941.
