@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from stage1_vqvae.images.vimco import VIMCO
     from stage1_vqvae.images.vqvae import VQVAE
     from stage1_vqvae.interface import Codec, Stage1Model
-    from stage1_vqvae.quantiser.quantiser import Quantised, VectorQuantiser
+    from stage1_vqvae.quantiser.interface import Quantised
+    from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 
     # The contract, for the type checker: these classes answer it.
     CODECS: tuple[type[Codec], ...] = (VQVAE, AudioVQVAE, WithDecoder)
@@ -45,7 +46,7 @@ _HOME = {
     "VAE": "stage1_vqvae.images.vae",
     "VIMCO": "stage1_vqvae.images.vimco",
     "VQVAE": "stage1_vqvae.images.vqvae",
-    "Quantised": "stage1_vqvae.quantiser.quantiser",
+    "Quantised": "stage1_vqvae.quantiser.interface",
     "VectorQuantiser": "stage1_vqvae.quantiser.quantiser",
     "WaveNetDecoder": "stage1_vqvae.audio.wavenet_decoder",
     "WithDecoder": "stage1_vqvae.audio.with_decoder",

@@ -143,7 +143,7 @@ class Codec(Stage1Model, Protocol):
 
     @property
     def update_rule(self) -> str:
-        """How the codebook learned: `ema` or `loss`."""
+        """How the codebook learned: `ema`, `loss`, or `fixed` where nothing does."""
 
     def positions_of(self, asked: Asked) -> Tensor:
         """Positions of the codes of every item, `[B]` int64."""

@@ -48,6 +48,16 @@ def _models() -> dict[str, nn.Module]:
             autoregressive_channels=4,
             auxiliary_weight=1.0,
         ),
+        "vq-vae-residual": VQVAE(
+            **_STAGE1, head_channels=4, embedding_dim=3, quantiser="residual", codebook_size=5, codebooks=2
+        ),
+        "vq-vae-fsq": VQVAE(**_STAGE1, head_channels=4, embedding_dim=3, quantiser="fsq", fsq_levels=(4, 3)),
+        "vq-vae-cosine": VQVAE(
+            **_STAGE1, head_channels=4, embedding_dim=3, quantiser="cosine", codebook_size=5, code_dim=2
+        ),
+        "vq-vae-simvq": VQVAE(
+            **_STAGE1, head_channels=4, embedding_dim=4, quantiser="simvq", codebook_size=5, codebooks=2
+        ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
         "vimco": VIMCO(**_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, samples=2),

@@ -44,9 +44,7 @@ ITEMS, CLASSES = 512, 10
 def tasks(recipe: Recipe) -> dict[str, Task]:
     """Both trainings of the recipe on random items."""
     shape, levels = SHAPES[recipe.name]
-    quantiser = asdict(recipe.quantiser)
-    for name in ("init", "auxiliary_weight"):
-        quantiser.pop(name)
+    quantiser = recipe.quantiser.arguments(update=recipe.quantiser.update)
     architecture = {"image_shape": shape, "levels": levels, **asdict(recipe.stage1), **quantiser}
     model = build_stage1("vq-vae", architecture)
     assert isinstance(model, VQVAE)

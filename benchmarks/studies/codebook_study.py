@@ -88,9 +88,9 @@ def recipe_of(setting: Setting, arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def study(setting: Setting, recipe: Recipe, dataset: ImageDataset, work: Path) -> Evaluation:
+def study(name: str, recipe: Recipe, dataset: ImageDataset, work: Path) -> Evaluation:
     """Train and score one setting, or read what is there; other steps than last time are refused by the run folder."""
-    run = Run(path=work / setting.name, recipe=recipe)
+    run = Run(path=work / name, recipe=recipe)
     jobs = all_jobs(run, dataset)
     with redirect_stdout(sys.stderr):
         session = prepare(run, dataset, jobs, device="cpu", resume="auto", dry_run=False)
@@ -148,7 +148,7 @@ def main() -> None:
         )
         print("| " + " | ".join(HEADINGS) + " |\n|---|---|" + "---:|" * (len(HEADINGS) - 2), flush=True)
         for setting, recipe in recipes.items():
-            print(row(setting, study(setting, recipe, dataset, arguments.work)), flush=True)
+            print(row(setting, study(setting.name, recipe, dataset, arguments.work)), flush=True)
     except TwoStageError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -62,7 +62,7 @@ class Phase:
 _PRIOR = "train-prior RUN"
 PHASES = {
     "loading": Phase(Scenario("images", (), CODEBOOK), "twostage_pipelines.train.train", "", "load_data"),
-    "k-means": Phase(Scenario("images", (), CODEBOOK), "stage1_vqvae.quantiser.quantiser", "", "kmeans"),
+    "k-means": Phase(Scenario("images", (), CODEBOOK), "stage1_vqvae.quantiser.codebook", "", "kmeans"),
     "training": Phase(Scenario("images", (), CODEBOOK), "twostage.training.loop", "Fit", "train_step", call=12),
     "validation": Phase(Scenario("images", (), CODEBOOK), "twostage.training.loop", "Fit", "validate", call=2),
     "evaluation": Phase(

@@ -152,7 +152,7 @@ class Audio:
             return AudioGaussianTask(model, **common)
         if isinstance(model, AudioAutoencoder):
             return AudioAutoencoderTask(model, **common)
-        return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
+        return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
 
     def follower_task(
         self,

@@ -37,8 +37,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: AudioDataset) 
     common = {key: value for key, value in asdict(recipe.audio).items() if key != "segment_samples"}
     common["speakers"] = len(dataset.speakers)
     if spec.kind == "vq-vae":
-        quantiser = {k: v for k, v in asdict(recipe.quantiser).items() if k not in ("init", "auxiliary_weight")}
-        return {**common, **quantiser, "update": spec.codebook_update}
+        return {**common, **recipe.quantiser.arguments(update=spec.codebook_update)}
     gaussian, classes = recipe.gaussian, len(dataset.classes) if spec.kind == "cvae" else 0
     common["latent_channels"] = gaussian.latent_channels
     if spec.kind == "ae":

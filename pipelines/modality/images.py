@@ -43,11 +43,13 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
         UsageError: a conditional model is asked for, but the data set has no labels.
     """
     common = {"image_shape": dataset.shape, "levels": dataset.levels, **asdict(recipe.stage1)}
-    quantiser, gaussian = asdict(recipe.quantiser), asdict(recipe.gaussian)
+    gaussian = asdict(recipe.gaussian)
     if spec.kind == "vq-vae":
-        return {**common, **_without(quantiser, "init"), "update": spec.codebook_update}
+        auxiliary_weight = recipe.quantiser.auxiliary_weight
+        arguments = recipe.quantiser.arguments(update=spec.codebook_update)
+        return {**common, "auxiliary_weight": auxiliary_weight, **arguments}
     if spec.kind == "vimco":
-        shape = {key: quantiser[key] for key in ("codebook_size", "codebooks", "embedding_dim")}
+        shape = {key: getattr(recipe.quantiser, key) for key in ("codebook_size", "codebooks", "embedding_dim")}
         return {**common, **shape, **asdict(recipe.vimco)}
     if spec.kind == "ae":
         return {**common, **_without(gaussian, "kl_warmup_steps", "free_bits")}
@@ -146,7 +148,7 @@ class Images:
             "evaluation_batch_size": recipe.evaluation.batch_size,
         }
         if isinstance(model, VQVAE):
-            return CodebookTask(model, **common, kmeans=recipe.quantiser.init == "kmeans", seed=recipe.seed)
+            return CodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
         if isinstance(model, Autoencoder):
             return AutoencoderTask(model, **common)
         if not isinstance(model, VAE):

@@ -108,8 +108,8 @@ def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> 
     """Raise UsageError for a codebook of more codes than there are encoded training vectors."""
     if codes > vectors:
         raise UsageError(
-            f"{label}: the {items} are encoded as {vectors} vectors, fewer than the {codes} codes of "
-            "quantiser.codebook_size: choose a smaller one"
+            f"{label}: the {items} are encoded as {vectors} vectors, fewer than the {codes} codes of a "
+            "codebook: choose a smaller quantiser.codebook_size, or fewer quantiser.fsq_levels"
         )
 
 

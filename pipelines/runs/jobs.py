@@ -145,7 +145,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """Lines `training.steps: 120 -> 500` for every setting that differs; digests are shortened."""
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
+        # a record that was read has a list where a recipe has a tuple
+        before, after = (list(x) if isinstance(x, tuple) else x for x in (old.get(key), new.get(key)))
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{prefix}{key}.")
         elif before != after:

@@ -11,7 +11,7 @@ Shapes: B items, S samples, T codes (positions), G codebooks, D bottleneck chann
 """
 
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights, 
 from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
 from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.interface import LatentKind
-from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
+from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
+from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ class AudioOutput:
     """Of the M real positions: vectors `[M, D]`, codes `[M, G]`; hand it to `update_codebook`."""
 
 
+class AudioVQVAESettings(AudioNetworkSettings, QuantiserSettings):
+    """Settings of networks and quantiser in one flat space."""
+
+
 class AudioVQVAE(Deterministic, AudioModel):
     """Discrete autoencoder of 16-bit sound.
 
     Args:
-        embedding_dim, codebook_size, codebooks, update, gradient, commitment_beta, decay, revival_threshold: see
-            `VectorQuantiser`.
-        networks: see `AudioNetworks`.
+        quantiser: kind of the bottleneck, see `stage1_vqvae.quantiser.choose`.
+        embedding_dim: D.
+        settings: of the quantiser, see `QuantiserSettings`, and of the networks, see `AudioNetworks`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, samples, masks or speakers do not fit.
@@ -56,36 +61,23 @@ class AudioVQVAE(Deterministic, AudioModel):
     def __init__(
         self,
         *,
+        quantiser: QuantiserKind = "vq",
         embedding_dim: int = 64,
-        codebook_size: int = 512,
-        codebooks: int = 1,
-        update: Literal["ema", "loss"] = "ema",
-        gradient: Literal["straight-through", "rotation"] = "straight-through",
-        commitment_beta: float = 0.25,
-        decay: float = 0.99,
-        revival_threshold: float = 0.03,
-        **networks: Unpack[AudioNetworkSettings],
+        **settings: Unpack[AudioVQVAESettings],
     ) -> None:
-        settings = AudioNetworks(**networks)
-        super().__init__(settings)
-        self.codebook_size, self.codebooks, self.update_rule = codebook_size, codebooks, update
-        self.encoder = AudioEncoder(settings, out_channels=embedding_dim)
-        self.quantiser = VectorQuantiser(
-            codebook_size=codebook_size,
-            embedding_dim=embedding_dim,
-            codebooks=codebooks,
-            update=update,
-            gradient=gradient,
-            commitment_beta=commitment_beta,
-            decay=decay,
-            revival_threshold=revival_threshold,
-        )
-        self.decoder = AudioDecoder(settings, in_channels=embedding_dim)
+        of_quantiser, of_networks = split_settings(settings)
+        networks = AudioNetworks(**of_networks)
+        super().__init__(networks)
+        self.encoder = AudioEncoder(networks, out_channels=embedding_dim)
+        self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser)
+        self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
+        self.update_rule = self.quantiser.update_rule
+        self.decoder = AudioDecoder(networks, in_channels=embedding_dim)
 
     def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor]:
         """The real positions quantised, and which they are, `[B, T]`."""
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
-        return self.quantiser(vectors_BDT.transpose(1, 2)[real_BT]), real_BT
+        return self.quantiser(vectors_BDT.transpose(1, 2)[real_BT], real_BT.nonzero()[:, 0]), real_BT
 
     def forward(
         self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
@@ -114,14 +106,14 @@ class AudioVQVAE(Deterministic, AudioModel):
 
     @torch.no_grad()
     def initialise_codebook(self, samples_BS: Tensor, mask_BS: Tensor, *, seed: int, batch_size: int = 128) -> None:
-        """Set the codebook by k-means on sounds in random order; call once before training.
+        """Place the codebook on sounds in random order, where the quantiser has one; call once before training.
 
         Sounds are encoded `batch_size` at a time: of all of them only the vectors are kept.
         """
         batches = zip(samples_BS.split(batch_size), mask_BS.split(batch_size), strict=True)
         vectors_BDT = torch.cat([self.encode_vectors(samples, mask) for samples, mask in batches])
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
-        self.quantiser.initialise_kmeans(vectors_BDT.transpose(1, 2)[real_BT], seed=seed)
+        self.quantiser.initialise(vectors_BDT.transpose(1, 2)[real_BT], seed=seed)
 
     @torch.no_grad()
     def encode(self, samples_BS: Tensor, mask_BS: Tensor) -> Tensor:

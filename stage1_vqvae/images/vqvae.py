@@ -10,7 +10,7 @@ Shapes: B items, C x H x W image, G codebooks per position, h x w code grid, D b
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from einops import rearrange
@@ -21,7 +21,8 @@ from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.interface import Asked, LatentKind
-from stage1_vqvae.quantiser.quantiser import CodebookUpdate, Quantised, VectorQuantiser
+from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
+from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,18 @@ class VQVAEOutput:
     """Codes, vectors and statistics; hand it to `update_codebook`."""
 
 
+class VQVAESettings(ImageNetworkSettings, QuantiserSettings):
+    """Settings of networks and quantiser in one flat space."""
+
+
 class VQVAE(Deterministic, ImageModel):
     """Discrete autoencoder of integer images.
 
     Args:
         auxiliary_weight: see `PixelDecoder`.
-        embedding_dim, codebook_size, codebooks, update, gradient, commitment_beta, decay, revival_threshold: see
-            `VectorQuantiser`.
-        networks: see `ImageNetworks`.
+        quantiser: kind of the bottleneck, see `stage1_vqvae.quantiser.choose`.
+        embedding_dim: D.
+        settings: of the quantiser, see `QuantiserSettings`, and of the networks, see `ImageNetworks`.
 
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
@@ -54,33 +59,20 @@ class VQVAE(Deterministic, ImageModel):
     def __init__(
         self,
         *,
+        quantiser: QuantiserKind = "vq",
         auxiliary_weight: float = 0.0,
         embedding_dim: int = 64,
-        codebook_size: int = 512,
-        codebooks: int = 1,
-        update: Literal["ema", "loss"] = "ema",
-        gradient: Literal["straight-through", "rotation"] = "straight-through",
-        commitment_beta: float = 0.25,
-        decay: float = 0.99,
-        revival_threshold: float = 0.03,
-        **networks: Unpack[ImageNetworkSettings],
+        **settings: Unpack[VQVAESettings],
     ) -> None:
-        settings = ImageNetworks(**networks)
-        super().__init__(settings)
-        self.code_shape = (codebooks, *settings.grid)
-        self.codebook_size, self.codebooks, self.update_rule = codebook_size, codebooks, update
-        self.encoder = settings.encoder(out_channels=embedding_dim)
-        self.quantiser = VectorQuantiser(
-            codebook_size=codebook_size,
-            embedding_dim=embedding_dim,
-            codebooks=codebooks,
-            update=update,
-            gradient=gradient,
-            commitment_beta=commitment_beta,
-            decay=decay,
-            revival_threshold=revival_threshold,
-        )
-        self.decoder = PixelDecoder(settings, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)
+        of_quantiser, of_networks = split_settings(settings)
+        networks = ImageNetworks(**of_networks)
+        super().__init__(networks)
+        self.encoder = networks.encoder(out_channels=embedding_dim)
+        self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser)
+        self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
+        self.update_rule = self.quantiser.update_rule
+        self.code_shape = (self.codebooks, *networks.grid)
+        self.decoder = PixelDecoder(networks, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)
 
     def encode_vectors(self, x_BCHW: Tensor) -> Tensor:
         """Integer images `[B, C, H, W]` to what the quantiser is given, `[B, D, h, w]`."""
@@ -102,12 +94,12 @@ class VQVAE(Deterministic, ImageModel):
 
     @torch.no_grad()
     def initialise_codebook(self, x_BCHW: Tensor, *, seed: int, batch_size: int = 128) -> None:
-        """Set the codebook by k-means on images in random order; call once before training.
+        """Place the codebook on images in random order, where the quantiser has one; call once before training.
 
         Images are encoded `batch_size` at a time: of all of them only the vectors are kept.
         """
         vectors_BDHW = torch.cat([self.encode_vectors(batch_BCHW) for batch_BCHW in x_BCHW.split(batch_size)])
-        self.quantiser.initialise_kmeans(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
+        self.quantiser.initialise(rearrange(vectors_BDHW, "b d h w -> (b h w) d"), seed=seed)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Vectors to codes: nearest code, codebook updates, k-means start and gradients; one quantiser a file.
+"""Vectors to codes: one kind of quantiser a file, chosen in `choose`; and the search, updates, start and gradients that
+they share.
 
 Nothing here knows images, recordings or networks.
 """

@@ -1,12 +1,13 @@
 """What every codebook task does once after an optimiser step."""
 
 import torch
+from torch.nn import Parameter
 
-from stage1_vqvae.quantiser.quantiser import QuantiserStatistics, VectorQuantiser
+from stage1_vqvae.quantiser.interface import Quantiser, QuantiserStatistics
 from twostage.training.task import StepResult
 
 
-def codebook_step(quantiser: VectorQuantiser, result: StepResult, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+def codebook_step(quantiser: Quantiser, result: StepResult, optimiser: torch.optim.Optimizer) -> dict[str, float]:
     """Update the codebook from the batch's statistics; forget Adam's moments of revived codes.
 
     Args:
@@ -20,7 +21,7 @@ def codebook_step(quantiser: VectorQuantiser, result: StepResult, optimiser: tor
     assert isinstance(result.output, QuantiserStatistics)
     update = quantiser.update(result.output)
     revived = int(update.revived.sum())
-    if revived and quantiser.codebook in optimiser.state:
+    if revived and isinstance(quantiser.codebook, Parameter) and quantiser.codebook in optimiser.state:
         for name in ("exp_avg", "exp_avg_sq"):
             optimiser.state[quantiser.codebook][name][update.revived] = 0.0
     return {"running_perplexity": float(update.perplexity), "revived": revived}

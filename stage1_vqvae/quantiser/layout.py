@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twostage.errors import UsageError
+
 # Elements of a matrix from which on torch transposes in blocks; below, one copy of the whole batch is faster.
 _BLOCKED = 60 * 60
 # Rows of `replace` at once: 256 KiB at 64 channels. At least one item's.
@@ -74,6 +76,44 @@ def replace(z_GND: Tensor, codes_GN: Tensor, codebook_GKD: Tensor, shape: torch.
             _transpose(e_RW.view(len(e_bWP), positions, width), e_bWP)
             squared += e_RW.sub_(z_GND[g, rows]).square_().sum()
     return e_BDS, squared
+
+
+def codes_by_item(codes_GN: Tensor, shape: torch.Size) -> Tensor:
+    """`[G, N]` to `[B, G, *S]`, for vectors of the shape `[B, D, *S]`."""
+    return codes_GN.reshape(len(codes_GN), shape[0], *shape[2:]).transpose(0, 1).contiguous()
+
+
+def check_channels(z_BDS: Tensor, channels: int) -> None:
+    """Raise UsageError unless `z_BDS` is `[B, channels, *S]`."""
+    if z_BDS.ndim < 2 or z_BDS.shape[1] != channels:
+        raise UsageError(
+            f"The quantiser expects [batch, {channels} channels, ...], got shape {tuple(z_BDS.shape)}; "
+            "give the encoder's last layer that many channels."
+        )
+
+
+def checked_codes(codes_BGS: Tensor, *, codebooks: int, codebook_size: int, fewer: bool = False) -> Tensor:
+    """Integer codes `[B, G, *S]` as int64; raises UsageError for other shapes, types or values.
+
+    Args:
+        fewer: admit codes of the first codebooks alone.
+    """
+    unfit = codes_BGS.is_floating_point() or codes_BGS.is_complex() or codes_BGS.dtype == torch.bool
+    if not unfit and codes_BGS.ndim >= 2:
+        given = codes_BGS.shape[1]
+        unfit = not 1 <= given <= codebooks if fewer else given != codebooks
+    if unfit or codes_BGS.ndim < 2:
+        raise UsageError(
+            f"Lookup expects integer codes [batch, {'1 to ' if fewer else ''}{codebooks} codebooks, ...], got "
+            f"{codes_BGS.dtype} {tuple(codes_BGS.shape)}; pass codes of this model."
+        )
+    codes_BGS = codes_BGS.long()
+    if codes_BGS.numel() and not 0 <= int(codes_BGS.min()) <= int(codes_BGS.max()) < codebook_size:
+        raise UsageError(
+            f"Lookup expects codes from 0 to {codebook_size - 1}, got {int(codes_BGS.min())} to "
+            f"{int(codes_BGS.max())}; they belong to another codebook."
+        )
+    return codes_BGS
 
 
 def _by_codebook(x_BDS: Tensor, codebooks: int) -> Tensor:

@@ -78,12 +78,15 @@ SEGMENTS: dict[str, Any] = {
 }
 
 
-def _vqvae(update: str) -> AudioVQVAE:
-    return AudioVQVAE(**SOUND, embedding_dim=4, codebook_size=16, update=update, decay=0.7, revival_threshold=0.5)  # type: ignore[arg-type]
+LEARNED: dict[str, Any] = {"codebook_size": 16, "decay": 0.7, "revival_threshold": 0.5}
 
 
-def _codebook(update: str) -> Task:
-    return AudioCodebookTask(_vqvae(update), **SEGMENTS, sample_rate_hz=8000, kmeans=True, seed=0)
+def _vqvae(**settings: Any) -> AudioVQVAE:
+    return AudioVQVAE(**SOUND, embedding_dim=4, **settings)
+
+
+def _codebook(**settings: Any) -> Task:
+    return AudioCodebookTask(_vqvae(**settings), **SEGMENTS, sample_rate_hz=8000, kmeans=True, seed=0)
 
 
 def _codes(split: AudioSplit) -> np.ndarray:
@@ -96,7 +99,7 @@ def _decoder() -> Task:
         layers_per_block=3, head_channels=4,
     )  # fmt: skip
     codes = {"train_codes": _codes(TRAIN), "validation_codes": _codes(VALIDATION)}
-    return WaveNetDecoderTask(decoder, vqvae=_vqvae("ema"), **SEGMENTS, **codes)
+    return WaveNetDecoderTask(decoder, vqvae=_vqvae(**LEARNED), **SEGMENTS, **codes)
 
 
 def _sequences() -> Task:
@@ -122,8 +125,12 @@ def _images() -> dict[str, Any]:
 
 
 TASKS: dict[str, Callable[[], Task]] = {
-    "ema codebook": lambda: _codebook("ema"),
-    "loss codebook": lambda: _codebook("loss"),
+    "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
+    "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
+    "residual": lambda: _codebook(**LEARNED, quantiser="residual", codebooks=3, quantiser_dropout=0.7),
+    "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
+    "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
+    "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "sound vae": lambda: AudioGaussianTask(AudioVAE(**SOUND, beta=0.5), **SEGMENTS, sample_rate_hz=8000),
     "sound autoencoder": lambda: AudioAutoencoderTask(AudioAutoencoder(**SOUND), **SEGMENTS, sample_rate_hz=8000),
     "wavenet decoder": _decoder,

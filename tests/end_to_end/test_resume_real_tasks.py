@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,12 +56,12 @@ def _images() -> tuple[TrainingImages, torch.Tensor]:
     return train, images[:7]
 
 
-def _codebook(update: str) -> Task:
+LEARNED = {"codebook_size": 24, "codebooks": 2, "gradient": "rotation", "decay": 0.7, "revival_threshold": 0.5}
+
+
+def _codebook(**settings: Any) -> Task:
     train, validation = _images()
-    model = VQVAE(
-        **STAGE1, codebook_size=24, codebooks=2, embedding_dim=4, update=update, gradient="rotation", decay=0.7,
-        revival_threshold=0.5,
-    )  # fmt: skip
+    model = VQVAE(**STAGE1, embedding_dim=4, **settings)
     return CodebookTask(model, train=train, validation=validation, kmeans=False, evaluation_batch_size=4, seed=0)
 
 
@@ -87,8 +88,12 @@ def _prior() -> Task:
 
 
 TASKS: dict[str, Callable[[], Task]] = {
-    "ema codebook": lambda: _codebook("ema"),
-    "loss codebook": lambda: _codebook("loss"),
+    "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
+    "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
+    "residual": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7),
+    "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
+    "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
+    "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "gaussian": _gaussian,
     "prior": _prior,
 }

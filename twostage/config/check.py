@@ -13,12 +13,12 @@ from typing import Any
 from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.kinds import KINDS, check_model_exists, kind_of
 from twostage.config.model_names import check_model
+from twostage.config.quantiser import LARGEST_CODEBOOK, QuantiserConfig, check_quantiser
 from twostage.config.schema import (
     DataConfig,
     EvaluationConfig,
     GaussianConfig,
     PriorConfig,
-    QuantiserConfig,
     Recipe,
     Stage1Config,
     TrainingConfig,
@@ -105,12 +105,15 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "autoregressive_kernel": Limit(3, odd=True),
     },
     QuantiserConfig: {
-        "codebook_size": Limit(2, 65536),
+        "codebook_size": Limit(2, LARGEST_CODEBOOK),
         "codebooks": _COUNT,
         "embedding_dim": _COUNT,
         "commitment_beta": _NOT_NEGATIVE,
         "decay": _SHARE,
         "revival_threshold": _SHARE,
+        "quantiser_dropout": Limit(0, 1),
+        # On a sphere of one dimension there are two codes.
+        "code_dim": Limit(2, 65536),
         "auxiliary_weight": _NOT_NEGATIVE,
     },
     GaussianConfig: {
@@ -170,12 +173,7 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             f"but is {shown(recipe.name)}."
         )
     _check_models(recipe.models, source)
-    quantiser = recipe.quantiser
-    if quantiser.embedding_dim % quantiser.codebooks:
-        raise UsageError(
-            f"{source}: quantiser.embedding_dim must be a multiple of quantiser.codebooks ({quantiser.codebooks}), "
-            f"but is {quantiser.embedding_dim}."
-        )
+    check_quantiser(recipe.quantiser, recipe.models, searched=recipe.evaluation.search_items > 0, source=source)
     _check_kind(recipe, source)
     _check_images(recipe, source)
     _check_audio(recipe, source)

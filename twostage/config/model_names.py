@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twostage.class_names import composed
+from twostage.config.quantiser import check_update
 from twostage.config.schema import Recipe
 from twostage.errors import UsageError
 from twostage.printable import shown
@@ -58,7 +59,7 @@ class ModelSpec:
 
     name: str
     kind: Kind
-    codebook_update: Literal["ema", "loss"] | None = None
+    codebook_update: Literal["ema", "loss", "fixed"] | None = None
     """None for models without a codebook."""
     beta: float | None = None
     """Weight of the KL term in training; None for models without one."""
@@ -68,11 +69,12 @@ def model_spec(name: str, recipe: Recipe) -> ModelSpec:
     """The specification behind a name.
 
     Raises:
-        UsageError: no model has that name.
+        UsageError: no model has that name, or it says of a quantiser how it learns where that is no choice.
     """
     check_model(name, source="model")
+    check_update(recipe.quantiser, name, source="model")
     if name.startswith("vq-vae"):
-        update = recipe.quantiser.update if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
+        update = recipe.quantiser.update_rule if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
         return ModelSpec(name=name, kind="vq-vae", codebook_update=update)
     if name == "ae":
         return ModelSpec(name=name, kind="ae")

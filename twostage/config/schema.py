@@ -15,6 +15,7 @@ from twostage.config.audio_schema import (
     WaveNetDecoderConfig,
     WaveNetPriorConfig,
 )
+from twostage.config.quantiser import QuantiserConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,33 +72,6 @@ class Stage1Config:
     """Width of those layers, read where there are any."""
     autoregressive_kernel: int = 5
     """Kernel side of the first of them; the later ones have 3."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantiserConfig:
-    """The discrete bottleneck."""
-
-    codebook_size: int = 512
-    """K, vectors per codebook."""
-    codebooks: int = 1
-    """G, codes per grid position; the embedding is split into G equal parts."""
-    embedding_dim: int = 64
-    """Channels at the bottleneck, all codebooks together."""
-    update: Literal["ema", "loss"] = "ema"
-    """How the codebook learns: moving averages of the assigned vectors, or gradients of the codebook loss."""
-    gradient: Literal["straight-through", "rotation"] = "straight-through"
-    """Gradient past the quantiser: copied, or rotated and scaled with the vector (rotation trick)."""
-    commitment_beta: float = 0.25
-    """Weight of the commitment term |sg(e) - z|^2."""
-    decay: float = 0.99
-    """Decay of the moving averages (counts are tracked in both modes)."""
-    init: Literal["kmeans", "random"] = "kmeans"
-    """Codebook at step 0: k-means on encoded training images, or small random vectors."""
-    revival_threshold: float = 0.03
-    """A code used less than this share of the tokens expected per code moves onto an encoded vector; 0: never."""
-    auxiliary_weight: float = 0.0
-    """Training weight of a likelihood on the decoder's features alone, which keeps codes in use under autoregressive
-    layers; it has no part in bits/dim. 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,6 +144,6 @@ class CollapseWatch:
             return None
         self._said = True
         return (
-            f"warning: the codebook has collapsed: {collapse}; use fewer codes, start from k-means, or raise "
-            "quantiser.revival_threshold"
+            f"warning: the codebook has collapsed: {collapse}; use fewer codes, or, where quantiser.kind "
+            "reads them, quantiser.init kmeans or a larger quantiser.revival_threshold"
         )

@@ -99,7 +99,7 @@ def test_every_setting_of_a_recipe_is_a_flag_with_help(capsys: pytest.CaptureFix
             flag = f"--{prefix}{item.name}".replace("_", "-")
             found = re.search(rf"{re.escape(flag)}[ ,][^(]*?[A-Z{{\[].*?\(default: (.*?)\)", shown)
             assert found, flag
-            expected = " ".join(value) if isinstance(value, tuple) else str(value)
+            expected = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
             assert found[1] == expected, flag
             count += 1
         return count

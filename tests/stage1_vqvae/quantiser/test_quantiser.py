@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantiser.quantiser import QuantiserStatistics, VectorQuantiser
+from stage1_vqvae.quantiser.interface import QuantiserStatistics
+from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 from twostage.errors import UsageError
 
 UPDATES: tuple[Literal["ema", "loss"], ...] = ("ema", "loss")
@@ -119,7 +120,7 @@ def test_the_moving_average_codebook_is_not_trainable() -> None:
 
 def test_a_low_precision_encoder_gets_the_codes_of_its_exact_values() -> None:
     module = quantiser(codebook_size=256, embedding_dim=8)
-    module.initialise_kmeans(torch.randn(2000, 8), seed=0, iterations=1)
+    module.initialise(torch.randn(2000, 8), seed=0, iterations=1)
     z_BDS = torch.randn(4, 8, 20).bfloat16().requires_grad_()
     expected = module(z_BDS.detach().float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -227,7 +228,7 @@ def test_wrong_channels_are_refused_with_both_numbers() -> None:
     with pytest.raises(UsageError, match=r"4 channels.*\(2, 5, 3\)"):
         module(torch.zeros(2, 5, 3))
     with pytest.raises(UsageError, match=r"\[N, 4\]"):
-        module.initialise_kmeans(torch.zeros(6, 3), seed=0)
+        module.initialise(torch.zeros(6, 3), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from stage1_vqvae.quantiser.quantiser import VectorQuantiser
+from stage1_vqvae.quantiser.choose import make_quantiser
+
+NAMES = ["vq ema", "vq loss", "residual ema", "residual loss", "cosine ema"]
 
 # Runs in each process. Ranks hold batches of different sizes, show k-means different vectors and seed differently:
 # rank 0 decides. Threshold and decay are such that most steps revive codes.
@@ -19,37 +20,45 @@ from datetime import timedelta
 import torch
 
 torch.set_num_threads(1)
-from stage1_vqvae.quantiser.quantiser import VectorQuantiser
+from stage1_vqvae.quantiser.choose import make_quantiser
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=30)
 )
 result = {}
-for update in ("ema", "loss"):
+for name in sys.argv[3:]:
+    kind, update = name.split()
     torch.manual_seed(0)
-    module = VectorQuantiser(
-        codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6
+    module = make_quantiser(
+        kind, codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6
     )
     data = torch.load(f"{folder}/data.pt", weights_only=True)
-    module.initialise_kmeans(data["kmeans"] + 5 * rank, seed=rank)
+    module.initialise(data["kmeans"] + 5 * rank, seed=rank)
     revived = []
     for step, batch in enumerate(data["batches"]):
         torch.manual_seed(100 + step + 1000 * rank)
         share = batch[:5] if rank == 0 else batch[5:]
         revived.append(module.update(module(share).statistics).revived)
-    result[update] = {**module.state_dict(), "revived": torch.stack(revived)}
+    result[name] = {**module.state_dict(), "revived": torch.stack(revived)}
 torch.save(result, f"{folder}/rank{rank}.pt")
 torch.distributed.destroy_process_group()
 """
 
 
-def one_process(data: dict[str, Tensor], update: Literal["ema", "loss"]) -> dict[str, Tensor]:
+def one_process(data: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    kind, update = name.split()
     torch.manual_seed(0)
-    module = VectorQuantiser(
-        codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6
+    module = make_quantiser(
+        kind,  # type: ignore[arg-type]
+        codebook_size=16,
+        embedding_dim=6,
+        codebooks=2,
+        update=update,
+        decay=0.5,
+        revival_threshold=0.6,
     )
-    module.initialise_kmeans(data["kmeans"], seed=0)
+    module.initialise(data["kmeans"], seed=0)
     revived = []
     for step, batch in enumerate(data["batches"]):
         torch.manual_seed(100 + step)
@@ -67,7 +76,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor]
     data = {"kmeans": torch.randn(200, 6), "batches": torch.randn(6, 8, 6, 4)}
     torch.save(data, folder / "data.pt")
     processes = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(folder)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(folder), *NAMES], stderr=subprocess.PIPE, text=True
+        )
         for rank in range(2)
     ]
     for process in processes:
@@ -79,19 +90,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor]
     return data, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("update", ["ema", "loss"])
-def test_both_ranks_hold_the_identical_codebook(results: tuple, update: Literal["ema", "loss"]) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ranks_hold_the_identical_codebook(results: tuple, name: str) -> None:
     _, (first, second) = results
-    for name, value in first[update].items():
-        assert torch.equal(value, second[update][name]), name
+    for key, value in first[name].items():
+        assert torch.equal(value, second[name][key]), key
 
 
-@pytest.mark.parametrize("update", ["ema", "loss"])
-def test_two_processes_equal_one_on_the_concatenated_batch(results: tuple, update: Literal["ema", "loss"]) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_equal_one_on_the_concatenated_batch(results: tuple, name: str) -> None:
     data, (first, _) = results
-    expected = one_process(data, update)
+    expected = one_process(data, name)
     assert expected["revived"].any(dim=(1, 2)).sum() >= 3  # revival is part of what is compared
-    assert torch.equal(first[update]["revived"], expected["revived"])
-    for name in expected.keys() - {"revived"}:
+    assert torch.equal(first[name]["revived"], expected["revived"])
+    for key in expected.keys() - {"revived"}:
         # sums of up to 32 terms taken in another order: a few units in the last place of fp32
-        torch.testing.assert_close(first[update][name], expected[name], atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(first[name][key], expected[key], atol=2e-6, rtol=1e-5)

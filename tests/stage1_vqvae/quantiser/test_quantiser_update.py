@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stage1_vqvae.quantiser.quantiser import QuantiserStatistics, VectorQuantiser
+from stage1_vqvae.quantiser.interface import QuantiserStatistics
+from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 
 UPDATES: tuple[Literal["ema", "loss"], ...] = ("ema", "loss")
 
@@ -94,7 +95,7 @@ def test_kmeans_start_sets_vectors_sums_and_usage_together() -> None:
     """The same data shown again must leave the codebook in place: with sums and counts that disagree it shrinks."""
     module = quantiser(codebook_size=16, embedding_dim=6, codebooks=2)
     vectors_ND = torch.randn(800, 6) + 3
-    module.initialise_kmeans(vectors_ND, seed=0, iterations=100)
+    module.initialise(vectors_ND, seed=0, iterations=100)
     placed = module.codebook.clone()
     torch.testing.assert_close(module.sums, placed * module.usage[..., None])
     torch.testing.assert_close(module.usage.sum(dim=1) / module.weight, torch.ones(2))
@@ -111,11 +112,11 @@ def test_kmeans_start_lowers_the_loss_in_both_modes_and_follows_its_seed() -> No
     for update in UPDATES:
         module = quantiser(codebook_size=32, embedding_dim=4, update=update)
         before = module(z_BDS).commitment_loss.item()
-        module.initialise_kmeans(vectors_ND, seed=1)
+        module.initialise(vectors_ND, seed=1)
         after = module(z_BDS).commitment_loss.item()
         assert after < 0.4 * before
         first = module.codebook.detach().clone()
-        module.initialise_kmeans(vectors_ND, seed=1)
+        module.initialise(vectors_ND, seed=1)
         assert torch.equal(first, module.codebook)
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from twostage.config.check import LIMITS, check_recipe
 from twostage.config.load import dump_recipe, load_recipe, load_run_recipe, parse_recipe, recipe_names, shipped_text
-from twostage.config.model_names import baseline_beta, baseline_name, check_model
+from twostage.config.model_names import baseline_beta, baseline_name, check_model, model_spec
+from twostage.config.quantiser import QUANTISERS
 from twostage.config.schema import DataConfig, PriorConfig, QuantiserConfig, Recipe, TrainingConfig
 from twostage.errors import RunError, UsageError
 
@@ -209,6 +210,59 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('kind = "rvq"', ["quantiser.kind must be one of", '"rvq"']),
+        (
+            "fsq_levels = [4, 4]",
+            ["fsq_levels is not read by quantiser.kind vq", "(4, 4)", "set it back to (8, 5, 5, 5)"],
+        ),
+        ('kind = "fsq"\ncodebook_size = 9', ["codebook_size is not read by quantiser.kind fsq", "set it back to 512"]),
+        ('kind = "fsq"\nupdate = "loss"', ["quantiser.update is not read by quantiser.kind fsq, but is 'loss'"]),
+        ("quantiser_dropout = 0.5", ["quantiser_dropout is not read by quantiser.kind vq", "set it back to 0.0"]),
+        ('kind = "residual"\ncodebooks = 0', ["quantiser.codebooks must be at least 1", "but is 0"]),
+        ('kind = "residual"\nquantiser_dropout = 0.5', ["quantiser.codebooks is 1: it must be 0"]),
+        ('kind = "residual"\ncodebooks = 2\nquantiser_dropout = 1.5', ["quantiser_dropout must be", "at most 1"]),
+        ("code_dim = 8", ["code_dim is not read by quantiser.kind vq", "set it back to 32"]),
+        ('kind = "cosine"\ncode_dim = 1', ["quantiser.code_dim must be at least 2", "but is 1"]),
+        ('kind = "simvq"\nrevival_threshold = 0.5', ["revival_threshold is not read by quantiser.kind simvq"]),
+        ('kind = "simvq"\ncodebooks = 3', ["embedding_dim must be a multiple of quantiser.codebooks (3)"]),
+        ('kind = "fsq"\nfsq_levels = [4, 1]', ["fsq_levels must be at least 2 in every channel", "(4, 1)"]),
+        ('kind = "fsq"\nfsq_levels = []', ["fsq_levels must be at least 2 in every channel"]),
+        ('kind = "fsq"\nfsq_levels = [4, 3]\ncodebooks = 2', ["the same number of codes", "give 3 or 4"]),
+        (f'kind = "fsq"\nfsq_levels = {[99] * 9999}', ["at most 65536", "in 1 codebooks give more"]),
+        ('kind = "fsq"\nfsq_levels = [5, 5, 5]\ncodebooks = 2', ["quantiser.codebooks (2) divides"]),
+    ],
+)
+def test_settings_of_another_quantiser_and_levels_that_fit_none_are_refused(text: str, parts: list[str]) -> None:
+    message = refusal(f'models = ["vq-vae"]\n[quantiser]\n{text}')
+    for part in parts:
+        assert part in message
+
+
+def test_models_and_searches_that_need_a_learned_codebook_are_refused_without_one() -> None:
+    assert "models: vq-vae-loss says how a codebook learns" in refusal('[quantiser]\nkind = "fsq"')
+    with pytest.raises(UsageError, match="model: vq-vae-ema says how a codebook learns"):
+        model_spec("vq-vae-ema", Recipe(quantiser=QuantiserConfig(kind="simvq")))
+    searched = 'models = ["vq-vae"]\n[quantiser]\nkind = "fsq"\n[evaluation]\nsearch_items = 3'
+    assert "evaluation.search_items searches among near vectors" in refusal(searched)
+
+
+def test_every_quantiser_reads_settings_that_there_are_and_says_what_it_needs() -> None:
+    """VIMCO reads sizes of a codebook whatever the quantiser."""
+    names = {item.name for item in fields(QuantiserConfig)}
+    for kind, facts in QUANTISERS.items():
+        assert set(facts.reads) < names
+        config = QuantiserConfig(kind=kind)
+        arguments = config.arguments(update="loss")
+        assert arguments.keys() == {"quantiser", "embedding_dim", *facts.reads} - {"init"}
+        assert config.update_rule == ("ema" if "update" in facts.reads else facts.update)
+        assert model_spec("vq-vae", Recipe(quantiser=config)).codebook_update == config.update_rule
+        assert config.starts_from_data == ("init" in facts.reads)
+    parse_recipe('models = ["vq-vae", "vimco"]\n[quantiser]\nkind = "fsq"\ncodebook_size = 9', source="mine.toml")
 
 
 @pytest.mark.parametrize(
