@@ -32,7 +32,7 @@ from twostage.data.images.dataset import Split
 from twostage.errors import TwoStageError
 from twostage.metrics.statistics import evenly
 from twostage.training.record import read_metrics
-from twostage_pipelines.generate.decoding import latent_means
+from twostage_pipelines.evaluate.disentangle import latent_means
 from twostage_pipelines.runs.run import Run
 from twostage_pipelines.runs.session import prepare
 from twostage_pipelines.train.train import all_jobs, train_jobs

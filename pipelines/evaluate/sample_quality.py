@@ -23,11 +23,10 @@ from twostage.metrics.statistics import evenly
 from twostage.progress import say
 
 from ..generate.asked import wanted_from
-from ..generate.decoding import to_levels
 from ..generate.drawing import Drawing, draw, source_of
 from ..generate.trained import Trained
 from ..modality.choose import modality_of
-from ..modality.pictures import Pictures
+from ..modality.pictures import Pictures, to_levels
 from ..runs.loading import Loaded
 from ..runs.run import Run, is_finished
 from .classifier import FEATURES, read, trained_classifier

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from twostage.errors import RunError
 from twostage.metrics.memorisation import WithMirrored
 
 Stage = Literal["stage1", "decoder", "prior"]
@@ -70,3 +71,14 @@ class Pictures(Protocol):
 
     def figure(self, rows: Sequence[Items], titles: Sequence[Sequence[str]]) -> bytes | None:
         """A larger PNG of few items in rows and columns, with axes, where that shows more than their pictures do."""
+
+
+def to_levels(pictures_NCHW: np.ndarray, levels: int) -> np.ndarray:
+    """Mean images rounded to the nearest level, uint8.
+
+    Raises:
+        RunError: a pixel is not finite.
+    """
+    if not np.isfinite(pictures_NCHW).all():
+        raise RunError("the decoder made pixels that are not finite: its training diverged, train the model again")
+    return np.rint(np.clip(pictures_NCHW, 0, levels - 1)).astype(np.uint8)

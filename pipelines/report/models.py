@@ -7,11 +7,11 @@ import numpy as np
 from twostage.metrics.codebook_usage import codebook_usage
 from twostage.metrics.statistics import evenly
 
-from ..generate.decoding import to_levels
 from ..generate.sheets import COMPARED, Sheet, neighbour_sheet, reconstruction_sheet
 from ..media import figures
 from ..media.html import image
 from ..media.png import grid, to_bytes
+from ..modality.pictures import to_levels
 from .drawn import Drawn
 from .latents import latents_part
 from .shown import ShownModel, part_of, stacked

@@ -13,12 +13,10 @@ import torch
 from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
 from twostage.data.audio import AudioDataset, AudioSplit
-from twostage.errors import RunError
 from twostage_pipelines.evaluate import classifier, sample_quality
 from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
 from twostage_pipelines.generate import drawing
-from twostage_pipelines.generate.decoding import to_levels
 from twostage_pipelines.generate.two_stage import load_run
 from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
@@ -181,9 +179,3 @@ def test_no_more_samples_are_drawn_than_there_are_training_images(
     few = replace(digits, train=Split(images=digits.train.images[:90], labels=digits.train.labels[:90]))
     assert {score.samples for score in _score(run, few).values()} == {90}
     assert "90 instead of 100" in capsys.readouterr().err
-
-
-def test_mean_images_are_rounded_into_the_alphabet() -> None:
-    assert to_levels(np.array([-0.4, 0.4, 0.6, 15.5, 16.0, 99.0]), 17).tolist() == [0, 0, 1, 16, 16, 16]
-    with pytest.raises(RunError, match="not finite"):
-        to_levels(np.array([1.0, np.nan]), 17)

@@ -8,10 +8,11 @@ import pytest
 from twostage.config.load import load_recipe
 from twostage.data.audio import AudioDataset, AudioSplit
 from twostage.data.images.load import load_dataset
+from twostage.errors import RunError
 from twostage.metrics.memorisation import memorisation, nearest_images
 from twostage_pipelines.modality.audio import Audio
 from twostage_pipelines.modality.images import Images
-from twostage_pipelines.modality.pictures import Pictures
+from twostage_pipelines.modality.pictures import Pictures, to_levels
 
 RATE_HZ = 8000
 VOWELS = load_recipe("vowels")
@@ -94,3 +95,9 @@ def test_images_are_their_own_pictures() -> None:
     flipping = replace(recipe, data=replace(recipe.data, horizontal_flips=True))
     both = Images().pictures(flipping, digits).training()
     assert (both[np.array([len(digits.train)])] == digits.train.images[:1, ..., ::-1]).all()
+
+
+def test_mean_images_are_rounded_into_the_alphabet() -> None:
+    assert to_levels(np.array([-0.4, 0.4, 0.6, 15.5, 16.0, 99.0]), 17).tolist() == [0, 0, 1, 16, 16, 16]
+    with pytest.raises(RunError, match="not finite"):
+        to_levels(np.array([1.0, np.nan]), 17)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.images.vimco import VIMCO, multi_sample_bound, vimco_objective
+from stage1_vqvae.interface import Asked
 from twostage.errors import UsageError
 
 EVERY_CODE = torch.tensor(list(itertools.product(range(2), repeat=4))).reshape(16, 2, 1, 2)
@@ -217,3 +218,22 @@ def test_impossible_settings_are_refused(settings: dict[str, int], message: str)
 def test_foreign_codes_are_refused(codes: Tensor) -> None:
     with pytest.raises(UsageError, match="pass codes of this model"):
         _model().decode(codes)
+
+
+def test_draws_follow_the_table_of_each_position() -> None:
+    model = VIMCO(
+        image_shape=(1, 4, 4), levels=5, downsampling=2, channels=8, head_channels=4,
+        codebook_size=3, codebooks=2, embedding_dim=4,
+    )  # fmt: skip
+    torch.nn.init.normal_(model.prior_logits)
+    codes = model.sample_latents(Asked(items=torch.arange(3000)), seed=1)
+    assert codes.shape == (3000, 2, 2, 2)
+    share = torch.nn.functional.one_hot(codes, 3).double().mean(0)
+    expected = model.prior_logits.detach().double().softmax(-1)
+    assert (expected.flatten(0, -2)[0] - expected.flatten(0, -2)[1]).abs().max() > 0.2  # positions differ
+    torch.testing.assert_close(share, expected, atol=0.04, rtol=0.0)
+    best = model.sample_latents(Asked(items=torch.arange(4)), seed=0, top_k=1)
+    assert torch.equal(best, expected.argmax(-1).expand_as(best))
+    cold = model.sample_latents(Asked(items=torch.arange(500)), seed=1, temperature=0.25)
+    sharper = (model.prior_logits.detach().double() / 0.25).softmax(-1)
+    torch.testing.assert_close(torch.nn.functional.one_hot(cold, 3).double().mean(0), sharper, atol=0.1, rtol=0.0)
