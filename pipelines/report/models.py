@@ -43,9 +43,9 @@ def _samples(of: ShownModel, drawn: Drawn) -> str:
     parts = [of.shown.keep(f"{of.name}-samples", Sheet("samples", sheet, f"{of.name}: {drawn.source}."))]
     rows = slice(0, min(pictures.heard, len(drawn.items)))
     for voice, model in of.voices.items() if pictures.heard else ():
-        by = None if model is of.model else model
-        heard = of.decode(drawn.latents[rows], part_of(drawn.asked, rows), by=by) if by else drawn.items[rows]
-        said = drawn.said[rows]
+        heard, said = drawn.items[rows], drawn.said[rows]
+        if model is not of.model:
+            heard = of.decode(drawn.latents[rows], part_of(drawn.asked, rows), by=model)
         across = range(0, len(heard), _ACROSS)
         titled = [said[start : start + _ACROSS] for start in across]
         figure = pictures.figure([heard[start : start + _ACROSS] for start in across], titled)
@@ -71,7 +71,7 @@ def _reconstructions(of: ShownModel) -> str:
         return "".join(parts)
     chosen = evenly(len(shown.reconstructed), COMPARED_BY_EAR)
     rows = shown.reconstructed[chosen]
-    columns = {"recording": [shown.originals[place] for place in chosen]}
+    columns = {pictures.item: [shown.originals[place] for place in chosen]}
     for voice, model in of.voices.items():
         if model is of.model:
             columns[voice] = [of.reconstructions[place] for place in chosen]
@@ -84,7 +84,7 @@ def _reconstructions(of: ShownModel) -> str:
     titles = [[f"{name}: {what}" for what in columns] for name in said]
     figure = pictures.figure(lines, titles)
     if figure is not None:
-        parts.append(image(figure, "Log-mel spectrograms, one colour scale."))
+        parts.append(image(figure, f"The same for a few {pictures.item}s, larger and on one colour scale."))
     return "".join(parts) + "".join(pictures.players(*line) for line in zip(lines, titles, strict=True))
 
 
