@@ -66,7 +66,7 @@ class Row:
     length_bits_per_dim: float | None = None
     """Number of codes of a recording, and of samples within the last one."""
     label_bits_per_dim: float | None = None
-    """Of the label and the speaker of a recording, where they are told."""
+    """Of the label and the speaker of a recording, where they are paid."""
     swapped_distortion_bits_per_dim: float | None = None
     """Distortion with the codes of another item: near the row's distortion, the decoder ignores its codes. None of a
     single item."""
@@ -103,10 +103,10 @@ class Row:
     decoder_sha256: str | None = None
     """The same of a WaveNet decoder."""
     rate_given: str | None = None
-    """What the prior of recordings is told, and the rate is given: `label`, `speaker`, `label and speaker` or
+    """What the prior of recordings is conditioned on, and the rate is given: `label`, `speaker`, `label and speaker` or
     `nothing`. Its own bits are paid under `label_bits_per_dim`."""
     distortion_given: str | None = None
-    """What their decoder is told beside codes or latents: `speaker` or `nothing`; paid as well."""
+    """What their decoder is conditioned on beside codes or latents: `speaker` or `nothing`; paid as well."""
 
     @property
     def name(self) -> str:
@@ -210,7 +210,7 @@ class Evaluation:
 
     @property
     def has_marginalised_labels(self) -> bool:
-        """Whether any row's rate is summed over the labels that its prior is told."""
+        """Whether any row's rate is summed over the labels that its prior is conditioned on."""
         return any(row.labels == "marginalised" for row in self.rows)
 
     @property

@@ -18,9 +18,7 @@ from .rows import Evaluation, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
-MARGINALISED = (
-    "labels marginalised: the prior is told a label, but no bits are given one: p(z) is summed over the labels"
-)
+MARGINALISED = "labels marginalised: the prior is conditioned on a label, but p(z), and so the bits, is summed over all"
 GIVEN_LABEL = "given label: bits of an item whose label is known, not to be compared with the totals"
 PARTS = (
     "distortion: bits of the samples given the codes and what the decoder is conditioned on; rate: bits of the codes "
@@ -54,9 +52,9 @@ def _score_columns(evaluation: Evaluation) -> list[Column[Row]]:
         figure("given label", lambda row: row.bits_per_dim if row.labels == "given" else None),
         figure("± s.e.", lambda row: row.standard_error, always=True),
         *by_alphabet(rows, "distortion", lambda row: row.distortion_bits_per_dim),
-        Column("decoder told", lambda row: row.distortion_given or ABSENT),
+        Column("decoder given", lambda row: row.distortion_given or ABSENT),
         figure("rate", lambda row: row.rate_bits_per_dim, always=True),
-        Column("prior told", lambda row: row.rate_given or ABSENT),
+        Column("prior given", lambda row: row.rate_given or ABSENT),
         figure("length", lambda row: row.length_bits_per_dim),
         Column("PSNR dB", _psnr),
         Column("labels", _labels),
@@ -137,7 +135,7 @@ def model_notes(evaluation: Evaluation) -> list[str]:
     """The same of the columns of the models."""
     lines = []
     if any(row.bits_per_code is not None for row in evaluation.rows):
-        lines.append("bits/code: rate, given what the prior is told; bits/s: rate, length and labels")
+        lines.append("bits/code: rate, given what the prior is conditioned on; bits/s: rate, length and labels")
     if any(row.swapped_distortion_bits_per_dim is not None for row in evaluation.rows):
         lines.append("swapped codes: distortion with the codes of another item")
     return [*lines, COST]

@@ -35,7 +35,7 @@ class Source:
     record: Record
     """Of its training: names of labels and speakers, and those it has met."""
     knows_labels: bool
-    """Whether it is told labels."""
+    """Whether it is conditioned on labels."""
     labels_optional: bool
     """Whether it can also do without."""
     refuses: str
@@ -49,17 +49,17 @@ class Wanted:
     """What new items are to be."""
 
     labels: list[int]
-    """Number of the label of every item; empty where none is told."""
+    """Number of the label of every item; empty where there is none."""
     speakers: list[int]
     """Number of the speaker of every item, which a decoder needs; empty where the data have none."""
-    told: bool
-    """Whether what draws the latents is told of them."""
+    conditioned: bool
+    """Whether what draws the latents is conditioned on them."""
 
     @property
     def condition_NA(self) -> Tensor | None:
-        """What a prior is told, int64; None for nothing."""
+        """What a prior is conditioned on, int64; None for nothing."""
         columns = [column for column in (self.labels, self.speakers) if column]
-        return torch.tensor(columns).T if self.told else None
+        return torch.tensor(columns).T if self.conditioned else None
 
 
 def wanted_from(
@@ -72,8 +72,8 @@ def wanted_from(
 ) -> Wanted:
     """Label and speaker of every new item.
 
-    Labels are those that the source is told: an item must not be named after one that nobody asked for. Where both are
-    in turn, every label comes in every voice before any pair comes again.
+    Labels are those that the source is conditioned on: an item must not be named after one that nobody asked for. Where
+    both are in turn, every label comes in every voice before any pair comes again.
 
     Args:
         count: N.
@@ -89,13 +89,13 @@ def wanted_from(
         raise UsageError(f"expected a count of at least 1, got {count}")
     record = source.record
     numbers = _labels(count, source, labels, flag=flags[0])
-    told = source.knows_labels and labels is not None
+    conditioned = source.knows_labels and labels is not None
     if not _is_in_turn(speakers):
         wanted = one_each(speakers, count, flag=flags[1])
-        return Wanted(numbers, [asked_voice(each, record, flag=flags[1]) for each in wanted], told)
+        return Wanted(numbers, [asked_voice(each, record, flag=flags[1]) for each in wanted], conditioned)
     heard = trained_numbers(record, "speakers")
     every = len(set(numbers)) if _is_in_turn(labels) and numbers else 1
-    return Wanted(numbers, [heard[(item // every) % len(heard)] for item in range(count)] if heard else [], told)
+    return Wanted(numbers, [heard[(item // every) % len(heard)] for item in range(count)] if heard else [], conditioned)
 
 
 def _labels(count: int, source: Source, labels: Labels, *, flag: str) -> list[int]:
@@ -105,7 +105,7 @@ def _labels(count: int, source: Source, labels: Labels, *, flag: str) -> list[in
             raise UsageError(f"expected {flag}, because {source.needs}")
         return []
     if _is_in_turn(labels):
-        return labels_of(count, label=None, record=source.record, told=source.knows_labels)
+        return labels_of(count, label=None, record=source.record, conditioned=source.knows_labels)
     if not source.knows_labels:
         raise UsageError(f"expected no {flag}, because {source.refuses}")
     classes = tuple(source.record["classes"])

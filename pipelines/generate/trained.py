@@ -96,7 +96,7 @@ class Trained:
         return self.modality.with_decoder(self.model, self._second, progress)
 
     def asked(self, count: int, labels: Sequence[int], speakers: Sequence[int], lengths: Tensor | None = None) -> Asked:
-        """What a decoder is told of items, on the device; no labels or speakers: there are none."""
+        """What a decoder is given of items, on the device; no labels or speakers: there are none."""
         labels_N, speakers_N = (torch.tensor(each, device=self.device) if each else None for each in (labels, speakers))
         return Asked(items=torch.arange(count), lengths=lengths, labels=labels_N, speakers=speakers_N)
 

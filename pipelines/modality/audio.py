@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stage1_vqvae import AudioAutoencoder, AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae import AudioVQVAE, WaveNetDecoder
 from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.audio.with_decoder import WithDecoder
@@ -29,7 +29,7 @@ from twostage.training.task import Task
 
 from .audio_files import AudioFiles
 from .audio_measures import AudioMeasures
-from .audio_networks import AudioStage1, build_stage1, decoder_architecture, prior_architecture, stage1_architecture
+from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
 from .audio_pictures import AudioPictures
 from .files import Files
 from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
@@ -126,21 +126,21 @@ class Audio:
 
     def check(
         self,
-        model: AudioStage1,
+        model: Any,
         recipe: Recipe,
         dataset: AudioDataset,
         training: TrainingConfig,
         *,
         label: str,
     ) -> None:
-        if isinstance(model, AudioVQVAE):
+        if model.latents == "codes":
             prior_architecture(recipe, model, dataset)  # refuses recordings that the prior could not say
             vectors = int((-(-dataset.train.lengths // model.stride)).sum())
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training recordings", label=label)
-        if isinstance(model, AudioVAE):
+        if model.latents == "gaussian":
             check_free_bits(model.free_bits, training, label=label)
 
-    def stage1_task(self, model: AudioStage1, recipe: Recipe, dataset: AudioDataset, device: torch.device) -> Task:
+    def stage1_task(self, model: Any, recipe: Recipe, dataset: AudioDataset, device: torch.device) -> Task:
         common: dict[str, Any] = {
             "train": dataset.train,
             "validation": dataset.validation,
@@ -148,9 +148,9 @@ class Audio:
             "segment_samples": recipe.audio.segment_samples,
             "batch_samples": recipe.evaluation.batch_samples,
         }
-        if isinstance(model, AudioVAE):
+        if model.latents == "gaussian":
             return AudioGaussianTask(model, **common)
-        if isinstance(model, AudioAutoencoder):
+        if model.latents == "none":
             return AudioAutoencoderTask(model, **common)
         return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
 

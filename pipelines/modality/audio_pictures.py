@@ -44,7 +44,7 @@ class AudioPictures:
     level = "grey levels of their pictures"
     dim = "sample"
     rows = 4
-    heard = 8
+    played = 8
     levels = 256
     curves: tuple[Curve, ...] = (
         Curve("stage1", "distortion_bits_per_sample", "Stage one: distortion", "bits/sample"),

@@ -20,7 +20,7 @@ class ImagePictures:
     level = "levels"
     dim = "dim"
     rows = 10
-    heard = 0
+    played = 0
     curves: tuple[Curve, ...] = (
         Curve("stage1", "distortion_bits_per_dim", "Stage one: distortion", "bits/dim"),
         Curve("stage1", "half_squared_error", "Stage one: half the squared error", ONE_DIM),

@@ -126,16 +126,14 @@ class Images:
     ) -> Codec:
         raise NotImplementedError
 
-    def check(
-        self, model: Stage1, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str
-    ) -> None:
-        if isinstance(model, VQVAE):
+    def check(self, model: Any, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str) -> None:
+        if model.latents == "codes":
             vectors = len(dataset.train) * math.prod(model.code_shape[1:])
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training images", label=label)
-        if isinstance(model, VAE):
+        if model.latents == "gaussian":
             check_free_bits(model.free_bits, training, label=label)
 
-    def stage1_task(self, model: Stage1, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
+    def stage1_task(self, model: Any, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
         source = dataset.train
         common: dict[str, Any] = {
             "train": TrainingImages(
@@ -147,11 +145,11 @@ class Images:
             "validation": _tensor(dataset.validation.images, device),
             "evaluation_batch_size": recipe.evaluation.batch_size,
         }
-        if isinstance(model, VQVAE):
+        if model.latents == "codes":
             return CodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
-        if isinstance(model, Autoencoder):
+        if model.latents == "none":
             return AutoencoderTask(model, **common)
-        if not isinstance(model, VAE):
+        if model.latents == "table":
             return VIMCOTask(model, **common)
         if model.classes:
             common["train_labels"] = _tensor(source.labels, device)

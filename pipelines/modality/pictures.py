@@ -45,7 +45,7 @@ class Pictures(Protocol):
     """What numbers of a training's record are per: `dim` or `sample`."""
     rows: int
     """Rows of a sheet of samples, which has a class a column: fewer of items that take long to make."""
-    heard: int
+    played: int
     """Most of a model's samples that are played; 0 where there is nothing to hear."""
     curves: tuple[Curve, ...]
     """What the records of trainings are drawn by; those that no record has are left out."""

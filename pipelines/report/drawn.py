@@ -70,7 +70,7 @@ def draw(of: ShownModel) -> Drawn | None:
     wanted = Wanted(
         labels=[trained[item % columns] for item in range(count)] if trained else [],
         speakers=[heard[(item // apart) % len(heard)] for item in range(count)] if heard else [],
-        told=source.knows_labels,
+        conditioned=source.knows_labels,
     )
     latents, asked = _latents(of, count, wanted)
     nothing: list[int | None] = [None] * count
@@ -149,7 +149,7 @@ def _by_class(trained: list[int], columns: int, record: Mapping[str, Any]) -> st
 
 def _wanted(of: ShownModel, wanted: Wanted) -> str:
     """What new items were asked to be; nothing where nobody asked."""
-    if of.prior is not None and not wanted.told:
+    if of.prior is not None and not wanted.conditioned:
         return ": in the voice named, which the prior is not conditioned on" if wanted.speakers else ""
     what = [name for name, numbers in (("label", wanted.labels), ("speaker", wanted.speakers)) if numbers]
     return f": {' and '.join(what)} asked for" if what else ""

@@ -41,8 +41,8 @@ def _samples(of: ShownModel, drawn: Drawn) -> str:
     pictures = of.shown.pictures
     sheet = grid(to_bytes(pictures.of(drawn.items), pictures.levels), columns=drawn.columns)
     parts = [of.shown.keep(f"{of.name}-samples", Sheet("samples", sheet, f"{of.name}: {drawn.source}."))]
-    rows = slice(0, min(pictures.heard, len(drawn.items)))
-    for voice, model in of.voices.items() if pictures.heard else ():
+    rows = slice(0, min(pictures.played, len(drawn.items)))
+    for voice, model in of.voices.items() if pictures.played else ():
         heard, said = drawn.items[rows], drawn.said[rows]
         if model is not of.model:
             heard = of.decode(drawn.latents[rows], part_of(drawn.asked, rows), by=model)
@@ -67,7 +67,7 @@ def _reconstructions(of: ShownModel) -> str:
         sampled=of.model.autoregressive,
     )
     parts = [shown.keep(f"{of.name}-reconstructions", sheet)]
-    if not pictures.heard:
+    if not pictures.played:
         return "".join(parts)
     chosen = evenly(len(shown.reconstructed), COMPARED_BY_EAR)
     rows = shown.reconstructed[chosen]

@@ -1,8 +1,8 @@
 """Labels and speakers by number: what a name that was given means, and which of them a model has met in training.
 
 A label or a speaker may have no training item: held out by a rule, only in the test folder, or drawn for other splits
-with all its items. What a model is told of such a one is an embedding that no training has moved. So it is named when a
-training begins, left out where all take turns, and refused where it is asked for.
+with all its items. What a model is given of such a one is an embedding that no training has moved. So it is named when
+a training begins, left out where all take turns, and refused where it is asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,20 +68,20 @@ def check_trained(numbers: Sequence[int], classes: Sequence[str], trained: Seque
         )
 
 
-def labels_of(count: int, *, label: str | None, record: Mapping[str, Any], told: bool = True) -> list[int]:
+def labels_of(count: int, *, label: str | None, record: Mapping[str, Any], conditioned: bool = True) -> list[int]:
     """Label of every item: the one asked for, or those with training items in turn; empty without labels.
 
     Args:
         count: of items.
         label: name or number of the one asked for.
-        record: of the model that is told the labels.
-        told: whether it is told any.
+        record: of the model that is conditioned on the labels.
+        conditioned: whether it is conditioned on any.
 
     Raises:
         UsageError: the model has no such label, or has not met it in training.
     """
-    classes = tuple(record["classes"]) if told else ()
-    trained = trained_numbers(record, "labels") if told else []
+    classes = tuple(record["classes"]) if conditioned else ()
+    trained = trained_numbers(record, "labels") if conditioned else []
     if label is None:
         return [trained[index % len(trained)] for index in range(count)] if trained else []
     number = class_number(label, classes, flag="--label")
@@ -105,7 +105,7 @@ def tell_untrained(dataset: Dataset) -> None:
 
 
 def warn_of_untrained_labels(dataset: Dataset, split: str) -> None:
-    """Say which labels of a split have no training item: what is told them is told something it has never met."""
+    """Say which labels of a split have no training item: what is conditioned on them has never met them."""
     strange = set(dataset.split(split).labels.tolist()) - set(dataset.train.labels.tolist())
     if dataset.classes and strange:
         say(

@@ -310,7 +310,7 @@ class IntegerMeasures:
 class IntegerPictures:
     """A sequence is a strip of grey values; see `Pictures`."""
 
-    item, level, dim, rows, heard, levels = "sequence", "levels", "dim", 4, 0, VALUES
+    item, level, dim, rows, played, levels = "sequence", "levels", "dim", 4, 0, VALUES
     curves = (Curve("stage1", IntegerTask.objective, "Stage one: distortion", "bits/dim"),)
 
     def __init__(self, dataset: IntegerDataset) -> None:

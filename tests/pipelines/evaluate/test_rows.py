@@ -247,8 +247,8 @@ def test_recordings_have_columns_of_their_own_and_those_of_images_are_left_out()
     evaluation = _evaluation(_row(**RECORDED), unit="bits/sample", sample_rate_hz=8000, log_mel="x", flac=FLAC)
     headings, cells = score_table(evaluation)
     assert headings == [
-        "model, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", "distortion", "decoder told", "rate",
-        "prior told", "length", "labels",
+        "model, prior or bound", "total, 16 bit", "total, mu-law", "± s.e.", "distortion", "decoder given", "rate",
+        "prior given", "length", "labels",
     ]  # fmt: skip
     assert cells[0][1:] == ["-", "2.2500", "0.0100", "1.5000", "nothing", "0.7500", "speaker", "0.0040", "0.0010"]
     assert [line[:3] for line in cells[1:]] == [

@@ -60,7 +60,7 @@ def test_what_was_met_in_training_takes_turns() -> None:
     assert trained_numbers(record, "speakers") == []
     assert labels_of(3, label=None, record=record) == [0, 2, 0]
     assert labels_of(3, label=None, record={**record, "trained_labels": ["b"]}) == [1, 1, 1]
-    assert labels_of(3, label=None, record=record, told=False) == []
+    assert labels_of(3, label=None, record=record, conditioned=False) == []
 
 
 def test_no_labels_are_named_as_such() -> None:
