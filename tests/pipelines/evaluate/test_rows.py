@@ -180,7 +180,7 @@ def test_a_rate_over_all_labels_says_that_it_is_given_none(capsys: pytest.Captur
         evaluation = _evaluation(replace(LEARNED, labels=labels))
         print_evaluation(evaluation)
         for text in (" ".join(capsys.readouterr().out.split()), results_section(evaluation)):
-            assert ("no bits are given one" in text) == said
+            assert ("is summed over all" in text) == said
 
 
 def test_scores_of_samples_stand_in_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
