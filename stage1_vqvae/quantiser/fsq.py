@@ -12,10 +12,12 @@ each with a code of its own: G = channels gives every channel its own alphabet, 
 rather than of K. All groups must have the same K: what reads codes (uniform rates, priors, range coder) charges log2 K
 for each, and a prior over a larger common alphabet would give probability to codes that do not exist.
 
-Departures, and why:
+Departures, and what to expect:
 
 - Where the embedding has another width than there are channels to round, a linear layer leads in and one leads out, as
   the paper's encoders end in one; they are part of the quantiser here, so that encoder and decoder need not know.
+- Nothing holds vectors to the levels, as in the paper: in one of three short trainings on the digits all of them ran
+  into the same end of tanh and stayed there with a single code (benchmarks/results/2026-11-29_quantiser_study.md).
 - No averages are kept: the perplexity of an update is that of its batch.
 
 Shapes: B items, D channels of the embedding, S any spatial axes, C rounded channels, G codebooks, K codes in each.
