@@ -69,10 +69,10 @@ class PixelCNN(nn.Module):
         self.code_shape: tuple[int, int, int] = (codebooks, grid[0], grid[1])
         self.classes = tuple(classes)
         self.embedding = nn.Embedding(codebooks * codebook_size, channels)
-        nn.init.normal_(self.embedding.weight, std=codebooks**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.5 * codebooks**-0.5)
         self.register_buffer("offset_G", torch.arange(codebooks) * codebook_size, persistent=False)
         self.condition = ConditionBias(
-            self.classes, layers=layers, gate_inputs=4 * channels, label_dropout=label_dropout
+            self.classes, layers=layers, gate_inputs=4 * channels, std=1.0, label_dropout=label_dropout
         )
         self.condition_optional = self.condition.optional
         self.stack = GatedStack(

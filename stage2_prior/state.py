@@ -54,7 +54,7 @@ class CodeState:
         self._condition_BA = condition_BA
         self._x_BC: Tensor | None = None
         self.features_BS: Tensor | None = None
-        """The trunk's features of the current position after a ReLU; None before the first step."""
+        """The trunk's features of the current position; None before the first step."""
 
     @property
     def position(self) -> int:
@@ -78,7 +78,7 @@ class CodeState:
             if codebook:
                 return self._head.following(codebook, symbol_B)
         self.features_BS = self._trunk.advance(self._x_BC)
-        return self._head.first(self.features_BS)  # takes the ReLU in place
+        return self._head.first(self.features_BS)
 
     def _check(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> None:
         if self._symbol == self._symbols:

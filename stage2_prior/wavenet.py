@@ -94,7 +94,11 @@ class WaveNet(nn.Module):
         nn.init.normal_(self.embedding.weight, std=codebooks**-0.5)
         self.register_buffer("offset_G", torch.arange(codebooks) * codebook_size, persistent=False)
         self.condition = ConditionBias(
-            self.classes, layers=blocks * layers_per_block, gate_inputs=2 * channels, label_dropout=label_dropout
+            self.classes,
+            layers=blocks * layers_per_block,
+            gate_inputs=2 * channels,
+            std=0.1,
+            label_dropout=label_dropout,
         )
         self.stack = DilatedStack(
             channels=channels,
@@ -134,7 +138,7 @@ class WaveNet(nn.Module):
         # One position more, whose features see the last codes: an end after them is decided there.
         features_BST = self.stack(F.pad(x_BCT, (0, 1)), bias_BLD)
         logits_BGTK = self.head(features_BST[:, :, None, :-1], codes_BGT[:, :, None]).squeeze(2)
-        return logits_BGTK, self.end(F.relu(features_BST[:, :, 1:]).transpose(1, 2)).squeeze(2)
+        return logits_BGTK, self.end(features_BST[:, :, 1:].transpose(1, 2)).squeeze(2)
 
     def log_prob(
         self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None
