@@ -21,6 +21,7 @@ from stage2_prior.condition import ConditionBias
 from stage2_prior.heads import CodeHead
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
+from twostage.layers.attention import AttentionBlocks
 from twostage.layers.causal import GatedStack
 from twostage.layers.causal_step import GatedStackState
 
@@ -38,9 +39,12 @@ class PixelCNN(nn.Module):
         first_kernel, kernel: odd kernel sides of the first and the later layers.
         dropout: probability of dropping a gated output in training mode.
         label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
+        attention_every: a block of causal attention after every so many gated layers, but not after the last; 0: none.
+        attention_heads, attention_head_channels: heads of a block, and width of each.
 
     Raises:
-        UsageError: a size is below 1, or `label_dropout` is outside 0 <= p < 1.
+        UsageError: a size is below 1, `attention_every` is not below `layers`, or `label_dropout` is outside
+            0 <= p < 1.
     """
 
     offset_G: Tensor
@@ -58,6 +62,9 @@ class PixelCNN(nn.Module):
         kernel: int = 3,
         dropout: float = 0.0,
         label_dropout: float = 0.0,
+        attention_every: int = 0,
+        attention_heads: int = 4,
+        attention_head_channels: int = 16,
     ) -> None:
         super().__init__()
         if min(codebook_size, codebooks, *grid, *classes, channels) < 1:
@@ -82,6 +89,9 @@ class PixelCNN(nn.Module):
             first_kernel=first_kernel,
             kernel=kernel,
             dropout=dropout,
+            attention=AttentionBlocks(
+                every=attention_every, heads=attention_heads, head_channels=attention_head_channels
+            ),
         )
         self.head = CodeHead(features=2 * channels, codebook_size=codebook_size, codebooks=codebooks)
 

@@ -25,6 +25,7 @@ from stage2_prior.condition import ConditionBias
 from stage2_prior.heads import CodeHead
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
+from twostage.layers.attention import AttentionBlocks
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
 
@@ -59,9 +60,12 @@ class WaveNet(nn.Module):
         kernel: taps per layer, 2 or 3.
         dropout: probability of dropping a gated output in training mode.
         label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
+        attention_every: a block of causal attention after every so many gated layers, but not after the last; 0: none.
+        attention_heads, attention_head_channels: heads of a block, and width of each.
 
     Raises:
-        UsageError: a size is below 1, a kernel of other size, or `label_dropout` is outside 0 <= p < 1.
+        UsageError: a size is below 1, a kernel of other size, `attention_every` is not below the number of layers, or
+            `label_dropout` is outside 0 <= p < 1.
     """
 
     offset_G: Tensor
@@ -79,6 +83,9 @@ class WaveNet(nn.Module):
         kernel: int = 2,
         dropout: float = 0.0,
         label_dropout: float = 0.0,
+        attention_every: int = 0,
+        attention_heads: int = 4,
+        attention_head_channels: int = 16,
     ) -> None:
         super().__init__()
         if min(codebook_size, max_length, codebooks, *classes, channels) < 1:
@@ -107,6 +114,9 @@ class WaveNet(nn.Module):
             layers_per_block=layers_per_block,
             kernel=kernel,
             dropout=dropout,
+            attention=AttentionBlocks(
+                every=attention_every, heads=attention_heads, head_channels=attention_head_channels
+            ),
         )
         self.head = CodeHead(features=2 * channels, codebook_size=codebook_size, codebooks=codebooks)
         self.end = nn.Linear(2 * channels, 1)
