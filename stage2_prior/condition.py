@@ -22,6 +22,7 @@ class ConditionBias(nn.ModuleList):
     Args:
         classes: number of classes of each attribute; empty for an unconditional prior.
         layers, gate_inputs: L and D.
+        std: of the biases of one attribute before training.
         label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
 
     Raises:
@@ -30,14 +31,16 @@ class ConditionBias(nn.ModuleList):
 
     no_label_A: Tensor
 
-    def __init__(self, classes: tuple[int, ...], *, layers: int, gate_inputs: int, label_dropout: float) -> None:
+    def __init__(
+        self, classes: tuple[int, ...], *, layers: int, gate_inputs: int, std: float, label_dropout: float
+    ) -> None:
         if not 0 <= label_dropout < 1:
             raise UsageError(f"Expected label_dropout of at least 0 and below 1, got {label_dropout}: change it.")
         optional = bool(classes) and label_dropout > 0
         # Row `size` of an attribute's table, there only with label dropout, means "no label".
         super().__init__(nn.Embedding(size + optional, layers * gate_inputs) for size in classes)
         for weight in self.parameters():
-            nn.init.normal_(weight, std=0.1)
+            nn.init.normal_(weight, std=std)
         self.register_buffer("no_label_A", torch.tensor(classes, dtype=torch.int64), persistent=False)
         self.classes = classes
         self.optional = optional

@@ -1,11 +1,13 @@
 """From the features of a grid position to the logits of its G codes, in order.
 
-One codebook: ReLU, 1x1, ReLU, 1x1, as in van den Oord et al. 2016. With G > 1, code g may depend on codes 0 .. g - 1 of
+One codebook: 1x1, ReLU, 1x1. (Van den Oord et al. 2016 begin with a ReLU; a sum of gated skips has no need of one, and
+without it a prior learns faster: docs/log.md.) With G > 1, code g may depend on codes 0 .. g - 1 of
 the same position. The trunk runs once per position, and this head alone runs once per code: the embeddings of the
 earlier codes are summed and enter the hidden layer directly and through a gated unit that also reads the features, so
 that they change what the features mean and are not merely added to the logits. Every codebook has its own weights.
 
-The last layer starts small, so that an untrained prior costs about log K nats per code.
+The hidden layer preserves variance from the start. The last layer starts small, so that an untrained prior costs about
+log K nats per code.
 
 Shape suffixes: N items times positions, B items, G codebooks, J = G - 1 of them (those with a predecessor), H, W grid,
 S features, K codes.
@@ -32,7 +34,9 @@ class CodeHead(nn.Module):
         self.features = features
         self.codebooks = codebooks
         self.hidden = nn.Linear(features, codebooks * features)
-        self.output_weight_GSK = nn.Parameter(torch.randn(codebooks, features, codebook_size) * 0.1 * features**-0.5)
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="linear")
+        nn.init.zeros_(self.hidden.bias)
+        self.output_weight_GSK = nn.Parameter(torch.randn(codebooks, features, codebook_size) * 0.15 * features**-0.5)
         self.output_bias_GK = nn.Parameter(torch.zeros(codebooks, codebook_size))
         if codebooks > 1:
             earlier = codebooks - 1
@@ -45,7 +49,7 @@ class CodeHead(nn.Module):
     def forward(self, features_BSHW: Tensor, codes_BGHW: Tensor) -> Tensor:
         """Logits [B, G, H, W, K]."""
         batch_size, _, height, width = features_BSHW.shape
-        features_NS = F.relu(features_BSHW).permute(0, 2, 3, 1).reshape(-1, self.features)
+        features_NS = features_BSHW.permute(0, 2, 3, 1).reshape(-1, self.features)
         hidden_NGS = self.hidden(features_NS).view(-1, self.codebooks, self.features)
         if self.codebooks > 1:
             earlier_NJ = codes_BGHW[:, :-1].permute(0, 2, 3, 1).reshape(-1, self.codebooks - 1)
@@ -87,8 +91,7 @@ class CodeHeadState:
 
     @torch.no_grad()
     def first(self, features_BS: Tensor) -> Tensor:
-        """Start a position: logits of its first code, [B, K]. Overwrites the features."""
-        features_BS.relu_()
+        """Start a position: logits of its first code, [B, K]."""
         hidden_BX = torch.addmm(self._hidden_bias, features_BS, self._hidden_weight)
         if self._codebooks > 1:
             self._hidden = hidden_BX.chunk(self._codebooks, dim=1)

@@ -21,6 +21,7 @@ from stage2_prior.heads import CodeHead, code_nats
 from stage2_prior.prior import LogProbParts, check_codes, check_lengths
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
+from twostage.layers.attention import AttentionBlocks
 from twostage.layers.causal import GatedStack
 from twostage.layers.causal_step import GatedStackState
 
@@ -38,9 +39,12 @@ class PixelCNN(nn.Module):
         first_kernel, kernel: odd kernel sides of the first and the later layers.
         dropout: probability of dropping a gated output in training mode.
         label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
+        attention_every: a block of causal attention after every so many gated layers, but not after the last; 0: none.
+        attention_heads, attention_head_channels: heads of a block, and width of each.
 
     Raises:
-        UsageError: a size is below 1, or `label_dropout` is outside 0 <= p < 1.
+        UsageError: a size is below 1, `attention_every` is not below `layers`, or `label_dropout` is outside
+            0 <= p < 1.
     """
 
     has_end = False
@@ -59,6 +63,9 @@ class PixelCNN(nn.Module):
         kernel: int = 3,
         dropout: float = 0.0,
         label_dropout: float = 0.0,
+        attention_every: int = 0,
+        attention_heads: int = 4,
+        attention_head_channels: int = 16,
     ) -> None:
         super().__init__()
         if min(codebook_size, codebooks, *grid, *classes, channels) < 1:
@@ -70,10 +77,10 @@ class PixelCNN(nn.Module):
         self.code_shape: tuple[int, int, int] = (codebooks, grid[0], grid[1])
         self.classes = tuple(classes)
         self.embedding = nn.Embedding(codebooks * codebook_size, channels)
-        nn.init.normal_(self.embedding.weight, std=codebooks**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.5 * codebooks**-0.5)
         self.register_buffer("offset_G", torch.arange(codebooks) * codebook_size, persistent=False)
         self.condition = ConditionBias(
-            self.classes, layers=layers, gate_inputs=4 * channels, label_dropout=label_dropout
+            self.classes, layers=layers, gate_inputs=4 * channels, std=1.0, label_dropout=label_dropout
         )
         self.condition_optional = self.condition.optional
         self.stack = GatedStack(
@@ -83,6 +90,9 @@ class PixelCNN(nn.Module):
             first_kernel=first_kernel,
             kernel=kernel,
             dropout=dropout,
+            attention=AttentionBlocks(
+                every=attention_every, heads=attention_heads, head_channels=attention_head_channels
+            ),
         )
         self.head = CodeHead(features=2 * channels, codebook_size=codebook_size, codebooks=codebooks)
 

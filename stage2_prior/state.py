@@ -58,7 +58,7 @@ class CodeState:
         self._condition_BA = condition_BA
         self._end = None if end is None else (end.bias.clone(), end.weight.T.clone())
         self._x_BC: Tensor | None = None
-        self._features_BS: Tensor | None = None  # of the current position after a ReLU
+        self._features_BS: Tensor | None = None  # of the current position
 
     @property
     @torch.no_grad()
@@ -88,7 +88,7 @@ class CodeState:
             if codebook:
                 return self._head.following(codebook, symbol_B)
         self._features_BS = self._trunk.advance(self._x_BC)
-        return self._head.first(self._features_BS)  # takes the ReLU in place
+        return self._head.first(self._features_BS)
 
     def _check(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> None:
         if self._symbol == self._symbols:

@@ -26,6 +26,7 @@ from stage2_prior.heads import CodeHead, at_least_fp32, code_nats
 from stage2_prior.prior import LogProbParts, check_codes, check_lengths
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
+from twostage.layers.attention import AttentionBlocks
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
 
@@ -43,9 +44,12 @@ class WaveNet(nn.Module):
         kernel: taps per layer, 2 or 3.
         dropout: probability of dropping a gated output in training mode.
         label_dropout: probability of hiding an item's condition in training mode; above 0 the condition may be None.
+        attention_every: a block of causal attention after every so many gated layers, but not after the last; 0: none.
+        attention_heads, attention_head_channels: heads of a block, and width of each.
 
     Raises:
-        UsageError: a size is below 1, a kernel of other size, or `label_dropout` is outside 0 <= p < 1.
+        UsageError: a size is below 1, a kernel of other size, `attention_every` is not below the number of layers, or
+            `label_dropout` is outside 0 <= p < 1.
     """
 
     has_end = True
@@ -64,6 +68,9 @@ class WaveNet(nn.Module):
         kernel: int = 2,
         dropout: float = 0.0,
         label_dropout: float = 0.0,
+        attention_every: int = 0,
+        attention_heads: int = 4,
+        attention_head_channels: int = 16,
     ) -> None:
         super().__init__()
         if min(codebook_size, max_length, codebooks, *classes, channels) < 1:
@@ -79,7 +86,11 @@ class WaveNet(nn.Module):
         nn.init.normal_(self.embedding.weight, std=codebooks**-0.5)
         self.register_buffer("offset_G", torch.arange(codebooks) * codebook_size, persistent=False)
         self.condition = ConditionBias(
-            self.classes, layers=blocks * layers_per_block, gate_inputs=2 * channels, label_dropout=label_dropout
+            self.classes,
+            layers=blocks * layers_per_block,
+            gate_inputs=2 * channels,
+            std=0.1,
+            label_dropout=label_dropout,
         )
         self.stack = DilatedStack(
             channels=channels,
@@ -88,6 +99,9 @@ class WaveNet(nn.Module):
             layers_per_block=layers_per_block,
             kernel=kernel,
             dropout=dropout,
+            attention=AttentionBlocks(
+                every=attention_every, heads=attention_heads, head_channels=attention_head_channels
+            ),
         )
         self.head = CodeHead(features=2 * channels, codebook_size=codebook_size, codebooks=codebooks)
         self.end = nn.Linear(2 * channels, 1)
@@ -119,7 +133,7 @@ class WaveNet(nn.Module):
         # One position more, whose features see the last codes: an end after them is decided there.
         features_BST = self.stack(F.pad(x_BCT, (0, 1)), bias_BLD)
         logits_BGTK = self.head(features_BST[:, :, None, :-1], codes_BGT[:, :, None]).squeeze(2)
-        return logits_BGTK, self.end(F.relu(features_BST[:, :, 1:]).transpose(1, 2)).squeeze(2)
+        return logits_BGTK, self.end(features_BST[:, :, 1:].transpose(1, 2)).squeeze(2)
 
     def log_prob(
         self, codes_BGT: Tensor, condition_BA: Tensor | None = None, lengths_B: Tensor | None = None

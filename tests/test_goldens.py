@@ -30,6 +30,8 @@ FOLDER = Path(__file__).parent / "goldens"
 _STAGE1 = {"image_shape": (1, 4, 4), "levels": 5, "downsampling": 2, "channels": 6, "residual_channels": 3}
 _AUDIO = {"speakers": 2, "speaker_channels": 2, "downsampling_layers": 4, "channels": 4, "residual_channels": 3}
 
+_ATTENTION = {"attention_every": 1, "attention_heads": 2, "attention_head_channels": 3}
+
 
 def _models() -> dict[str, nn.Module]:
     return {
@@ -84,6 +86,12 @@ def _models() -> dict[str, nn.Module]:
         ),
         "wavenet": WaveNet(
             codebook_size=5, max_length=6, codebooks=2, classes=(3, 2), channels=4, blocks=2, layers_per_block=2
+        ),
+        "wavenet-attention": WaveNet(
+            codebook_size=5, max_length=6, codebooks=2, classes=(3, 2), channels=4, layers_per_block=2, **_ATTENTION
+        ),
+        "pixelcnn-attention": PixelCNN(
+            codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3, **_ATTENTION
         ),
         "pixelcnn": PixelCNN(codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3),
     }

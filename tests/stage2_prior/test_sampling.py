@@ -19,6 +19,8 @@ def build(**changes: Any) -> PixelCNN:
     arguments: dict[str, Any] = {"codebook_size": 5, "grid": (4, 5), "channels": 8, "layers": 3, "first_kernel": 3}
     torch.manual_seed(0)
     prior = PixelCNN(**(arguments | changes))
+    for layer in prior.stack.layers:
+        torch.nn.init.normal_(layer.link.weight)  # the rows above count from the start
     torch.nn.init.normal_(prior.head.hidden.weight, std=1.0)
     torch.nn.init.normal_(prior.head.output_weight_GSK, std=1.0)
     return prior.eval()

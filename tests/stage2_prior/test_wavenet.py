@@ -71,6 +71,17 @@ def test_nothing_outside_the_receptive_field_is_seen() -> None:
     assert end_differs_T.nonzero().flatten().tolist() == list(range(11, 19))
 
 
+def test_attention_sees_all_that_came_before_and_nothing_else() -> None:
+    prior = build(max_length=30, blocks=1, layers_per_block=3, attention_every=2).double()  # 8 positions without
+    seen: list[Tensor] = []
+    prior.embedding.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    logits_BGTK, end_BT = prior(random_codes(prior, 1))
+    for t in (0, 1, 12, 29):
+        for output, reach in ((logits_BGTK[0, 0, t].square().sum(), t), (end_BT[0, t], t + 1)):
+            (gradient,) = torch.autograd.grad(output, seen, retain_graph=True)
+            assert torch.equal(gradient[0, 0].abs().sum(-1) > 0, torch.arange(30) < reach)
+
+
 CASES = [
     {},
     {"codebooks": 3},
@@ -79,6 +90,8 @@ CASES = [
     {"max_length": 1},
     {"blocks": 1, "layers_per_block": 1},
     {"codebooks": 2, "classes": (3, 2), "label_dropout": 0.5},
+    {"attention_every": 1, "attention_heads": 2, "codebooks": 2, "classes": (3, 2), "dropout": 0.5},
+    {"attention_every": 3, "kernel": 3, "max_length": 70},
 ]
 
 
@@ -150,6 +163,7 @@ def test_probabilities_of_all_sequences_of_all_lengths_sum_to_one(
     codebooks: int, classes: tuple[int, ...], label_dropout: float
 ) -> None:
     prior = build(codebook_size=2, max_length=3, codebooks=codebooks, classes=classes, label_dropout=label_dropout)
+    prior.end.weight.data.mul_(0.25)  # so that no length is next to impossible
     codes, lengths = all_sequences(prior)
     assert len(codes) == sum(2 ** (codebooks * length) for length in (1, 2, 3))
     hidden = [()] if label_dropout else []

@@ -101,5 +101,12 @@ class WaveNetPriorConfig:
     """Condition on label and speaker where the recordings have them."""
     label_dropout: float = 0.0
     """Share of training items whose label and speaker are hidden: above 0, the same prior also samples without."""
+    attention_every: int = 0
+    """A block of causal self-attention after every so many gated layers, but not after the last, so fewer than
+    blocks times layers_per_block; 0: none."""
+    attention_heads: int = 4
+    """Heads of such a block."""
+    attention_head_channels: int = 16
+    """Width of each head."""
     max_seconds: float = 0.0
     """Longest sound that has a probability; 0: twice the longest training recording."""

@@ -58,6 +58,11 @@ _COUNT = Limit(1, 2**31 - 1)
 _NOT_NEGATIVE = Limit(0)
 _POSITIVE = Limit(0, low_open=True)
 _SHARE = Limit(0, 1, high_open=True)
+_ATTENTION = {
+    "attention_every": _NOT_NEGATIVE,
+    "attention_heads": Limit(1, 64),
+    "attention_head_channels": Limit(1, 512),
+}
 
 LIMITS: dict[type, dict[str, Limit]] = {
     Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
@@ -91,6 +96,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "kernel": Limit(2, 3),
         "dropout": _SHARE,
         "label_dropout": _SHARE,
+        **_ATTENTION,
         "max_seconds": _NOT_NEGATIVE,
     },
     Stage1Config: {
@@ -134,6 +140,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "kernel": Limit(3, odd=True),
         "dropout": _SHARE,
         "label_dropout": _SHARE,
+        **_ATTENTION,
     },
     TrainingConfig: {
         "steps": _COUNT,
@@ -177,6 +184,7 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
     _check_kind(recipe, source)
     _check_images(recipe, source)
     _check_audio(recipe, source)
+    _check_attention(recipe, source)
     for section in ("codebook_training", "decoder_training", "prior_training", "baseline_training"):
         training: TrainingConfig = getattr(recipe, section)
         if training.patience and training.validate_every > training.steps:
@@ -264,6 +272,17 @@ def _check_audio(recipe: Recipe, source: str) -> None:
             raise UsageError(
                 f"{source}: {section}.segment_samples must be a multiple of the {stride} samples of a code, but is "
                 f"{samples}."
+            )
+
+
+def _check_attention(recipe: Recipe, source: str) -> None:
+    sound = recipe.wavenet_prior
+    for section, layers in (("prior", recipe.prior.layers), ("wavenet_prior", sound.blocks * sound.layers_per_block)):
+        every = getattr(recipe, section).attention_every
+        if every >= layers:
+            raise UsageError(
+                f"{source}: {section}.attention_every must be below its {layers} gated layers (none follows the last), "
+                f"but is {every}."
             )
 
 

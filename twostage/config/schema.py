@@ -122,6 +122,13 @@ class PriorConfig:
     """Condition on the class label where the data set has labels."""
     label_dropout: float = 0.0
     """Share of training items whose label is hidden: above 0, the same prior also samples without a label."""
+    attention_every: int = 0
+    """A block of causal self-attention after every so many gated layers, but not after the last, so fewer than the
+    layers; 0: none. Training takes longer, and a step of sampling the longer the more codes came before."""
+    attention_heads: int = 4
+    """Heads of such a block."""
+    attention_head_channels: int = 16
+    """Width of each head."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ section 2.2 and figure 2). A vertical stack sees every row above the current pos
 current row to the left, and the vertical stack feeds the horizontal one; together they see all earlier positions of the
 raster order inside the receptive field, without the blind spot of a stack of masked square kernels. Each layer applies
 equation 2, `tanh(W_f * x + V_f h) * sigmoid(W_g * x + V_g h)`, with `V h` given as a bias per item and layer. What is
-known of every position beforehand (section 2.3's spatial condition) enters the first layer's gates as a map.
+known of every position beforehand (section 2.3's spatial condition) enters the first layer's gates as a map. Blocks of
+causal attention (`twostage.layers.attention`) may stand between the layers, on the horizontal map.
 
 Departures from the paper, and why:
 - No masks. A kernel of side k (odd) becomes ceil(k/2) x k in the vertical and 1 x ceil(k/2) in the horizontal stack,
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from twostage.errors import UsageError
+from twostage.layers.attention import AttentionBlocks
 
 
 class VerticalConv(nn.Module):
@@ -83,9 +85,11 @@ class GatedLayer(nn.Module):
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
         self.output = nn.Conv2d(channels, sum(self.splits), 1, bias=False)
         self.dropout = nn.Dropout(dropout)
-        for conv in (self.vertical.conv, self.horizontal.conv, self.link, self.output):
+        for conv in (self.vertical.conv, self.horizontal.conv, self.output):
             # Variance-preserving: torch's default has a third of it, which the gates shrink further layer by layer.
             nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+        # Almost nothing, and not noise as large as the row's own share of the gate: the rows above are learned faster.
+        nn.init.normal_(self.link.weight, std=0.01 * (2 * channels) ** -0.5)
 
     def forward(
         self,
@@ -131,10 +135,20 @@ class GatedStack(nn.Module):
         first_kernel, kernel: odd kernel sides of the first and the later layers.
         dropout: probability of dropping a gated output (before it enters the next vertical layer, the residual or the
             skip) in training mode.
+        attention: where blocks of attention stand and their size; None for no block. With one, the feature
+            sees all earlier positions.
     """
 
     def __init__(
-        self, *, channels: int, skip_channels: int, layers: int, first_kernel: int, kernel: int, dropout: float
+        self,
+        *,
+        channels: int,
+        skip_channels: int,
+        layers: int,
+        first_kernel: int,
+        kernel: int,
+        dropout: float,
+        attention: AttentionBlocks | None = None,
     ) -> None:
         super().__init__()
         if layers < 1:
@@ -152,6 +166,9 @@ class GatedStack(nn.Module):
             )
             for index in range(layers)
         )
+        self.attention = nn.ModuleDict()
+        if attention is not None:
+            self.attention = attention.modules(layers=layers, channels=channels, axes=2, dropout=dropout)
 
     def forward(
         self,
@@ -178,6 +195,9 @@ class GatedStack(nn.Module):
             inputs = first_inputs if index == 0 else None
             vertical, horizontal, skip = layer(vertical, horizontal, bias_BDHW, inputs)
             features_BSHW = skip if features_BSHW is None else features_BSHW + skip
+            if str(index) in self.attention:
+                seen_BNC = self.attention[str(index)](horizontal.flatten(2).transpose(1, 2), width=horizontal.shape[3])
+                horizontal = horizontal + seen_BNC.transpose(1, 2).view_as(horizontal)
         assert features_BSHW is not None  # layers >= 1
         return features_BSHW
 

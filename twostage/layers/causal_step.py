@@ -3,7 +3,8 @@
 Vertical stack: each layer keeps a window of as many rows as its kernel is high; when a row starts, the whole row of all
 layers is computed, together with everything the row will add to the horizontal stack (link and biases). Horizontal
 stack: each layer keeps its inputs along the current row; a position costs one product for the gate and one for the
-residual per layer, and a single product for all skips.
+residual per layer, and a single product for all skips. Only a block of attention, where there is one, costs time linear
+in the positions before.
 
 At batch 1 the cost is the overhead per operation, so there are four of them per layer and position, all into buffers
 and through views prepared beforehand. The sigmoid is spared by `sigmoid(x) = (1 + tanh(x / 2)) / 2`: the halves are
@@ -23,6 +24,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from twostage.layers.attention import CausalAttention, CausalAttentionState
 from twostage.layers.causal import GatedLayer, GatedStack, gate
 
 
@@ -68,7 +70,11 @@ class GatedStackState:
         # A row of inputs per layer, behind the zero columns to its left.
         inputs = [_row_buffer(layer, batch_size, grid[1]) for layer in layers]
         self._inputs_BWC = inputs[0][:, -grid[1] :]
-        self._operations = _prepare(layers, self._rows, inputs, self._gates_BLC)
+        attention = {
+            int(index): CausalAttentionState(cast(CausalAttention, block), batch_size=batch_size, width=grid[1])
+            for index, block in stack.attention.items()
+        }
+        self._operations = _prepare(layers, self._rows, inputs, self._gates_BLC, attention)
 
     @torch.no_grad()
     def advance(self, x_BC: Tensor | None) -> Tensor:
@@ -92,6 +98,8 @@ class GatedStackState:
             torch.addcmul(op.value_BC, op.value_BC, op.opening_BC, out=op.gate_BC)
             if op.next_BC is not None:
                 torch.addmm(op.residual_BC, op.gate_BC, op.residual_weight_CC, out=op.next_BC)
+                if op.attention is not None:
+                    op.attention.advance(op.next_BC, self._position - 1)
         return torch.mm(self._gates_BP, self._skip_weight_PS)
 
 
@@ -169,10 +177,15 @@ class _Operands:
     residual_BC: Tensor
     residual_weight_CC: Tensor
     next_BC: Tensor | None  # None in the last layer
+    attention: CausalAttentionState | None  # adds to next_BC
 
 
 def _prepare(
-    layers: list[GatedLayer], rows: list[_VerticalRow], inputs: list[Tensor], gates_BLC: Tensor
+    layers: list[GatedLayer],
+    rows: list[_VerticalRow],
+    inputs: list[Tensor],
+    gates_BLC: Tensor,
+    attention: dict[int, CausalAttentionState],
 ) -> list[list[_Operands]]:
     """Operands by column, then layer."""
     batch_size, _, channels = gates_BLC.shape
@@ -197,6 +210,7 @@ def _prepare(
             residual_BC=no_residual_BC if layer.first else row_BWC[:, column - width],
             residual_weight_CC=residual_weights[index],
             next_BC=None if layer.last else inputs[index + 1][:, column - width],
+            attention=attention.get(index),
         )
 
     return [[operands(column, index) for index in range(len(layers))] for column in range(width)]

@@ -5,7 +5,8 @@ lie d positions apart; a 1x1 after the gate gives the residual and the skip, and
 (section 2.3 and figure 4). The dilations of a block are 1, 2, 4, ..., so the field of view doubles with every layer. A
 condition of the whole item (section 2.5) enters every gate as a bias; one that is known position by position, such as
 upsampled codes, enters every gate through a 1x1 of that layer, and without delay, since it is known beforehand. Where
-it stays the same for several positions, the 1x1 works once for all of them (`condition_hold`).
+it stays the same for several positions, the 1x1 works once for all of them (`condition_hold`). Blocks of causal
+attention (`twostage.layers.attention`) may stand between the layers, on the residual path.
 
 Departures from the paper, and why:
 - The input is delayed by one position, once, before the first layer, so that the feature at t is a function of earlier
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from twostage.errors import UsageError
+from twostage.layers.attention import AttentionBlocks
 
 
 class DilatedLayer(nn.Module):
@@ -108,6 +110,8 @@ class DilatedStack(nn.Module):
         condition_channels: width F of the condition by position; 0 for none.
         condition_hold: H successive positions, from the first on, that share one vector of it.
         dropout: probability of dropping a gated output (before it enters the residual and the skip) in training mode.
+        attention: where blocks of attention stand and their size; None for no block. With one, the feature
+            sees all earlier positions.
 
     Raises:
         UsageError: no layers, or another kernel.
@@ -124,6 +128,7 @@ class DilatedStack(nn.Module):
         condition_channels: int = 0,
         condition_hold: int = 1,
         dropout: float = 0.0,
+        attention: AttentionBlocks | None = None,
     ) -> None:
         super().__init__()
         if min(blocks, layers_per_block) < 1:
@@ -148,6 +153,9 @@ class DilatedStack(nn.Module):
             )
             for index, dilation in enumerate(dilations)
         )
+        self.attention = nn.ModuleDict()
+        if attention is not None:
+            self.attention = attention.modules(layers=len(dilations), channels=channels, axes=1, dropout=dropout)
 
     def forward(self, x_BCT: Tensor, bias_BLD: Tensor | None = None, condition_BFX: Tensor | None = None) -> Tensor:
         """Map inputs [B, C, T] to features [B, S, T].
@@ -176,6 +184,9 @@ class DilatedStack(nn.Module):
             for index, layer in enumerate(cast(list[DilatedLayer], self.layers)):
                 bias_BD = None if bias_BLD is None else bias_BLD[:, index]
                 x_XHBC, features_NS = layer(x_XHBC, layer.added(bias_BD, condition_XBF, dtype), features_NS)
+                if str(index) in self.attention:
+                    seen_BNC = self.attention[str(index)](x_XHBC.flatten(0, 1).transpose(0, 1))
+                    x_XHBC = x_XHBC + seen_BNC.transpose(0, 1).view_as(x_XHBC)
         assert features_NS is not None  # at least one layer
         return features_NS.view(positions, items, -1).permute(1, 2, 0)
 

@@ -12,6 +12,8 @@ single product for all skips. The tanh, which takes six times as long as a sigmo
 `(r, s) = sigmoid(...)` taken in one go. A condition by position is projected for a stretch of positions and all layers
 at once.
 
+A block of attention, where there is one, keeps all positions and costs time linear in them.
+
 The weights are copied when a state is made. A state therefore belongs to the weights of that moment: an optimiser step
 in between changes nothing in it, and the next `DilatedStackState` sees the new weights. Values follow eval mode:
 dropout is never applied. A layer of dilation d needs k C (B d + 2 k C) numbers for queue and kernels.
@@ -25,6 +27,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from twostage.layers.attention import CausalAttention, CausalAttentionState
 from twostage.layers.dilated import DilatedLayer, DilatedStack
 
 # Positions whose condition is projected in one product: enough for an efficient product, small enough for a cache.
@@ -62,10 +65,14 @@ class DilatedStackState:
         self._skip_weight_PS = torch.cat([_output_weight(layer)[:, layer.splits[0] :] for layer in layers])
         queues = [_Queue.empty(layer, batch_size=batch_size) for layer in layers]
         self._first = queues[0]
+        attention = {
+            int(index): CausalAttentionState(cast(CausalAttention, block), batch_size=batch_size)
+            for index, block in stack.attention.items()
+        }
         self._operations = [
-            _Operands(gate_BC, _output_weight(layer)[:, : layer.splits[0]].clone(), above)
-            for gate_BC, layer, above in zip(
-                self._gates_BP.chunk(len(layers), dim=1), layers, [*queues[1:], None], strict=True
+            _Operands(gate_BC, _output_weight(layer)[:, : layer.splits[0]].clone(), above, attention.get(index))
+            for index, (gate_BC, layer, above) in enumerate(
+                zip(self._gates_BP.chunk(len(layers), dim=1), layers, [*queues[1:], None], strict=True)
             )
         ]
 
@@ -91,6 +98,8 @@ class DilatedStackState:
             if op.above is not None:
                 residual_BC, slot = slot.newest_BC, op.above.at(position)
                 torch.addmm(residual_BC, op.gate_BC, op.residual_weight_CC, out=slot.newest_BC)
+                if op.attention is not None:
+                    op.attention.advance(slot.newest_BC, position)
         return torch.mm(self._gates_BP, self._skip_weight_PS)
 
 
@@ -101,6 +110,7 @@ class _Operands:
     gate_BC: Tensor  # minus the gate; a view of the buffer of all gates
     residual_weight_CC: Tensor
     above: "_Queue | None"  # the queue of the next layer, None in the last
+    attention: CausalAttentionState | None  # adds to the newest input of that queue
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def _prior(*, seed: int = 0, **settings: Any) -> PixelCNN:
         prior.head.output_weight_GSK.normal_(std=4.0)
         prior.head.output_bias_GK.normal_()
         for table in prior.condition:
-            table.weight.normal_(std=2.0)
+            table.weight.normal_(std=0.25)
     return prior.eval()
 
 

@@ -31,13 +31,13 @@ CONDITIONS = np.stack(np.divmod(np.arange(6), 2), 1)
 PAID = Known(pairs=np.exp2(-TABLE.bits_YP.ravel()), conditions=CONDITIONS, stride=16)
 
 
-def _prior(*, end_bias: float = -1.5, **settings: Any) -> WaveNet:
+def _prior(*, end_bias: float = -1.8, **settings: Any) -> WaveNet:
     arguments: dict[str, Any] = {"codebook_size": 5, "max_length": 9, "channels": 6, "blocks": 2, "layers_per_block": 2}
     torch.manual_seed(0)
     prior = WaveNet(**(arguments | settings))
     with torch.no_grad():
         prior.head.output_weight_GSK.normal_(std=2.0)
-        prior.end.weight.normal_(std=0.5)
+        prior.end.weight.normal_(std=0.3)
         prior.end.bias.fill_(end_bias)
         for table in prior.condition:
             table.weight.normal_(std=1.0)

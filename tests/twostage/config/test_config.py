@@ -286,6 +286,12 @@ def test_every_quantiser_reads_settings_that_there_are_and_says_what_it_needs() 
             '[data]\nname = "vowels"\n[wavenet_prior]\nconditional = false\nlabel_dropout = 0.1\n',
             "wavenet_prior.label_dropout hides labels",
         ),
+        ("[prior]\nlayers = 3\nattention_every = 3\n", "prior.attention_every must be below its 3 gated layers"),
+        (
+            '[data]\nname = "vowels"\n[wavenet_prior]\nblocks = 2\nlayers_per_block = 2\nattention_every = 4\n',
+            "wavenet_prior.attention_every must be below its 4 gated layers",
+        ),
+        ("[prior]\nattention_heads = 0\n", "prior.attention_heads must be at least 1"),
     ],
 )
 def test_settings_of_the_other_kind_of_data_are_refused(text: str, said: str) -> None:
