@@ -1,28 +1,20 @@
-"""Ranges and agreements between settings that types cannot express, checked without pydantic or torch.
+"""Agreements between settings that types cannot express, checked without pydantic or torch.
 
-Files and command-line flags end in the same `Recipe`, so both pass through `check_recipe`. `LIMITS` holds one entry for
-every numeric field of the schema (a test sees to it); a field without a sensible bound would have no business there.
+Files and command-line flags end in the same `Recipe`, so both pass through `check_recipe`. Ranges of single numbers are
+in `limits`.
 """
 
-import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import fields
 
-from twostage.config.audio_schema import AudioConfig, RecordingsConfig, WaveNetDecoderConfig, WaveNetPriorConfig
+from twostage.config.audio_schema import RecordingsConfig
 from twostage.config.kinds import KINDS, check_model_exists, kind_of
+from twostage.config.limits import limited
 from twostage.config.model_names import check_model
-from twostage.config.quantiser import LARGEST_CODEBOOK, QuantiserConfig, check_quantiser
+from twostage.config.quantiser import check_quantiser
 from twostage.config.schema import (
-    DataConfig,
-    EvaluationConfig,
-    GaussianConfig,
-    PriorConfig,
     Recipe,
-    Stage1Config,
     TrainingConfig,
-    VimcoConfig,
 )
 from twostage.errors import UsageError
 from twostage.printable import shown
@@ -30,148 +22,9 @@ from twostage.printable import shown
 _RECIPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Closed or half-open interval of a number; `odd` for kernel sides."""
-
-    low: float
-    high: float = math.inf
-    low_open: bool = False
-    high_open: bool = False
-    odd: bool = False
-
-    def admits(self, value: float) -> bool:
-        """True when `value` is finite and inside; NaN is outside of everything."""
-        above = value > self.low if self.low_open else value >= self.low
-        below = value < self.high if self.high_open else value <= self.high
-        # Comparisons first: NaN fails them, and an integer too long for a float never reaches isfinite.
-        return above and below and (isinstance(value, int) or math.isfinite(value)) and (not self.odd or value % 2 == 1)
-
-    def __str__(self) -> str:
-        parts = [f"{'more than' if self.low_open else 'at least'} {self.low:.12g}"]
-        if self.high != math.inf:
-            parts.append(f"{'less than' if self.high_open else 'at most'} {self.high:.12g}")
-        return ("odd, " if self.odd else "") + " and ".join(parts)
-
-
-_COUNT = Limit(1, 2**31 - 1)
-_NOT_NEGATIVE = Limit(0)
-_POSITIVE = Limit(0, low_open=True)
-_SHARE = Limit(0, 1, high_open=True)
-_ATTENTION = {
-    "attention_every": _NOT_NEGATIVE,
-    "attention_heads": Limit(1, 64),
-    "attention_head_channels": Limit(1, 512),
-}
-
-LIMITS: dict[type, dict[str, Limit]] = {
-    Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
-    DataConfig: {"image_size": Limit(2, 4096), "skip_unreadable": _NOT_NEGATIVE},
-    RecordingsConfig: {"sample_rate_hz": Limit(1000, 192_000)},
-    AudioConfig: {
-        "mixtures": Limit(1, 1024),
-        "downsampling_layers": Limit(4, 7),
-        "channels": Limit(8, 65536),
-        "residual_blocks": _NOT_NEGATIVE,
-        "residual_channels": _COUNT,
-        "head_channels": _COUNT,
-        "speaker_channels": _COUNT,
-        "spectral_weight": _NOT_NEGATIVE,
-        "segment_samples": Limit(128, 2**24),
-    },
-    WaveNetDecoderConfig: {
-        "blocks": Limit(0, 64),
-        "layers_per_block": Limit(1, 16),
-        "channels": _COUNT,
-        "kernel": Limit(2, 3),
-        "head_channels": _COUNT,
-        "dropout": _SHARE,
-        "mixtures": Limit(1, 1024),
-        "segment_samples": Limit(128, 2**24),
-    },
-    WaveNetPriorConfig: {
-        "blocks": Limit(1, 64),
-        "layers_per_block": Limit(1, 16),
-        "channels": _COUNT,
-        "kernel": Limit(2, 3),
-        "dropout": _SHARE,
-        "label_dropout": _SHARE,
-        **_ATTENTION,
-        "max_seconds": _NOT_NEGATIVE,
-    },
-    Stage1Config: {
-        # Half as many at twice the grid's side.
-        "channels": Limit(2),
-        "residual_blocks": _NOT_NEGATIVE,
-        "residual_channels": _COUNT,
-        "head_channels": _COUNT,
-        "mixtures": Limit(1, 1024),
-        "autoregressive_layers": _NOT_NEGATIVE,
-        "autoregressive_channels": _COUNT,
-        "autoregressive_kernel": Limit(3, odd=True),
-    },
-    QuantiserConfig: {
-        "codebook_size": Limit(2, LARGEST_CODEBOOK),
-        "codebooks": _COUNT,
-        "embedding_dim": _COUNT,
-        "commitment_beta": _NOT_NEGATIVE,
-        "decay": _SHARE,
-        "revival_threshold": _SHARE,
-        "quantiser_dropout": Limit(0, 1),
-        # On a sphere of one dimension there are two codes.
-        "code_dim": Limit(2, 65536),
-        "auxiliary_weight": _NOT_NEGATIVE,
-    },
-    GaussianConfig: {
-        "latent_channels": _COUNT,
-        "latent_dim": Limit(0, 65536),
-        "mlp_layers": Limit(1, 64),
-        "mlp_width": _COUNT,
-        "kl_warmup_steps": _NOT_NEGATIVE,
-        "free_bits": _NOT_NEGATIVE,
-        "auxiliary_weight": _NOT_NEGATIVE,
-    },
-    VimcoConfig: {"samples": Limit(2, 1024)},
-    PriorConfig: {
-        "layers": _COUNT,
-        "channels": _COUNT,
-        # A masked kernel of side 1 sees no neighbour: the prior would be blind.
-        "first_kernel": Limit(3, odd=True),
-        "kernel": Limit(3, odd=True),
-        "dropout": _SHARE,
-        "label_dropout": _SHARE,
-        **_ATTENTION,
-    },
-    TrainingConfig: {
-        "steps": _COUNT,
-        "batch_size": _COUNT,
-        "accumulate": _COUNT,
-        "learning_rate": _POSITIVE,
-        "warmup_steps": _NOT_NEGATIVE,
-        "weight_decay": _NOT_NEGATIVE,
-        "clip_norm": _NOT_NEGATIVE,
-        "weight_ema": _SHARE,
-        "patience": _NOT_NEGATIVE,
-        "validate_every": _COUNT,
-        "checkpoint_every": _COUNT,
-    },
-    EvaluationConfig: {
-        "iwae_samples": _COUNT,
-        "batch_size": _COUNT,
-        "batch_samples": _COUNT,
-        "sampled_items": _NOT_NEGATIVE,
-        "search_items": _NOT_NEGATIVE,
-        "search_candidates": Limit(2, 65536),
-        "search_sweeps": _COUNT,
-        "coded_items": _NOT_NEGATIVE,
-        "frechet_samples": _NOT_NEGATIVE,
-    },
-}
-
-
 def check_recipe(recipe: Recipe, *, source: str) -> None:
     """Raise `UsageError` for the first setting out of range; `source` names the file or the command line."""
-    for key, value, limit in _limited(recipe, ""):
+    for key, value, limit in limited(recipe):
         if not limit.admits(value):
             raise UsageError(f"{source}: {key} must be {limit}, but is {shown(value)}.")
     if not _RECIPE_NAME.fullmatch(recipe.name):
@@ -293,13 +146,3 @@ def _check_models(models: tuple[str, ...], source: str) -> None:
         check_model(name, source=f"{source}: models")
     if len(set(models)) < len(models):
         raise UsageError(f"{source}: models must name every model once, but is {shown(list(models))}.")
-
-
-def _limited(config: Any, prefix: str) -> Iterator[tuple[str, float, Limit]]:
-    limits = LIMITS.get(type(config), {})
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            yield from _limited(value, f"{prefix}{item.name}.")
-        elif item.name in limits:
-            yield prefix + item.name, value, limits[item.name]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twostage.config.check import LIMITS, check_recipe
+from twostage.config.check import check_recipe
+from twostage.config.limits import LIMITS
 from twostage.config.load import dump_recipe, load_recipe, load_run_recipe, parse_recipe, recipe_names, shipped_text
 from twostage.config.model_names import baseline_beta, baseline_name, check_model, model_spec
 from twostage.config.quantiser import QUANTISERS
