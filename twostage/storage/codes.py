@@ -11,18 +11,26 @@ checksum, and a flipped bit in a code is another valid code.
 No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks.
 """
 
-import hashlib
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import safetensors.numpy
 
 from twostage.errors import RunError
 from twostage.storage.atomic import write_atomic
+from twostage.storage.code_bytes import (
+    BLANK,
+    LARGEST_HEADER_BYTES,
+    digest_of,
+    digest_position,
+    header_end,
+    header_of,
+    metadata_of,
+    sorted_header,
+)
 from twostage.storage.code_header import (
     DIGEST,
     FILES,
@@ -31,7 +39,6 @@ from twostage.storage.code_header import (
     check_header,
     check_names,
     is_plain_name,
-    json_structure,
     parse_names,
 )
 from twostage.storage.regular_file import check_size, open_regular
@@ -40,14 +47,10 @@ __all__ = ["FILES", "CodeFile", "CodeHeader", "check_codebook", "is_plain_name",
 
 FORMAT = "twostage-codes"
 VERSION = "1"
-_BLANK = "0" * 64
 _EXTRACT = "run train-prior again, which extracts them anew"
-# Room for some ten thousand names. Python's objects of a hostile header are many times its size.
-_LARGEST_HEADER_BYTES = 1 << 22
 _MOST_SAMPLES = (1 << 31) - 1
 # The codes of some four million images or hours of sound; loaded as int64 they take eight times that.
 _LARGEST_BYTES = 1 << 32
-_MOST_STRUCTURE = 2000  # of a header without its strings: a few tensors and some twelve fields
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def save_codes(path: Path | str, file: CodeFile) -> None:
         "grid": "x".join(map(str, header.grid)),
         "classes": str(header.classes),
         "stage1_sha256": header.stage1_sha256,
-        "sha256": _BLANK,
+        "sha256": BLANK,
     }
     if header.speakers:
         metadata["speakers"] = str(header.speakers)
@@ -104,17 +107,17 @@ def save_codes(path: Path | str, file: CodeFile) -> None:
     for name, array in (("lengths", file.lengths), ("speakers", file.speakers), ("samples", file.samples)):
         if array is not None:
             tensors[name] = np.ascontiguousarray(array, dtype=np.int32)
-    if sum(array.nbytes for array in tensors.values()) > _LARGEST_BYTES - _LARGEST_HEADER_BYTES:
+    if sum(array.nbytes for array in tensors.values()) > _LARGEST_BYTES - LARGEST_HEADER_BYTES:
         raise RunError(f"{path} would take more than the {_LARGEST_BYTES} bytes of a code file: write several files")
     try:
-        data = _sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
+        data = sorted_header(safetensors.numpy.save(tensors, metadata=metadata))
     except Refused:
         raise ValueError(
-            f"expected names that fit into {_LARGEST_HEADER_BYTES} bytes together, but {len(header.names)} longer ones "
+            f"expected names that fit into {LARGEST_HEADER_BYTES} bytes together, but {len(header.names)} longer ones "
             "came: write several files"
         ) from None
-    start = _digest_position(data, _BLANK)
-    write_atomic(Path(path), b"".join((data[:start], _digest(data, start).encode(), data[start + len(_BLANK) :])))
+    start = digest_position(data, BLANK)
+    write_atomic(Path(path), b"".join((data[:start], digest_of(data, start).encode(), data[start + len(BLANK) :])))
 
 
 def load_codes(path: Path | str, *, expect_stage1_sha256: str | None = None, remedy: str = _EXTRACT) -> CodeFile:
@@ -157,27 +160,27 @@ def _checked_length(file: BinaryIO, path: Path) -> int:
     Small files are left to the parser, which costs nothing there and knows better what is wrong.
     """
     size, start = check_size(file, path, most=_LARGEST_BYTES), file.read(8)
-    end = _header_end(start, size=size)
-    tensors = _header(start + file.read(end - len(start)))
+    end = header_end(start, size=size)
+    tensors = header_of(start + file.read(end - len(start)))
     try:
         stated = end + max(int(entry["data_offsets"][1]) for key, entry in tensors.items() if key != "__metadata__")
     except (LookupError, TypeError, ValueError) as error:
         raise Refused("its header does not say where its codes lie") from error
-    if size > max(stated, _LARGEST_HEADER_BYTES):
+    if size > max(stated, LARGEST_HEADER_BYTES):
         raise Refused(f"it is {size} bytes long where its header states {stated}")
     file.seek(0)
     return size
 
 
 def _parse(data: bytes) -> CodeFile:
-    metadata = _metadata(data)
+    metadata = metadata_of(data)
     if metadata.get("format") != FORMAT:
         raise Refused("it is some other safetensors file")
     # The version comes before the digest: a later version may compute it differently.
     if metadata.get("version") != VERSION:
         raise Refused(f"its version is {metadata.get('version')!r:.40} and this twostage reads {VERSION}")
     claimed = metadata.get("sha256", "")
-    if not DIGEST.fullmatch(claimed) or claimed != _digest(data, _digest_position(data, claimed)):
+    if not DIGEST.fullmatch(claimed) or claimed != digest_of(data, digest_position(data, claimed)):
         raise Refused("it does not match its own SHA-256")
     try:
         tensors = safetensors.numpy.load(data)
@@ -260,65 +263,3 @@ def _disk_dtype(codebook_size: int) -> type[np.integer]:
     if codebook_size <= 1 << 8:
         return np.uint8
     return np.uint16 if codebook_size <= 1 << 16 else np.int32
-
-
-def _sorted_header(data: bytes) -> bytes:
-    """The same file with its metadata in sorted order: safetensors shuffles it, and equal codes must be equal bytes."""
-    end = _header_end(data)
-    header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
-    return b"".join((struct.pack("<Q", len(text)), text, data[end:]))
-
-
-def _header_end(data: bytes, *, size: int | None = None) -> int:
-    """Where safetensors' JSON header ends: eight bytes hold its length.
-
-    Args:
-        data: the file, or its beginning.
-        size: of the file; by default that of `data`.
-    """
-    (length,) = struct.unpack("<Q", data[:8]) if len(data) >= 8 else (0,)
-    if not 0 < length <= min(_LARGEST_HEADER_BYTES, (len(data) if size is None else size) - 8):
-        raise Refused("it is no safetensors file with codes, or is cut short")
-    return 8 + int(length)
-
-
-def _header(data: bytes) -> dict[str, Any]:
-    """The JSON header of a safetensors file."""
-    try:
-        text = data[8 : _header_end(data)].decode()
-        if len(json_structure(text)) > _MOST_STRUCTURE:
-            raise Refused("its header holds far more than a code file has, so it is some other safetensors file")
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused("its header is not valid JSON") from error
-    if not isinstance(header, dict):
-        raise Refused("its header is not valid JSON")
-    return header
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    metadata = _header(data).get("__metadata__")
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Refused("it has no header of this project")
-    return metadata
-
-
-def _digest_position(data: bytes, digest: str) -> int:
-    """Where the file's own digest stands in its header."""
-    key = f'"sha256":"{digest}"'.encode()
-    found = data.find(key, 8, _header_end(data))
-    if found < 0:
-        raise Refused("it does not match its own SHA-256")
-    return found + len(b'"sha256":"')
-
-
-def _digest(data: bytes, start: int) -> str:
-    """SHA-256 of the file with the 64 characters at `start` taken as zeros, without copying it."""
-    view = memoryview(data)
-    state = hashlib.sha256(view[:start])
-    state.update(_BLANK.encode())
-    state.update(view[start + len(_BLANK) :])
-    return state.hexdigest()

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from twostage.errors import RunError
 from twostage.storage import codes as codes_module
+from twostage.storage.code_bytes import digest_of
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile, load_codes, save_codes
 
@@ -250,7 +251,7 @@ def test_foreign_headers_are_refused(tmp_path: Path, key: str, value: str | None
     data = struct.pack("<Q", len(text)) + text + data[8 + length :]
     if key != "sha256":  # with a digest that is right, so that what is tested is the field
         start = data.index(b'"sha256":"' + b"0" * 64) + len(b'"sha256":"')
-        digest = codes_module._digest(data, start).encode()
+        digest = digest_of(data, start).encode()
         data = data[:start] + digest + data[start + 64 :]
     path.write_bytes(data)
     assert said in refusal(path)
