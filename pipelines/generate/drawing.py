@@ -55,7 +55,7 @@ def source_of(trained: Trained) -> Source:
             labels_optional=prior.model.condition_optional,
             refuses=(
                 f"this prior knows none: its data have no labels, or it was trained with {section}.conditional false "
-                "and is told no label: leave it out"
+                "and is conditioned on none: leave it out"
             ),
             needs=(
                 "this prior was trained with labels only, without label dropout: give them, or remove "
