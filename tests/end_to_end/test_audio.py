@@ -470,7 +470,7 @@ def test_a_label_that_no_training_recording_has_is_refused_and_left_out_in_turn(
     assert sorted(path.stem for path in (tmp_path / "out").glob("*.wav")) == [
         f"sound-{item:04d}-{label}-{speaker}" for item, (label, speaker) in enumerate([*pairs, pairs[0]])
     ]
-    monkeypatch.setattr("twostage_pipelines.modality.audio_pictures.AudioPictures.heard", 3)
+    monkeypatch.setattr("twostage_pipelines.modality.audio_pictures.AudioPictures.played", 3)
     assert twostage("report", copy) == 0
     page = (copy / "report.html").read_text()
     samples = page.split("<h3>Samples</h3>")[1].split("<h3>")[0]

@@ -182,7 +182,7 @@ class IntegerTask:
 
     def start(self) -> None:
         vectors_ND1T = self.model.vectors(self.train).detach()
-        self.model.quantiser.initialise_kmeans(vectors_ND1T.movedim(1, -1).flatten(0, -2), seed=0)
+        self.model.quantiser.initialise(vectors_ND1T.movedim(1, -1).flatten(0, -2), seed=0)
 
     def loss(self, indices: np.ndarray) -> StepResult:
         x_BL = self.train[torch.from_numpy(indices)]
