@@ -14,8 +14,6 @@ def over_batches(
     rows: int,
     items: int,
     measured: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]],
-    *,
-    unit: str = "item",
 ) -> np.ndarray:
     """`[rows, N]` float64: the numbers of the items of all batches together.
 

@@ -22,7 +22,7 @@ class Scored:
     """Samples of every item where sizes differ: a number of the row is then a ratio of sums over items, as for any file
     format. None: a mean over items."""
     bits_by_position: np.ndarray | None = None
-    """`[N, h, w]`, the parts of the rate of all items, where the prior of a grid of codes is learned."""
+    """`[N, *T]`, the parts of the rate of all items by position of their codes, where the prior is learned."""
     partner: "Scored | None" = None
     """The row on the same items that this one is paired with; None: the evaluation's reference."""
 

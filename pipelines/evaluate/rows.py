@@ -106,7 +106,7 @@ class Row:
     """What the prior of recordings is conditioned on, and the rate is given: `label`, `speaker`, `label and speaker` or
     `nothing`. Its own bits are paid under `label_bits_per_dim`."""
     distortion_given: str | None = None
-    """What their decoder is conditioned on beside codes or latents: `speaker` or `nothing`; paid as well."""
+    """The same of their decoder beside codes or latents; paid as well, but for a label that is `given`."""
 
     @property
     def name(self) -> str:

@@ -6,8 +6,9 @@ items, compared in the same way, give the value that real items reach. Both use 
 distance of a finite set is biased upwards, the more the fewer there are. The classifier saw the training items, so
 their own distance to a held-out split is not the least that is possible.
 
-What draws from a class is asked for labels in the proportions of the training data; `label_agreement` is the share that
-the classifier reads as asked, which its accuracy on real items puts into perspective.
+What draws from a class is asked for the labels of as many training items, spread over all classes, and what does not
+say itself how long an item is, for their lengths. `label_agreement` is the share that the classifier reads as asked,
+which its accuracy on real items puts into perspective.
 
 Shapes: N samples, C x H x W picture.
 """
@@ -110,9 +111,10 @@ def draw_for_scoring(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pictures of samples, uint8 `[count, C, H, W]`, and the labels asked for; None where there were none."""
     trained = Trained(run, name, stage1, device)
-    source, labels = source_of(trained), None
-    if source.knows_labels:
-        labels = np.sort(dataset.train.labels)[evenly(len(dataset.train), count)]
+    source, lengths_M = source_of(trained), trained.files.lengths_of(dataset.train)
+    rows_N = np.argsort(dataset.train.labels, kind="stable")[evenly(len(dataset.train), count)]
+    labels = dataset.train.labels[rows_N] if source.knows_labels else None
     wanted = wanted_from(count, source, labels="in turn" if labels is None else labels.tolist())
-    items = draw(trained, count, wanted, Drawing(seed=run.recipe.seed))
+    how = Drawing(seed=run.recipe.seed, lengths=None if lengths_M is None else lengths_M[rows_N])
+    items = draw(trained, count, wanted, how)
     return to_levels(np.asarray(pictures.of(items)), pictures.levels), labels

@@ -108,7 +108,9 @@ def _stage_one_broken(facts: StageFacts) -> Verdict | None:
             return Verdict("stage one", "codes say little", f"{found}; fewer codes, or a wider encoder and decoder")
     collapse = collapse_of(facts.usage)
     if collapse is not None:
-        return Verdict("stage one", "codebook collapsed", f"{collapse}; revive codes, or use fewer")
+        return Verdict(
+            "stage one", "codebook collapsed", f"{collapse}; fewer codes, or revival where quantiser.kind has it"
+        )
     return None
 
 

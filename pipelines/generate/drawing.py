@@ -29,6 +29,8 @@ class Drawing:
     seconds: float | None = None
     """Length of recordings, rounded up to whole codes; None: that the prior says or, where none is learned, those of
     the training recordings in turn."""
+    lengths: np.ndarray | None = None
+    """`[N]` int64, samples of every recording in the place of `seconds`, where no prior is learned."""
     known: Tensor | None = None
     """`[N, G, n, ...]`, the first rows (positions) of their codes, which are kept."""
     decoder: str = "convolutional"
@@ -53,7 +55,7 @@ def source_of(trained: Trained) -> Source:
             labels_optional=prior.model.condition_optional,
             refuses=(
                 f"this prior knows none: its data have no labels, or it was trained with {section}.conditional false "
-                "and is told no label: leave it out"
+                "and is conditioned on none: leave it out"
             ),
             needs=(
                 "this prior was trained with labels only, without label dropout: give them, or remove "
@@ -109,7 +111,7 @@ def draw(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> list[np.
         if drawn.lengths is not None:
             asked = replace(asked, lengths=trained.files.length_after(drawn.lengths, trained.model))
         return trained.decoded(drawn.codes, asked, decoder=how.decoder, seed=how.seed)
-    asked = replace(asked, lengths=_lengths(trained, count, how.seconds))
+    asked = replace(asked, lengths=_lengths(trained, count, how))
     latents = trained.model.sample_latents(
         asked, seed=how.seed, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p
     )
@@ -139,7 +141,7 @@ def draw_codes(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> Sa
         )
 
 
-def _lengths(trained: Trained, count: int, seconds: float | None) -> Tensor | None:
+def _lengths(trained: Trained, count: int, how: Drawing) -> Tensor | None:
     """Lengths of new items of a model whose latents do not say them, `[N]`; None of items all of one size.
 
     Raises:
@@ -147,7 +149,9 @@ def _lengths(trained: Trained, count: int, seconds: float | None) -> Tensor | No
     """
     if not trained.files.have_lengths:
         return None
-    length = _length(trained, seconds)
+    if how.lengths is not None:
+        return torch.from_numpy(how.lengths).to(trained.device)
+    length = _length(trained, how.seconds)
     if length is not None:
         return torch.full((count,), length, device=trained.device)
     dataset = load_data(trained.run.recipe)

@@ -70,7 +70,7 @@ def speakers_of(file: CodeFile) -> np.ndarray:
 
 
 def condition_of(labels: np.ndarray, speakers: np.ndarray, dataset_sizes: tuple[int, int]) -> np.ndarray:
-    """`[N, A]` what a conditional prior is told: the label and the speaker, each where there are several."""
+    """`[N, A]` what a conditional prior is conditioned on: the label and the speaker, each where there are several."""
     classes, voices = dataset_sizes
     columns = [column for column, size in ((labels, classes), (speakers, voices)) if size]
     return np.stack(columns, 1) if columns else np.zeros((len(labels), 0), np.int64)

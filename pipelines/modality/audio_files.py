@@ -38,7 +38,7 @@ class Sound:
     """int16 [S]."""
     sample_rate_hz: int
     label: str | None = None
-    """What the model was asked to say; None where it was told no label."""
+    """What the model was asked to say; None where it was asked for none."""
     speaker: str | None = None
     """In whose voice; None where the data have no speakers."""
 

@@ -147,7 +147,8 @@ def latent_rates(diagnosis: PosteriorDiagnosis, *, title: str) -> bytes:
             axis.bar(place_Z[chosen_Z], bits_Z[chosen_Z], width=0.9, color=colour, label=label)
     if len(order_Z) <= 20:
         axis.set_xticks(place_Z, [str(index) for index in order_Z])
-    axis.set(title=title, xlabel="latents, highest rate first", ylabel="KL, bits an item")
+    of = "an item" if diagnosis.positions is None else "a position"
+    axis.set(title=title, xlabel="latents, highest rate first", ylabel=f"KL, bits {of}")
     axis.legend(fontsize=8)
     return figure_png(figure)
 

@@ -147,7 +147,8 @@ def _decode(of: ShownModel, item: int, latents_of: Callable[[Tensor], Tensor], p
     """
     own = of.asked(np.array([item]))
     if positions is not None:
-        own = replace(own, lengths=of.trained.files.length_after(torch.full_like(own.items, positions), of.model))
+        assert own.lengths is not None
+        own = replace(own, lengths=of.trained.files.length_after(torch.full_like(own.lengths, positions), of.model))
 
     def decode(numbers: np.ndarray) -> np.ndarray:
         latents = latents_of(torch.from_numpy(numbers).float())

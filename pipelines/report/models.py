@@ -2,8 +2,6 @@
 
 import html
 
-import numpy as np
-
 from twostage.metrics.codebook_usage import codebook_usage
 from twostage.metrics.statistics import evenly
 
@@ -99,10 +97,7 @@ def _usage(of: ShownModel) -> str:
     if of.model.latents != "codes" or "validation" not in of.codes:
         return ""
     file = of.codes["validation"]
-    codes = file.codes
-    if file.lengths is not None:
-        codes = codes.transpose(0, 2, 1)[np.arange(codes.shape[2]) < file.lengths[:, None]]
-    usage = codebook_usage(codes, codebook_size=of.model.codebook_size)
+    usage = codebook_usage(file.codes, codebook_size=of.model.codebook_size, lengths_N=file.lengths)
     parts = ["<h3>Code usage</h3>"]
     for index, single in enumerate(usage.codebooks):
         title = f"codebook {index}: {single.used} of {usage.codebook_size} used, perplexity {single.perplexity:.1f}"

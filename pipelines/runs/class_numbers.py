@@ -33,8 +33,8 @@ def class_number(name: str, classes: Sequence[str], *, flag: str) -> int:
         return number
     if not classes:
         raise UsageError(
-            f"{flag} {name} names a label, but this model knows none, since its data have no labels or it is not told "
-            "them: leave the flag out"
+            f"{flag} {name} names a label, but this model knows none, since its data have no labels or it is "
+            "conditioned on none: leave the flag out"
         )
     or_place = f", or its number from 0 to {len(classes) - 1}" if place_of("0", classes) is not None else ""
     raise UsageError(
@@ -110,8 +110,8 @@ def warn_of_untrained_labels(dataset: Dataset, split: str) -> None:
     if dataset.classes and strange:
         say(
             f"warning: the {split} items have labels without a training item "
-            f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is told the label scores worse "
-            "on them than on labels it has met"
+            f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is conditioned on them scores "
+            "worse there than on labels it has met"
         )
 
 
@@ -122,5 +122,5 @@ def warn_of_untrained_speakers(dataset: Dataset, split: str) -> None:
         say(
             f"warning: {len(unheard)} speakers of the {split} recordings are held out of training "
             f"({show([dataset.speakers[row] for row in sorted(unheard)])}): their voices are embeddings that no "
-            "training has moved, so decoders and a prior told the speaker score worse than on voices they know"
+            "training has moved, so decoders and a prior given the speaker score worse than on voices they know"
         )

@@ -76,7 +76,8 @@ class CosineQuantiser(LearnedCodebook):
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)
-        return self._lead_out(vectors_of(codes_BGS, F.normalize(self.codebook, dim=-1)))
+        with torch.autocast(device_type=codes_BGS.device.type, enabled=False):  # as in `forward`
+            return self._lead_out(vectors_of(codes_BGS, F.normalize(self.codebook, dim=-1)))
 
     @torch.no_grad()
     def initialise(self, vectors_ND: Tensor, *, seed: int, iterations: int = ITERATIONS) -> None:

@@ -103,7 +103,8 @@ class FiniteScalarQuantiser(nn.Module):
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)
-        return self._lead_out(self._values(codes_BGS.movedim(1, -1)))
+        with torch.autocast(device_type=codes_BGS.device.type, enabled=False):  # as in `forward`
+            return self._lead_out(self._values(codes_BGS.movedim(1, -1)))
 
     def update(self, statistics: QuantiserStatistics) -> CodebookUpdate:
         """Nothing moves; the perplexity is that of the batch."""

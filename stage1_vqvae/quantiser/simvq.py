@@ -74,7 +74,8 @@ class SimVQ(nn.Module):
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)
-        return vectors_of(codes_BGS, self.vectors())
+        with torch.autocast(device_type=codes_BGS.device.type, enabled=False):  # as in `forward`
+            return vectors_of(codes_BGS, self.vectors())
 
     def update(self, statistics: QuantiserStatistics) -> CodebookUpdate:
         """Nothing moves beside the optimiser's step; the perplexity is that of the batch."""

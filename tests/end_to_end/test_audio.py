@@ -175,7 +175,7 @@ def test_bytes_prove_the_row_of_the_learned_prior(run: Path, capsys: pytest.Capt
 
 
 def test_rows_say_what_their_bits_are_given(run: Path) -> None:
-    """A learned prior is told label and speaker, the others nothing; every decoder is told the speaker."""
+    """A learned prior is conditioned on label and speaker, the others on nothing; every decoder on the speaker."""
     for row in evaluation(run)["rows"]:
         assert row["distortion_given"] == "speaker"
         assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
@@ -349,7 +349,7 @@ def test_a_sound_is_named_after_no_label_that_the_prior_was_not_told(
     assert twostage("train-prior", without, "--wavenet-prior.no-conditional") == 0
     capsys.readouterr()
     assert twostage("generate", without, "--label", "a") == 2
-    assert "is told no label: leave it out" in capsys.readouterr().err
+    assert "is conditioned on none: leave it out" in capsys.readouterr().err
     assert twostage("generate", without, "--count", 2, "--seconds", 0.1, "--out", tmp_path / "unconditional") == 0
     assert sorted(path.stem for path in (tmp_path / "unconditional").glob("*.wav")) == [
         "sound-0000-high",

@@ -48,7 +48,7 @@ def _describe(expected: Any) -> str:
     if get_origin(expected) is Literal:
         return "one of " + ", ".join(show_value(choice) for choice in get_args(expected))
     if get_origin(expected) is tuple:
-        return "a list of strings"
+        return "a list of whole numbers" if int in get_args(expected) else "a list of strings"
     if isinstance(expected, UnionType):
         return " or ".join(_describe(part) for part in get_args(expected) if part is not type(None))
     return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[expected]

@@ -16,8 +16,8 @@ from twostage.data.audio import AudioDataset, AudioSplit
 from twostage_pipelines.evaluate import classifier, sample_quality
 from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
-from twostage_pipelines.generate import drawing
 from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.modality.audio_pictures import AudioPictures
 from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
 
@@ -140,8 +140,6 @@ def test_sounds_are_scored_by_their_spectrograms(
     monkeypatch.setattr(classifier, "EPOCHS", 10)
     parts = {"train": _spoken(120, 0), "validation": _spoken(20, 1), "test": _spoken(80, 2)}
     dataset = replace(spoken_dataset, **parts)
-    monkeypatch.setattr(drawing, "load_data", lambda _: dataset)
-    monkeypatch.setattr(Run, "check_data", lambda *_: None)
     run = _wanting(Run.open(write_audio_run()), 70)
     scores = {score.model: score for score in score_samples(run, dataset, "test", CPU)}
     assert list(scores) == ["vq-vae", "vae", "cvae"]  # an autoencoder has nothing to draw from
@@ -151,6 +149,36 @@ def test_sounds_are_scored_by_their_spectrograms(
         assert score.frechet_distance > 5 * score.reference_distance > 0
     assert scores["vae"].label_agreement is None
     assert scores["vq-vae"].label_agreement == pytest.approx(0.5, abs=0.2)  # random weights hear no label
+
+
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+def test_sounds_of_a_vae_are_as_long_as_training_recordings_of_their_label(
+    model: str, write_audio_run: Callable[..., Path], spoken_dataset: AudioDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = np.array([100, 110, 120, 400, 410, 420])  # in the order of the labels
+    rows = np.array([3, 0, 4, 1, 5, 2])
+    train = AudioSplit(
+        samples=np.zeros(lengths.sum(), np.int16),
+        offsets=np.cumsum([0, *lengths[rows]]),
+        labels=np.array([0, 0, 0, 1, 1, 1])[rows],
+        speakers=np.zeros(6, np.int64),
+        names=tuple("abcdef"),
+    )
+    drawn: list[np.ndarray] = []
+
+    class Kept(AudioPictures):
+        def of(self, items: Any) -> np.ndarray:
+            drawn.extend(items)
+            return np.zeros((len(items), 1, 2, 2), np.uint8)
+
+    run, dataset = Run.open(write_audio_run()), replace(spoken_dataset, train=train)
+    pictures = Kept(run.recipe, dataset)
+    _, labels = draw_for_scoring(run, model, run.stage1(model, CPU), dataset, pictures, count=4, device=CPU)
+    assert (labels is None) == (model == "vae")
+    chosen = sample_quality.evenly(6, 4)
+    assert [len(sound) for sound in drawn] == lengths[chosen].tolist()
+    if labels is not None:
+        assert labels.tolist() == np.repeat([0, 1], 3)[chosen].tolist()
 
 
 def test_what_cannot_be_scored_is_left_out_with_a_sentence(

@@ -92,6 +92,11 @@ class TestVerdict:
         assert overfitted is not None
         assert overfitted.cause == "overfitted"
 
+    def test_revival_is_advised_only_where_there_is_one(self) -> None:
+        verdict = limiting_stage(facts(counts=[80] * 7))
+        assert verdict is not None
+        assert verdict.reason.endswith("fewer codes, or revival where quantiser.kind has it")
+
     def test_only_a_decoder_that_can_ignore_its_codes_is_told_to_be_weaker(self) -> None:
         for autoregressive in (True, False):
             verdict = limiting_stage(facts(swapped_distortion_bits_per_dim=1.1, autoregressive=autoregressive))

@@ -270,7 +270,7 @@ def test_labels_and_speakers_take_turns_and_have_names(model: TwoStage, write_au
     assert [(sound.label, sound.speaker) for sound in free] == [(None, "ann"), (None, "bob")]
     untold = load_run(write_audio_run(conditional=False))
     assert [sound.label for sound in untold.generate(2, seconds=0.01)] == [None, None]
-    with pytest.raises(UsageError, match="is told no label"):
+    with pytest.raises(UsageError, match="is conditioned on none"):
         untold.generate(2, labels="no")
 
 

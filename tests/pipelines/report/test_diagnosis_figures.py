@@ -97,8 +97,15 @@ class TestFigures:
         assert [text.get_text() for text in axis.get_xticklabels()] == ["2", "1", "0"]
         colours = [patch.get_facecolor() for patch in axis.patches]
         assert colours[0] == colours[1] != colours[2]
+        assert axis.get_ylabel() == "KL, bits an item"
         diagnosis_figures.correlations(diagnosis, title="correlations")
         assert np.array_equal(figure[1].axes[0].images[0].get_array(), diagnosis.correlation_ZZ)
+
+    def test_rates_of_a_sequence_are_those_of_a_position(self, figure: list[Figure]) -> None:
+        means = np.random.default_rng(0).standard_normal((200, 3))
+        diagnosis = diagnose_posteriors(Posteriors(means, np.full((200, 3), -1.0), (3,), positions=20.0))
+        diagnosis_figures.latent_rates(diagnosis, title="rates")
+        assert figure[0].axes[0].get_ylabel() == "KL, bits a position"
 
     def test_costs_of_codes_and_of_positions_of_a_grid_or_a_sequence(self, figure: list[Figure]) -> None:
         numbers = {"uniform": 4.0, "unigram": 3.0, "held_out": 2.5, "train": 2.0}

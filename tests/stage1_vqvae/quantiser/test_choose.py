@@ -28,6 +28,18 @@ def test_every_kind_takes_what_a_recipe_gives_it_and_answers_the_contract(kind: 
 
 
 @pytest.mark.parametrize("kind", QUANTISERS)
+def test_codes_stand_for_the_same_vectors_under_autocast(kind: QuantiserKind) -> None:
+    """A decoder that is fitted to codes in bf16 is given what the codebook's own decoder was."""
+    arguments = QuantiserConfig(kind=kind, embedding_dim=6).arguments(update="loss")
+    module = make_quantiser(arguments.pop("quantiser"), **arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        quantised = module(torch.randn(3, 6, 5))
+        found = module.lookup(quantised.codes)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, quantised.vectors)
+
+
+@pytest.mark.parametrize("kind", QUANTISERS)
 def test_a_setting_that_the_kind_does_not_read_is_refused(kind: QuantiserKind) -> None:
     for name in QuantiserSettings.__annotations__:
         if name not in QUANTISERS[kind].reads:

@@ -118,6 +118,7 @@ def test_every_number_has_a_limit_that_admits_its_default() -> None:
         ("[stage1]\ndownsampling = 3", ["stage1.downsampling must be one of 2, 4, 8", "but is 3"]),
         ("[data]\npath = 2020-01-01", ["data.path must be a string", "2020-01-01"]),
         ('models = "vae"', ["models must be a list of strings"]),
+        ('[quantiser]\nkind = "fsq"\nfsq_levels = "8"', ["quantiser.fsq_levels must be a list of whole numbers"]),
         ("models = []", ["models must name at least one model"]),
         ('models = ["vae", "vae"]', ["every model once"]),
         ('models = ["vqvae"]', ["models", "'vqvae'", "Did you mean vq-vae"]),
