@@ -80,13 +80,15 @@ def score_run(
     if not leave():
         return None
     scored = tuple(row for each in found.values() for row in each.rows)
+    files = modality_of(run.recipe).files
     evaluation = Evaluation(
         recipe=run.recipe.name,
         dataset=dataset.name,
         split=split,
         items=len(dataset.split(split)),
         dims=writer.measures.dims,
-        unit=modality_of(run.recipe).files.unit,
+        unit=files.unit,
+        item=files.source,
         seed=run.recipe.seed,
         rows=tuple(each.row for each in scored),
         paired_differences=paired_differences(scored),

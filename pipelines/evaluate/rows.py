@@ -14,8 +14,6 @@ from twostage.storage.regular_file import read_regular
 from ..bits.round_trip import RoundTrip
 
 SCHEMA_VERSION = 1
-UNITS = ("bits/dim", "bits/sample")
-"""Of images and of recordings."""
 LARGEST_BYTES = 1 << 26
 """Of an evaluation.json; those of a dozen models take some hundred thousand."""
 
@@ -176,13 +174,15 @@ class Evaluation:
     dims: int
     """Sub-pixels of an image; samples of all recordings."""
     unit: str
-    """One of `UNITS`."""
+    """`bits/dim` of images, `bits/sample` of recordings."""
     seed: int
     """Of the latents that the VAE's bounds drew, of sampled pixels and of scored samples."""
     rows: tuple[Row, ...]
     paired_differences: tuple[PairedDifference, ...]
     sample_scores: tuple[SampleScore, ...] = ()
     """Empty where sample quality was not asked for."""
+    item: str = "image"
+    """What one of the items is called."""
     coding: tuple[RoundTrip, ...] = ()
     """Codes written as bytes and read back; empty where that was not asked for."""
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -221,7 +221,7 @@ class Evaluation:
     @property
     def called(self) -> str:
         """What the items are called."""
-        return "images" if self.sample_rate_hz is None else "recordings"
+        return f"{self.item}s"
 
     @property
     def title(self) -> str:
@@ -265,7 +265,7 @@ class Evaluation:
         try:
             data: dict[str, Any] = json.loads(content)
             version = data.pop("schema_version")
-            if version != SCHEMA_VERSION or data["unit"] not in UNITS or not data["rows"]:
+            if version != SCHEMA_VERSION or not isinstance(data["unit"], str) or not data["rows"]:
                 raise ValueError(f"schema version {version}")
             data["rows"] = tuple(Row(**row) for row in data["rows"])
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])

@@ -450,6 +450,7 @@ def test_evaluate_finds_the_structure_in_the_codes(run: Path, capsys: pytest.Cap
     assert bits["learned"] < 0.7 * bits["uniform"] < math.log2(VALUES)
     assert bits["learned"] < bits["unigram"]
     assert found["coding"][0]["identical"]
+    assert found["item"] == "sequence"
     assert found["diagnoses"][0]["model"] == "vq-vae"
     assert "learned prior" in capsys.readouterr().out
 
