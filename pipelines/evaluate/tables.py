@@ -212,7 +212,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
         print_table(*meaning_table(meaning))
     if evaluation.coding:
         console.print("codes as bytes, labels as said:", soft_wrap=True)
-        console.print("\n".join(f"  {round_trip_line(trip)}" for trip in evaluation.coding), soft_wrap=True)
+        for trip in evaluation.coding:
+            print_wrapped(console, round_trip_line(trip), indent="  ")
+        console.print()
     if evaluation.diagnoses:
         console.print("diagnosis:")
         for found in evaluation.diagnoses:

@@ -175,7 +175,7 @@ def test_bytes_prove_the_row_of_the_learned_prior(run: Path, capsys: pytest.Capt
 
 
 def test_rows_say_what_their_bits_are_given(run: Path) -> None:
-    """A learned prior is told label and speaker, the others nothing; every decoder is told the speaker."""
+    """A learned prior is conditioned on label and speaker, the others on nothing; every decoder on the speaker."""
     for row in evaluation(run)["rows"]:
         assert row["distortion_given"] == "speaker"
         assert row["rate_given"] == ("label and speaker" if row["prior"] == "learned" else "nothing")
@@ -495,5 +495,5 @@ def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixtu
     warn_of_untrained_speakers(kept, "test")
     count = len(dataset.speakers) - 1
     said = capsys.readouterr().err
-    assert f"{count} speakers of the test recordings are held out of training ({dataset.speakers[1]}" in said
+    assert f"speakers of the test recordings that are held out of training, {count} ({dataset.speakers[1]}" in said
     assert said.count("\n") == 1

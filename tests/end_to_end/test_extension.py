@@ -303,7 +303,7 @@ def test_a_training_that_was_shortened_goes_on_with_its_warm_up(
 
 
 @pytest.mark.parametrize(
-    ("warmup", "what"), [(2, "goes back up to"), (4, "learning rate falls to zero at the new end")]
+    ("warmup", "what"), [(2, "goes back up to"), (4, "learning rate decreases to zero at the new end")]
 )
 def test_a_cosine_that_had_not_begun_to_fall_does_not_go_up(warmup: int, what: str) -> None:
     training = TrainingConfig(steps=12, warmup_steps=warmup, schedule="cosine")

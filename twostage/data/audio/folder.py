@@ -32,7 +32,7 @@ from twostage.data.reading import mapper
 from twostage.data.repeated import tell_repeated
 from twostage.data.walk import SPLITS
 from twostage.errors import DataError, UsageError
-from twostage.printable import show
+from twostage.printable import counted, show
 from twostage.progress import Progress, say
 
 
@@ -161,7 +161,7 @@ def _check_readable(path: str, listing: Listing, found: dict[str, str], most: in
 
 def _tell(path: str, listing: Listing, read: _Read, total: int) -> None:
     if listing.ignored:
-        say(f"passed over {len(listing.ignored)} files in {path} that match recordings.ignore")
+        say(f"passed over {counted(len(listing.ignored), 'files')} in {path} that match recordings.ignore")
     if listing.foreign.counts:
         say(f"passed over in {path}: {listing.foreign}")
     for line in read.remarks.lines(total):
