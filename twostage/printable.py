@@ -23,5 +23,5 @@ def show(names: list[str], *, most: int = 10) -> str:
 
 
 def counted(count: int, things: str) -> str:
-    """`counted(1, "files")` is `1 file`, `counted(2, "files")` is `2 files`."""
-    return f"{count} {things.removesuffix('s') if count == 1 else things}"
+    """`counted(1, "files")` is `1 file`, `counted(1200, "files")` is `1,200 files`."""
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"

@@ -83,10 +83,6 @@ def _or_names(model: TwoStage) -> str:
     return f", or name files {pattern}" if pattern else ""
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count > 1 else ''}"
-
-
 def run_reconstruct(command: Reconstruct) -> None:
     """`twostage reconstruct`."""
     model = _open(command, command.folder)
@@ -122,7 +118,7 @@ def run_reconstruct(command: Reconstruct) -> None:
 
 def _write(command: Reconstruct | Convert, model: TwoStage, shown: Shown, remarks: Sequence[str]) -> None:
     """Files with their pictures, and a line for each."""
-    what = _counted(len(shown.items), model.files.item)
+    what = counted(len(shown.items), f"{model.files.item}s")
     said = model.files.write(command.folder, shown, model.record, what=what)
     for path, stem, remark in zip(command.files, shown.stems, remarks, strict=True):
         say(f"{path} -> {command.folder / stem}{model.files.suffix}{remark}")
@@ -241,9 +237,10 @@ def run_decode(command: Decode) -> None:
         overview += "-of-all"
     if command.out is not None:  # what was encoded may lie there under the same names
         _check_free(command.out, [f"{name}{files.suffix}" for name in names] + [f"{overview}.png"] * files.one_overview)
+    what = counted(count, f"{files.item}s")
     if command.dry_run:
-        say(f"would decode {count} {files.item}s with {model.name} into {command.folder}; nothing was done")
+        say(f"would decode {what} with {model.name} into {command.folder}; nothing was done")
         return
     items = model.decoded_codes(file.codes, file.samples, voices, decoder=command.decoder, seed=command.seed)
     shown = Shown(stems=names, items=items, overview=overview)
-    say(files.write(command.folder, shown, model.record, what=_counted(count, files.item)))
+    say(files.write(command.folder, shown, model.record, what=what))

@@ -32,7 +32,7 @@ from ..media.console import Output
 from ..media.png import display_scale, write_png
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run
-from .columns import print_table
+from .columns import print_table, print_wrapped
 
 SCHEMA_VERSION = 1
 CATEGORICAL = (FACTORS.index("shape"),)
@@ -234,5 +234,5 @@ def run_disentangle(command: Disentangle) -> None:
         say(f"written: {picture}")
     path = write_scores(run, rows)
     print_table(*score_table(rows))
-    Output(highlight=False).print(table_notes(rows[0].scores), soft_wrap=True)
+    print_wrapped(Output(highlight=False), table_notes(rows[0].scores))
     say(f"written: {path}")

@@ -53,10 +53,10 @@ def source_of(trained: Trained) -> Source:
             labels_optional=prior.model.condition_optional,
             refuses=(
                 f"this prior knows none: its data have no labels, or it was trained with {section}.conditional false "
-                "and is told no label: leave it out"
+                "and is conditioned on none: leave it out"
             ),
             needs=(
-                "this prior was trained with labels only, without label dropout: give them, or remove "
+                "this prior was trained with labels only, without label dropout: give one, or remove "
                 f"{prior.checkpoint.path.parent}, run train-prior with --{section.replace('_', '-')}.label-dropout 0.1 "
                 f"({section}.label_dropout above 0), and generate again"
             ),

@@ -349,7 +349,7 @@ def test_a_sound_is_named_after_no_label_that_the_prior_was_not_told(
     assert twostage("train-prior", without, "--wavenet-prior.no-conditional") == 0
     capsys.readouterr()
     assert twostage("generate", without, "--label", "a") == 2
-    assert "is told no label: leave it out" in capsys.readouterr().err
+    assert "is conditioned on none: leave it out" in capsys.readouterr().err
     assert twostage("generate", without, "--count", 2, "--seconds", 0.1, "--out", tmp_path / "unconditional") == 0
     assert sorted(path.stem for path in (tmp_path / "unconditional").glob("*.wav")) == [
         "sound-0000-high",
