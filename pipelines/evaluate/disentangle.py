@@ -208,7 +208,8 @@ def run_disentangle(command: Disentangle) -> None:
     dataset, batch_size = load_dataset(run.recipe.data), run.recipe.evaluation.batch_size
     found = list(candidates(run, dataset, command.model, device))
     if not found:
-        raise RunError(f"{run.path} holds no finished model with continuous latents; run train-baseline first")
+        what = "model with continuous latents"
+        raise RunError(f"{run.path} holds no finished {what}; run train-baseline {run.path} first")
     sizes, rows = sample_sizes(command.samples), []
     if command.dry_run:
         names = ", ".join(candidate.name for candidate in found)

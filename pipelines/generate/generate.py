@@ -105,7 +105,8 @@ def run_generate(command: Generate) -> None:
     items = draw(model, count, wanted, how)
     said = model.files.write(command.folder, _shown(command, model, items, wanted, opening), model.record, what=what)
     if opening is not None:
-        said += "; its first picture is the original" if model.files.one_overview else "; each beside the original"
+        beside = "beside the original" if count == 1 else "each beside the original"
+        said += "; its first picture is the original" if model.files.one_overview else f"; {beside}"
     say(said)
 
 
