@@ -20,3 +20,8 @@ def show(names: list[str], *, most: int = 10) -> str:
     """The first names as Python literals (a line break in a name must not break the sentence), then a count."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def counted(count: int, things: str) -> str:
+    """`counted(1, "files")` is `1 file`, `counted(1200, "files")` is `1,200 files`."""
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"

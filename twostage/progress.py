@@ -110,7 +110,7 @@ class Progress:
                 if numbers:
                     self._bar.set_postfix(self._numbers, refresh=False)
                 self._bar.update(count)
-        elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
+        elif self.done < self.total and time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._line()
 
     def _line(self) -> None:

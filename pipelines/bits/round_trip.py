@@ -19,6 +19,7 @@ from twostage.errors import RunError
 from twostage.metrics.length_tables import LabelTable, remainder_bits
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly
+from twostage.printable import counted
 from twostage.progress import Progress, say
 from twostage.storage.codes import CodeFile
 
@@ -207,7 +208,7 @@ def round_trip_line(trip: RoundTrip) -> str:
     if trip.labels == "marginalised":
         labels += f" (paid against marginalised: {_shown(_percent_more(trip.bits_paid, trip.bits_reported), 2)})"
     return (
-        f"{trip.model}: {trip.items} items in one stream{labels}: "
+        f"{trip.model}: {counted(trip.items, 'items')} in one stream{labels}: "
         f"{trip.bits_reported:.1f} bits reported, {trip.bits_written} written ({_shown(excess, 3)}, "
         f"{trip.excess_bits:+.1f} bits, {bound} 0.1 % + 64) and {trip.header_bits} of header, "
         f"{verdict}, {trip.encode_seconds:.1f} s + {trip.decode_seconds:.1f} s"

@@ -12,7 +12,7 @@ from twostage.data.passed_over import PassedOver
 from twostage.data.survey import SUFFIXES_OF, Kind, Survey, survey_folder
 from twostage.data.walk import walk
 from twostage.errors import DataError
-from twostage.printable import printable
+from twostage.printable import counted, printable
 
 from ..commands.tools import CheckData
 
@@ -41,12 +41,13 @@ def run_check_data(command: CheckData) -> None:
     faults = survey.unusable
     if not faults and not problems:
         return
-    wrong = [f"{faults} of {survey.readable + faults} files cannot be used"] if faults else []
-    leave_out = f", or leave them out with data.skip_unreadable {faults}" if faults and not problems else ""
-    raise DataError(
-        f"expected {kind} to train on in {shown}, but {' and '.join(wrong + problems)}; repair or remove "
-        f"them{leave_out}"
-    )
+    wrong = [f"{faults} of {counted(survey.readable + faults, 'files')} cannot be used"] if faults else []
+    one, few = faults == 1 and not problems, survey.too_few and not faults and len(problems) == 1
+    them = "it" if one else "them"
+    advice = "add some" if few else f"repair or remove {them}"
+    if faults and not problems:
+        advice += f", or leave {them} out with data.skip_unreadable {faults}"
+    raise DataError(f"expected {kind} to train on in {shown}, but {' and '.join(wrong + problems)}; {advice}")
 
 
 def _choose_kind(command: CheckData, shown: str) -> tuple[Kind, int]:
@@ -81,7 +82,7 @@ def _choose_kind(command: CheckData, shown: str) -> tuple[Kind, int]:
 
 
 def _print(shown: str, survey: Survey, problems: list[str]) -> None:
-    print(f"{shown}: {survey.readable} {survey.kind} can be used, {survey.unusable} cannot")
+    print(f"{shown}: {counted(survey.readable, survey.kind)} can be used, {survey.unusable} cannot")
     lines = survey.fault_lines()
     for line in lines:
         print(f"  {line}")

@@ -98,13 +98,14 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
 
     from .. import commands
     from ..runs.places import with_homes
+    from .other_quantiser import fitted
     from .shortening import shortened
 
     cls = getattr(commands, VERBS[name].command)
     _refuse_empty(cls, arguments)
     default = cls(**_defaults(name, cls, arguments))
     given: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
-    return shortened(with_homes(given), arguments).resolved()
+    return fitted(shortened(with_homes(given), arguments), arguments).resolved()
 
 
 def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:

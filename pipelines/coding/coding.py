@@ -13,7 +13,7 @@ import torch
 from twostage.class_names import as_file_name
 from twostage.config.model_names import MAIN_MODEL, check_model
 from twostage.errors import RunError, UsageError
-from twostage.printable import show
+from twostage.printable import counted, show
 from twostage.progress import say
 from twostage.storage.codes import CodeFile, load_codes, save_codes
 
@@ -83,10 +83,6 @@ def _or_names(model: TwoStage) -> str:
     return f", or name files {pattern}" if pattern else ""
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count > 1 else ''}"
-
-
 def run_reconstruct(command: Reconstruct) -> None:
     """`twostage reconstruct`."""
     model = _open(command, command.folder)
@@ -96,7 +92,8 @@ def run_reconstruct(command: Reconstruct) -> None:
     voices = own_voices(stated, record, [str(path) for path in paths], flag="--speaker", otherwise=_or_names(model))
     items, drawn = _read(paths, model), model.with_decoder(command.decoder).autoregressive
     if command.dry_run:
-        say(f"would reconstruct {len(items)} files with {model.name} into {command.folder}; nothing was done")
+        what = f"{counted(len(items), 'files')} with {model.name} into {command.folder}"
+        say(f"would reconstruct {what}; nothing was done")
         return
     split = files.split_of(items, labels, voices)
     made = model.passed(split, decoder=command.decoder, seed=command.seed)
@@ -121,7 +118,7 @@ def run_reconstruct(command: Reconstruct) -> None:
 
 def _write(command: Reconstruct | Convert, model: TwoStage, shown: Shown, remarks: Sequence[str]) -> None:
     """Files with their pictures, and a line for each."""
-    what = _counted(len(shown.items), model.files.item)
+    what = counted(len(shown.items), f"{model.files.item}s")
     said = model.files.write(command.folder, shown, model.record, what=what)
     for path, stem, remark in zip(command.files, shown.stems, remarks, strict=True):
         say(f"{path} -> {command.folder / stem}{model.files.suffix}{remark}")
@@ -141,7 +138,7 @@ def run_convert(command: Convert) -> None:
     items, spoken_by = _read(paths, model), model.speakers[voice]
     model.with_decoder(command.decoder)
     if command.dry_run:
-        say(f"would convert {len(items)} files to {spoken_by} into {command.folder}; nothing was done")
+        say(f"would convert {counted(len(items), 'files')} to {spoken_by} into {command.folder}; nothing was done")
         return
     split = files.split_of(items, labels, [voice] * len(items))
     shown = Shown(
@@ -192,17 +189,17 @@ def run_encode(command: Encode) -> None:
     unknown = [path for path, speaker in zip(paths, speakers or (), strict=False) if speaker is None]
     if unknown:
         say(
-            f"nothing says who speaks in {len(unknown)} of {len(names)} files (first: {unknown[0]}), so that decode "
-            f"will ask for a voice: give --speaker, one of {show(list(model.speakers))}{_or_names(model)}"
+            f"nothing says who speaks in {len(unknown)} of {counted(len(names), 'files')} (first: {unknown[0]}), so "
+            f"that decode will ask for a voice: give --speaker, one of {show(list(model.speakers))}{_or_names(model)}"
         )
     if command.dry_run:
-        say(f"would encode {len(names)} files with {model.name} into {command.out}; nothing was done")
+        say(f"would encode {counted(len(names), 'files')} with {model.name} into {command.out}; nothing was done")
         return
     file = model.encode(items, speakers=speakers, names=names)
     command.out.parent.mkdir(parents=True, exist_ok=True)
     save_codes(command.out, file)
     stored = f"{command.out.stat().st_size} bytes stored, header and whole bytes per code included"
-    say(f"{len(items)} files in {command.out}: {_size(file, model)}; {stored}")
+    say(f"{counted(len(items), 'files')} in {command.out}: {_size(file, model)}; {stored}")
 
 
 def _size(file: CodeFile, model: TwoStage) -> str:
@@ -240,9 +237,10 @@ def run_decode(command: Decode) -> None:
         overview += "-of-all"
     if command.out is not None:  # what was encoded may lie there under the same names
         _check_free(command.out, [f"{name}{files.suffix}" for name in names] + [f"{overview}.png"] * files.one_overview)
+    what = counted(count, f"{files.item}s")
     if command.dry_run:
-        say(f"would decode {count} {files.item}s with {model.name} into {command.folder}; nothing was done")
+        say(f"would decode {what} with {model.name} into {command.folder}; nothing was done")
         return
     items = model.decoded_codes(file.codes, file.samples, voices, decoder=command.decoder, seed=command.seed)
     shown = Shown(stems=names, items=items, overview=overview)
-    say(files.write(command.folder, shown, model.record, what=_counted(count, files.item)))
+    say(files.write(command.folder, shown, model.record, what=what))

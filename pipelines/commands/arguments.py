@@ -39,7 +39,8 @@ Extend = Annotated[
     FlagCreatePairsOff[bool],
     arg(
         help="Go on from the last state to the larger number of steps that is given. With a constant learning rate "
-        "this is the training of that many steps; a cosine goes back up to where the longer one is and falls once more."
+        "this is the training of that many steps; a cosine goes back up to where the longer one is and "
+        "decreases once more."
     ),
 ]
 Timeout = Annotated[

@@ -23,6 +23,7 @@ import torch
 from stage2_prior import Prior
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly, mean_and_error
+from twostage.printable import counted
 from twostage.storage.codes import CodeFile
 
 from ..bits.rate import label_frequencies, learned_rate, unigram_bits
@@ -70,7 +71,7 @@ class PriorDiagnosis:
             f"A code costs {self.held_out_bits_per_code:.3f} bits under the learned prior"
             f"{f' given {given}' if given else ''}, {self.train_bits_per_code:.3f} on training codes, "
             f"{self.unigram_bits_per_code:.3f} by frequency alone, {self.uniform_bits_per_code:.3f} uniformly "
-            f"({self.items:,} {item}{'s' if self.items > 1 else ''})."
+            f"({counted(self.items, f'{item}s')})."
         )
 
     def record(self) -> dict[str, Any]:

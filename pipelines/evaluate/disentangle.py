@@ -32,7 +32,7 @@ from ..media.console import Output
 from ..media.png import display_scale, write_png
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run
-from .columns import print_table
+from .columns import print_table, print_wrapped
 
 SCHEMA_VERSION = 1
 CATEGORICAL = (FACTORS.index("shape"),)
@@ -208,7 +208,8 @@ def run_disentangle(command: Disentangle) -> None:
     dataset, batch_size = load_dataset(run.recipe.data), run.recipe.evaluation.batch_size
     found = list(candidates(run, dataset, command.model, device))
     if not found:
-        raise RunError(f"{run.path} holds no finished model with continuous latents; run train-baseline first")
+        what = "model with continuous latents"
+        raise RunError(f"{run.path} holds no finished {what}; run train-baseline {run.path} first")
     sizes, rows = sample_sizes(command.samples), []
     if command.dry_run:
         names = ", ".join(candidate.name for candidate in found)
@@ -234,5 +235,5 @@ def run_disentangle(command: Disentangle) -> None:
         say(f"written: {picture}")
     path = write_scores(run, rows)
     print_table(*score_table(rows))
-    Output(highlight=False).print(table_notes(rows[0].scores), soft_wrap=True)
+    print_wrapped(Output(highlight=False), table_notes(rows[0].scores))
     say(f"written: {path}")

@@ -69,7 +69,7 @@ def score_run(
     """
     names = run.trained_models()
     if not names:
-        raise RunError(f"{run.path} holds no finished model; run train-codebook or train first")
+        raise RunError(f"{run.path} holds no finished model; run train-codebook or train with --out {run.path} first")
     for name in sorted(set(run.begun_models()) - set(names)):
         say(f"{name} is not finished and is left out")
     writer, found = RowWriter(run, dataset, split, device), dict[str, ModelScores]()

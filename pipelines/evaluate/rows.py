@@ -8,6 +8,7 @@ from typing import Any
 from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning
 from twostage.metrics.flac import Flac
+from twostage.printable import counted
 from twostage.storage.atomic import write_atomic
 from twostage.storage.regular_file import read_regular
 
@@ -228,7 +229,7 @@ class Evaluation:
         """What was measured on what, in one line."""
         if self.sample_rate_hz is not None:
             return (
-                f"{self.dataset}, {self.split} set: {self.items} recordings, {self.dims:,} samples, "
+                f"{self.dataset}, {self.split} set: {counted(self.items, 'recordings')}, {self.dims:,} samples, "
                 f"{self.dims / self.sample_rate_hz:,.1f} s at {self.sample_rate_hz} Hz, {self.unit}"
             )
         first = self.rows[0]
@@ -236,9 +237,8 @@ class Evaluation:
         if not self.has_bits:
             how = "trained on squared error" if first.likelihood == "mse" else "autoencoders alone"
             how += f": no {self.unit}"
-        return (
-            f"{self.dataset}, {self.split} set: {self.items} items x {self.dims} dims, {first.alphabet} levels, {how}"
-        )
+        size = f"{counted(self.items, 'items')} x {self.dims} dims, {first.alphabet} levels"
+        return f"{self.dataset}, {self.split} set: {size}, {how}"
 
     @property
     def samples_title(self) -> str:

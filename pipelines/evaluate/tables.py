@@ -195,7 +195,7 @@ def difference_lines(evaluation: Evaluation) -> dict[str, list[str]]:
 def print_evaluation(evaluation: Evaluation) -> None:
     """The tables and the paired differences, on stdout."""
     console = Output(highlight=False)
-    console.print(evaluation.title, soft_wrap=True)
+    print_wrapped(console, evaluation.title)
     for table, notes in ((score_table, score_notes), (model_table, model_notes)):
         print_table(*table(evaluation))
         for note in notes(evaluation):
@@ -212,13 +212,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
         print_table(*meaning_table(meaning))
     if evaluation.coding:
         console.print("codes as bytes, labels as said:", soft_wrap=True)
-        console.print("\n".join(f"  {round_trip_line(trip)}" for trip in evaluation.coding), soft_wrap=True)
+        for trip in evaluation.coding:
+            print_wrapped(console, round_trip_line(trip), indent="  ")
+        console.print()
     if evaluation.diagnoses:
         console.print("diagnosis:")
         for found in evaluation.diagnoses:
             print_wrapped(console, f"{found.model}: {' '.join(found.sentences)}", indent="  ")
     if evaluation.sample_scores:
         console.print()
-        console.print(evaluation.samples_title, soft_wrap=True)
+        print_wrapped(console, evaluation.samples_title)
         print_table(*sample_table(evaluation))
         print_wrapped(console, bias_line(evaluation))

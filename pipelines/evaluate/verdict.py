@@ -96,8 +96,8 @@ def _stage_one_broken(facts: StageFacts) -> Verdict | None:
     unfinished = any(map(_unfinished, (facts.stage1_decrease, facts.decoder_decrease)))
     if swapped is not None and own is not None and rate is not None and swapped - own < rate:
         found = (
-            f"another {facts.item}'s codes cost {swapped - own:.4f} {facts.unit} more, less than the {rate:.4f} that "
-            "the codes cost"
+            f"another {facts.item}'s codes cost {max(swapped - own, 0.0):.4f} {facts.unit} more, less than the "
+            f"{rate:.4f} that the codes cost"
         )
         if facts.second_decoder and not unfinished:
             return Verdict("WaveNet decoder", "codes ignored", f"{found}; weaken it, or train it longer")

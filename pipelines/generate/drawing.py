@@ -58,7 +58,7 @@ def source_of(trained: Trained) -> Source:
                 "and is conditioned on none: leave it out"
             ),
             needs=(
-                "this prior was trained with labels only, without label dropout: give them, or remove "
+                "this prior was trained with labels only, without label dropout: give one, or remove "
                 f"{prior.checkpoint.path.parent}, run train-prior with --{section.replace('_', '-')}.label-dropout 0.1 "
                 f"({section}.label_dropout above 0), and generate again"
             ),

@@ -14,6 +14,7 @@ from torch import Tensor
 from twostage.class_names import as_file_name
 from twostage.config.model_names import MAIN_MODEL
 from twostage.errors import UsageError
+from twostage.printable import counted
 from twostage.progress import say
 
 from ..commands.samples import Generate
@@ -94,7 +95,7 @@ def run_generate(command: Generate) -> None:
     )
     check_drawing(model, how, flag="--seconds")
     wanted, opening = _wanted(command, model, count), _opening(command, model)
-    what = f"{count} {model.files.item if file is None else 'completion'}{'s' if count > 1 else ''}"
+    what = counted(count, f"{model.files.item}s" if file is None else "completions")
     what += "" if file is None else f" of {file}"
     if command.dry_run:
         say(f"would write {what} with {model.name} into {command.folder}; nothing was done")
@@ -104,7 +105,8 @@ def run_generate(command: Generate) -> None:
     items = draw(model, count, wanted, how)
     said = model.files.write(command.folder, _shown(command, model, items, wanted, opening), model.record, what=what)
     if opening is not None:
-        said += "; its first picture is the original" if model.files.one_overview else "; each beside the original"
+        beside = "beside the original" if count == 1 else "each beside the original"
+        said += "; its first picture is the original" if model.files.one_overview else f"; {beside}"
     say(said)
 
 

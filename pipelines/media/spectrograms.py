@@ -66,7 +66,7 @@ MOST_PICTURES = 32
 def which_have_pictures(count: int) -> str:
     """What a command says of the pictures of its `count` sounds."""
     if count <= MOST_PICTURES:
-        return "each with a picture"
+        return "with a picture" if count == 1 else "each with a picture"
     return f"pictures for the first {MOST_PICTURES}, since drawing many takes long (take fewer at a time to see more)"
 
 

@@ -24,6 +24,7 @@ from twostage.data.audio import (
 )
 from twostage.data.audio.splits import SplitRule
 from twostage.errors import UsageError
+from twostage.printable import counted
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
@@ -89,8 +90,8 @@ class Audio:
     def describe(self, dataset: AudioDataset) -> str:
         hours = sum(dataset.durations_seconds(split).sum() for split in SPLITS) / 3600
         return (
-            f"recordings, {hours:.2f} h at {dataset.sample_rate_hz} Hz, {len(dataset.classes)} labels, "
-            f"{len(dataset.speakers)} speakers ({dataset.split_rule})"
+            f"recordings, {hours:.2f} h at {dataset.sample_rate_hz} Hz, {counted(len(dataset.classes), 'labels')}, "
+            f"{counted(len(dataset.speakers), 'speakers')} ({dataset.split_rule})"
         )
 
     def facts(self, dataset: AudioDataset) -> dict[str, Any]:

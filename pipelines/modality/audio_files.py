@@ -204,5 +204,5 @@ class AudioFiles:
                 drawn = picture_of(samples_S, settings=settings, title=f"{titles[0]}, {len(samples_S) / rate:.2f} s")
             write_atomic(folder / f"{stem}.png", drawn)
         seconds = f"{sum(map(len, shown.items)) / rate:.1f} s"
-        pictures = f"{which_have_pictures(len(shown.items))}, " if shown.titles else ""
-        return f"{what}, {pictures}in {folder} ({seconds})"
+        pictures = f", {which_have_pictures(len(shown.items))}," if shown.titles else ""
+        return f"{what}{pictures} in {folder} ({seconds})"

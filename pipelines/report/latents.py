@@ -92,7 +92,7 @@ def _figures(of: ShownModel) -> Iterator[Picture]:
     found = diagnose_posteriors(posteriors, seed=of.shown.run.recipe.seed)
     caption = f"{title}: {found.sentence}"
     yield Picture("latent-rates", latent_rates(found, title=f"{title}: rate of every latent"), caption)
-    if 1 < len(found.kl_nats_Z) <= CORRELATED:
+    if found.active_units > 1 and len(found.kl_nats_Z) <= CORRELATED:
         figure = correlations(found, title=f"{title}: correlations")
         yield Picture("correlations", figure, f"{title}: {found.entanglement}")
 

@@ -110,8 +110,8 @@ def warn_of_untrained_labels(dataset: Dataset, split: str) -> None:
     if dataset.classes and strange:
         say(
             f"warning: the {split} items have labels without a training item "
-            f"({show([dataset.classes[row] for row in sorted(strange)])}): a model that is conditioned on them scores "
-            "worse there than on labels it has met"
+            f"({show([dataset.classes[row] for row in sorted(strange)])}): a model conditioned on the label scores "
+            "worse on them than on labels it has met"
         )
 
 
@@ -120,7 +120,7 @@ def warn_of_untrained_speakers(dataset: Dataset, split: str) -> None:
     unheard = set(dataset.split(split).speakers.tolist()) - set(dataset.train.speakers.tolist())
     if dataset.speakers and unheard:
         say(
-            f"warning: {len(unheard)} speakers of the {split} recordings are held out of training "
+            f"warning: speakers of the {split} recordings that are held out of training, {len(unheard)} "
             f"({show([dataset.speakers[row] for row in sorted(unheard)])}): their voices are embeddings that no "
-            "training has moved, so decoders and a prior given the speaker score worse than on voices they know"
+            "training has moved, so that models conditioned on the speaker score worse than on voices they know"
         )

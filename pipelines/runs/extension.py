@@ -42,10 +42,11 @@ class Extension:
         before = replace(training, steps=self.steps)
         now, then = (learning_rate_at(budget, self.step) for budget in (before, training))
         if then <= now:
-            return f"{line}; its cosine learning rate falls to zero at the new end"
+            return f"{line}; its cosine learning rate decreases to zero at the new end"
         return (
             f"{line}; its cosine learning rate, {now:.2g} at this step of the shorter training, goes back up to "
-            f"{then:.2g} and falls to zero at the new end, which is not the training of that many steps from the start"
+            f"{then:.2g} and decreases to zero at the new end, which is not the training of that many steps from "
+            "the start"
         )
 
 

@@ -108,10 +108,12 @@ class Run:
         """
         folder = self.stage1_folder(model)
         if not is_finished(folder):
-            verb = "train-codebook" if model.startswith("vq-vae") else "train-baseline"
+            codebook = model.startswith("vq-vae")
+            verb = f"train-codebook RECIPE --out {self.path}" if codebook else f"train-baseline {self.path}"
             trained = ", ".join(self.trained_models()) or "none"
             raise RunError(
-                f"{self.path} holds no finished stage one of model {model} (finished: {trained}); run {verb} first"
+                f"{self.path} holds no finished stage one of model {model} (finished: {trained}); run {verb} "
+                f"--model {model} first"
             )
         return self._load(folder, device)
 

@@ -18,6 +18,7 @@ from twostage.data.interface import Dataset
 from twostage.distributed import is_first, wait_for_all
 from twostage.errors import RunError, UsageError
 from twostage.noise import seed_step
+from twostage.printable import counted
 from twostage.progress import say
 from twostage.storage.checkpoint import prune, verify_checkpoint
 from twostage.storage.locks import exclusive
@@ -123,7 +124,7 @@ def _plan(run: Run, job: Job, dataset: Dataset, *, goes_on: bool) -> str:
     state = (
         "done already"
         if is_finished(job.folder) and not goes_on
-        else f"{training.steps} steps of {training.batch_size} items"
+        else f"{counted(training.steps, 'steps')} of {counted(training.batch_size, 'items')}"
     )
     return f"  {job.label}: {size}{state}"
 
@@ -180,7 +181,7 @@ def fit(
     )
     result = training.run(label=job.label)
     say(
-        f"{job.label}: {result.steps} steps{' (stopped early)' if result.stopped_early else ''} in "
+        f"{job.label}: {counted(result.steps, 'steps')}{' (stopped early)' if result.stopped_early else ''} in "
         f"{result.seconds:.0f} s; best validation "
         f"{training.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}; "
         f"saved in {job.folder}"

@@ -495,5 +495,5 @@ def test_an_evaluation_on_voices_never_heard_says_so(capsys: pytest.CaptureFixtu
     warn_of_untrained_speakers(kept, "test")
     count = len(dataset.speakers) - 1
     said = capsys.readouterr().err
-    assert f"{count} speakers of the test recordings are held out of training ({dataset.speakers[1]}" in said
+    assert f"speakers of the test recordings that are held out of training, {count} ({dataset.speakers[1]}" in said
     assert said.count("\n") == 1

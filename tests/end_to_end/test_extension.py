@@ -231,7 +231,7 @@ def test_a_cosine_goes_back_up_and_a_line_says_from_where_to_where(
     assert twostage("train-codebook", recipe, *cosine) == 0
     assert twostage("train-codebook", recipe, *cosine, "--codebook-training.steps", 16, "--extend") == 0
     said = capsys.readouterr().err
-    assert "its cosine learning rate, 0 at this step of the shorter training, goes back up to 0.0001 and falls" in said
+    assert "cosine learning rate, 0 at this step of the shorter training, goes back up to 0.0001 and decreases" in said
     rates = [
         json.loads(line).get("learning_rate")
         for line in (tmp_path / "run/models/vq-vae/stage1/metrics.jsonl").read_text().splitlines()
@@ -303,7 +303,7 @@ def test_a_training_that_was_shortened_goes_on_with_its_warm_up(
 
 
 @pytest.mark.parametrize(
-    ("warmup", "what"), [(2, "goes back up to"), (4, "learning rate falls to zero at the new end")]
+    ("warmup", "what"), [(2, "goes back up to"), (4, "learning rate decreases to zero at the new end")]
 )
 def test_a_cosine_that_had_not_begun_to_fall_does_not_go_up(warmup: int, what: str) -> None:
     training = TrainingConfig(steps=12, warmup_steps=warmup, schedule="cosine")

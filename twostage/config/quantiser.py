@@ -120,9 +120,24 @@ def size_of_levels(levels: Sequence[int], codebooks: int) -> int:
     return sizes.pop()
 
 
+def unread(config: QuantiserConfig, models: Sequence[str]) -> dict[str, Any]:
+    """Settings that are not at their defaults, which come back, and that neither the kind nor a model reads."""
+    read = {*QUANTISERS[config.kind].reads, *_SHARED, *(_OF_VIMCO if "vimco" in models else ())}
+    return {
+        item.name: item.default
+        for item in fields(config)
+        if item.name not in read and getattr(config, item.name) != item.default
+    }
+
+
+def has_update(config: QuantiserConfig, model: str) -> bool:
+    """Whether a model's name leaves open how its codebook learns, or that is a choice."""
+    return model not in ("vq-vae-ema", "vq-vae-loss") or "update" in QUANTISERS[config.kind].reads
+
+
 def check_update(config: QuantiserConfig, model: str, *, source: str) -> None:
     """Raise UsageError for a model's name that says how a codebook learns, where that is no choice."""
-    if model in ("vq-vae-ema", "vq-vae-loss") and "update" not in QUANTISERS[config.kind].reads:
+    if not has_update(config, model):
         raise UsageError(
             f"{source}: {model} says how a codebook learns, which is no choice with quantiser.kind {config.kind}: "
             "leave it out, vq-vae is that model."
@@ -138,14 +153,11 @@ def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searche
         source: names the file or the command line.
     """
     facts, where = QUANTISERS[config.kind], f"{source}: quantiser"
-    read = {*facts.reads, *_SHARED, *(_OF_VIMCO if "vimco" in models else ())}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name not in read and value != item.default:
-            raise UsageError(
-                f"{where}.{item.name} is not read by quantiser.kind {config.kind}, but is {shown(value)}: leave it "
-                f"out, or set it back to {shown(item.default)}."
-            )
+    for name, default in unread(config, models).items():
+        raise UsageError(
+            f"{where}.{name} is not read by quantiser.kind {config.kind}, but is {shown(getattr(config, name))}: leave "
+            f"it out, or set it back to {shown(default)}."
+        )
     if (facts.splits or "vimco" in models) and config.embedding_dim % config.codebooks:
         raise UsageError(
             f"{where}.embedding_dim must be a multiple of quantiser.codebooks ({config.codebooks}), "

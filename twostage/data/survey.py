@@ -31,6 +31,7 @@ from twostage.data.images.decode import inspect_image, quiet_pillow
 from twostage.data.images.formats import SUFFIXES as IMAGE_SUFFIXES
 from twostage.data.passed_over import PassedOver
 from twostage.data.walk import LINK, SPLITS, Found, walk
+from twostage.printable import counted
 from twostage.progress import Progress
 
 Kind = Literal["images", "recordings"]
@@ -125,6 +126,11 @@ class Survey:
         """Those kept, in order."""
         return sorted(item.line for item in self._kept)
 
+    @property
+    def too_few(self) -> bool:
+        """Whether a split would be empty."""
+        return self.readable < len(SPLITS)
+
     def problems(self) -> list[str]:
         """What is wrong with the folder as a whole: clauses."""
         found = [f"{count} {self.kind} {reason}" for reason, count in self.misnamed.counts.items()]
@@ -134,8 +140,9 @@ class Survey:
                 f"{self.beside} {self.kind} lie beside sub-folders with others, whose names are the labels: move them "
                 f"into one{way_out}"
             )
-        if self.readable < len(SPLITS):
-            found.append(f"{self.readable} {self.kind} are too few for {', '.join(SPLITS)}")
+        if self.too_few:
+            are = "is" if self.readable == 1 else "are"
+            found.append(f"{counted(self.readable, self.kind)} {are} too few for {', '.join(SPLITS)}")
         return found
 
 

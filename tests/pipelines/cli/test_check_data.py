@@ -182,7 +182,7 @@ def test_the_kind_is_that_of_more_files(tmp_path: Path, capsys: pytest.CaptureFi
     ]
     (tmp_path / "link").unlink()
     check(tmp_path)
-    with pytest.raises(DataError, match="1 images are too few for train, validation, test"):
+    with pytest.raises(DataError, match=r"1 image is too few for train, validation, test; add some$"):
         check(tmp_path, kind="images")
     with pytest.raises(UsageError, match="are settings of recordings"):
         check(tmp_path, kind="images", pattern="{label}")

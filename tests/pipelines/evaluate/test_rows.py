@@ -256,7 +256,7 @@ def test_recordings_have_columns_of_their_own_and_those_of_images_are_left_out()
         ["FLAC, a file each", "11.7500", "-"],
         ["FLAC, one stream", "11.2500", "-"],
     ]
-    assert "10000 recordings, 64 samples, 0.0 s at 8000 Hz, bits/sample" in evaluation.title
+    assert "10,000 recordings, 64 samples, 0.0 s at 8000 Hz, bits/sample" in evaluation.title
 
 
 def test_bits_of_other_levels_stand_in_other_columns_and_every_prior_has_a_line() -> None:

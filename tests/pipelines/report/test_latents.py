@@ -1,14 +1,17 @@
-"""Decoded latents of the report: what a decoder is given beside them."""
+"""Latents in the report: what a decoder is given beside them, and figures that have nothing to show."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from stage1_vqvae.interface import Asked
-from twostage_pipelines.report.latents import _decode
+from twostage_pipelines.evaluate.posteriors import Posteriors
+from twostage_pipelines.report.latents import _decode, _figures
 
 
 def test_another_length_is_asked_for_on_the_device_of_the_model() -> None:
@@ -34,3 +37,13 @@ def test_another_length_is_asked_for_on_the_device_of_the_model() -> None:
     assert asked.lengths.shape == (2,)
     assert asked.lengths.device == asked.speakers.device == elsewhere.device
     assert asked.items.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("scale", "kinds"), [(1.0, ["latent-rates", "correlations"]), (0.0, ["latent-rates"])])
+def test_correlations_are_drawn_between_active_latents_alone(scale: float, kinds: list[str]) -> None:
+    means = scale * np.random.default_rng(0).standard_normal((50, 4))
+    posteriors = Posteriors(means, np.full((50, 4), math.log(0.1)), latent_shape=(4,))
+    run = SimpleNamespace(recipe=SimpleNamespace(seed=0))
+    shown = SimpleNamespace(run=run)
+    of: Any = SimpleNamespace(vectors=SimpleNamespace(posteriors=posteriors), title="vae", shown=shown)
+    assert [picture.kind for picture in _figures(of)] == kinds

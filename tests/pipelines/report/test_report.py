@@ -50,7 +50,7 @@ def test_one_skeleton_for_every_kind_of_data(run_of_each_kind: Path) -> None:
     names = {path.stem for path in (run_of_each_kind / "samples").glob("*.png")}
     for name in models:
         assert {f"{name}-samples", f"{name}-reconstructions", f"{name}-neighbours"} <= names
-    assert {"vae-latent-rates", "vae-correlations", "vae-traversals", "vae-interpolations"} <= names
+    assert {"vae-latent-rates", "vae-traversals", "vae-interpolations"} <= names
     assert {"latent-scatter", "latent-training", "reconstructions-by-model", "rate-distortion"} <= names
     assert f"distance to the nearest training {item}" in page
 

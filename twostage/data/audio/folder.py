@@ -28,11 +28,12 @@ from twostage.data.audio.listing import Listing, Recording, list_recordings
 from twostage.data.audio.part import Unreadable
 from twostage.data.audio.remarks import Remarks
 from twostage.data.audio.splits import SplitRule, split_recordings
+from twostage.data.left_out import left_out
 from twostage.data.reading import mapper
 from twostage.data.repeated import tell_repeated
 from twostage.data.walk import SPLITS
 from twostage.errors import DataError, UsageError
-from twostage.printable import show
+from twostage.printable import counted
 from twostage.progress import Progress, say
 
 
@@ -145,23 +146,13 @@ def _read(path: str, files: Sequence[Recording], sample_rate_hz: int, minimum_sa
 def _check_readable(path: str, listing: Listing, found: dict[str, str], most: int) -> tuple[str, ...]:
     """Names of what is left out."""
     faults = listing.unusable | found
-    if not faults:
-        return ()
     total = len(listing.recordings) + len(listing.unusable)
-    named = show([f"{name!r} {faults[name]}" for name in sorted(faults)])
-    if len(faults) > most:
-        admitted = f", and data.skip_unreadable admits {most}" if most else ""
-        raise DataError(
-            f"expected readable recordings in {path}, but {len(faults)} of {total} files are not{admitted}: {named}; "
-            f"repair or remove them, or leave them out with data.skip_unreadable {len(faults)}"
-        )
-    say(f"left out {len(faults)} of {total} files in {path}: {named}")
-    return tuple(sorted(faults))
+    return left_out("recordings", path, faults, total=total, most=most)
 
 
 def _tell(path: str, listing: Listing, read: _Read, total: int) -> None:
     if listing.ignored:
-        say(f"passed over {len(listing.ignored)} files in {path} that match recordings.ignore")
+        say(f"passed over {counted(len(listing.ignored), 'files')} in {path} that match recordings.ignore")
     if listing.foreign.counts:
         say(f"passed over in {path}: {listing.foreign}")
     for line in read.remarks.lines(total):

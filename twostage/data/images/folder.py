@@ -15,6 +15,7 @@ from twostage.data.images.dataset import ImageDataset, Split
 from twostage.data.images.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
 from twostage.data.images.formats import FORMATS_IN_WORDS
 from twostage.data.images.listing import ImageFile, Listing, list_images
+from twostage.data.left_out import left_out
 from twostage.data.reading import mapper
 from twostage.data.repeated import tell_repeated
 from twostage.errors import DataError, UsageError
@@ -179,18 +180,8 @@ def _check_readable(path: str, listing: Listing, outcomes: Sequence[_Outcome], m
     for file, outcome in zip(listing.files, outcomes, strict=True):
         if outcome.fault is not None:
             faults[file.name] = outcome.fault
-    if not faults:
-        return ()
     total = len(listing.files) + len(listing.unusable)
-    named = show([f"{name!r} {faults[name]}" for name in sorted(faults)])
-    if len(faults) > most:
-        admitted = f", and data.skip_unreadable admits {most}" if most else ""
-        raise DataError(
-            f"expected readable images in {path}, but {len(faults)} of {total} files are not{admitted}: {named}; "
-            f"repair or remove them, or leave them out with data.skip_unreadable {len(faults)}"
-        )
-    say(f"left out {len(faults)} of {total} files in {path}: {named}")
-    return tuple(sorted(faults))
+    return left_out("images", path, faults, total=total, most=most)
 
 
 def _check_sizes(
