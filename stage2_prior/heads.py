@@ -33,9 +33,9 @@ class CodeHead(nn.Module):
         super().__init__()
         self.features = features
         self.codebooks = codebooks
-        self.hidden = nn.Linear(features, codebooks * features)
-        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="linear")
-        nn.init.zeros_(self.hidden.bias)
+        self.first_layer = nn.Linear(features, codebooks * features)
+        nn.init.kaiming_normal_(self.first_layer.weight, nonlinearity="linear")
+        nn.init.zeros_(self.first_layer.bias)
         self.output_weight_GSK = nn.Parameter(torch.randn(codebooks, features, codebook_size) * 0.15 * features**-0.5)
         self.output_bias_GK = nn.Parameter(torch.zeros(codebooks, codebook_size))
         if codebooks > 1:
@@ -50,7 +50,7 @@ class CodeHead(nn.Module):
         """Logits [B, G, H, W, K]."""
         batch_size, _, height, width = features_BSHW.shape
         features_NS = features_BSHW.permute(0, 2, 3, 1).reshape(-1, self.features)
-        hidden_NGS = self.hidden(features_NS).view(-1, self.codebooks, self.features)
+        hidden_NGS = self.first_layer(features_NS).view(-1, self.codebooks, self.features)
         if self.codebooks > 1:
             earlier_NJ = codes_BGHW[:, :-1].permute(0, 2, 3, 1).reshape(-1, self.codebooks - 1)
             context_NJS = self.embedding(earlier_NJ + self.offset_J).cumsum(dim=1)
@@ -79,8 +79,8 @@ class CodeHeadState:
     @torch.no_grad()
     def __init__(self, head: CodeHead) -> None:
         self._codebooks = head.codebooks
-        self._hidden_weight = head.hidden.weight.T.clone()
-        self._hidden_bias = head.hidden.bias.clone()
+        self._hidden_weight = head.first_layer.weight.T.clone()
+        self._hidden_bias = head.first_layer.bias.clone()
         self._output_weight = [weight.clone() for weight in head.output_weight_GSK]
         self._output_bias = [bias.clone() for bias in head.output_bias_GK]
         if head.codebooks > 1:

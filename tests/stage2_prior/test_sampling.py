@@ -21,7 +21,7 @@ def build(**changes: Any) -> PixelCNN:
     prior = PixelCNN(**(arguments | changes))
     for layer in prior.stack.layers:
         torch.nn.init.normal_(layer.link.weight)  # the rows above count from the start
-    torch.nn.init.normal_(prior.head.hidden.weight, std=1.0)
+    torch.nn.init.normal_(prior.head.first_layer.weight, std=1.0)
     torch.nn.init.normal_(prior.head.output_weight_GSK, std=1.0)
     return prior.eval()
 
