@@ -19,3 +19,13 @@ def test_what_a_benchmark_imports_is_there(path: Path) -> None:
             module = import_module(node.module)
             missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
             assert [name for name in missing if find_spec(f"{node.module}.{name}") is None] == []
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_a_script_imports_no_script_of_another_folder(path: Path) -> None:
+    """Started by its path, it sees its own folder alone."""
+    strangers = {other.stem for other in BENCHMARKS} - {other.stem for other in path.parent.glob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not strangers & set(names)
