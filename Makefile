@@ -18,7 +18,7 @@ demo: $(VENV)/.installed ## Train codebook, prior and VAE on real digits, offlin
 	$(BIN)/twostage demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .

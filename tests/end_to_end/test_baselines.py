@@ -137,7 +137,8 @@ def test_nothing_is_compared_with_bits_given_the_label(trained: Path, capsys: py
     assert not any("cvae" in other or other == "ae" for _, other in pairs)
     assert _twostage("evaluate", trained, "--split", "validation") == 0
     table, legend = capsys.readouterr().out.split("\n\n")[:2]
-    _, heading, *lines = table.splitlines()
+    first = next(row for row, line in enumerate(table.splitlines()) if line.startswith(" model, "))  # behind the title
+    heading, *lines = table.splitlines()[first:]
     assert [part.strip() for part in heading.split("  ") if part][1:3] == ["total", "given label"]
     cells = {line.split("  ")[0].strip(): line.split()[-7:] for line in lines}
     assert cells["cvae, ELBO"][0] == cells["vae, ELBO"][1] == "-"

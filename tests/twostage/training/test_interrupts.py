@@ -14,6 +14,8 @@ from twostage.training.interrupts import SafePoint, StopAtOnce, Stopped
 def test_a_signal_behind_the_last_safe_point_is_passed_on(number: int) -> None:
     """It came while the last state was saved: a `train` of several models must not go on with the next."""
     before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        pytest.skip("the signal is ignored here, as under nohup")
     with pytest.raises(Stopped) as caught, StopAtOnce(keep=False), SafePoint():
         os.kill(os.getpid(), number)
     assert caught.value.number == number
