@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked
+from stage1_vqvae.batch import Asked
 from twostage.errors import UsageError
 
 

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked, Batch, Score
+from stage1_vqvae.batch import Asked, Batch, Score
 from twostage.errors import UsageError
 
 

@@ -13,7 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.interface import LatentKind, Score
+from stage1_vqvae.batch import Score
+from stage1_vqvae.interface import LatentKind
 from twostage.errors import UsageError
 from twostage.noise import batch_normal
 

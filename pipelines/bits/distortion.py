@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Batch, Codec, Stage1Model
+from stage1_vqvae.batch import Batch
+from stage1_vqvae.interface import Codec, Stage1Model
 from twostage.distributed import sum_over_ranks
 from twostage.metrics.statistics import swap_partners
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae.interface import Batch, Stage1Model
+from stage1_vqvae.batch import Batch
+from stage1_vqvae.interface import Stage1Model
 from twostage.data import ImageDataset, load_dataset
 from twostage.data.images.shapes import FACTOR_SIZES, FACTORS, render_shapes
 from twostage.errors import RunError, UsageError

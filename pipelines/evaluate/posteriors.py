@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from stage1_vqvae.batch import Batch
 from stage1_vqvae.gaussian import GaussianPosterior
-from stage1_vqvae.interface import Batch
 from twostage.distributed import of_every_rank, sum_over_ranks, world_size
 from twostage.errors import RunError
 from twostage.progress import Progress

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae.interface import Asked
+from stage1_vqvae.batch import Asked
 from twostage.errors import UsageError
 
 from ..media.png import grid, to_bytes

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked
+from stage1_vqvae.batch import Asked
 from twostage.errors import UsageError
 from twostage.progress import Progress
 

@@ -32,8 +32,9 @@ from .audio_files import AudioFiles
 from .audio_measures import AudioMeasures
 from .audio_networks import build_stage1, decoder_architecture, prior_architecture, stage1_architecture
 from .audio_pictures import AudioPictures
+from .checks import as_arguments, check_codebook_size, check_free_bits
 from .files import Files
-from .interface import SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits
+from .interface import SPLITS, Stage
 from .pictures import Pictures
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Batch, Stage1Model
+from stage1_vqvae.batch import Batch
+from stage1_vqvae.interface import Stage1Model
 from twostage.class_names import number_of
 from twostage.config.model_names import MAIN_MODEL
 from twostage.config.schema import Recipe

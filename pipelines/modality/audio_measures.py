@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Batch, Stage1Model
+from stage1_vqvae.batch import Batch
+from stage1_vqvae.interface import Stage1Model
 from twostage.config.schema import Recipe
 from twostage.data.audio import AudioDataset
 from twostage.data.audio.spectral import log_mel_distance, log_mel_settings, waveform

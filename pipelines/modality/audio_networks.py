@@ -12,7 +12,7 @@ from twostage.config.schema import Recipe
 from twostage.data.audio import AudioDataset
 from twostage.errors import RunError, UsageError
 
-from .interface import check_labels_exist
+from .checks import check_labels_exist
 
 AudioStage1 = AudioVQVAE | AudioVAE | AudioAutoencoder
 """A model of sound; a conditional VAE is an `AudioVAE` with classes."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_vqvae.interface import Asked, Codec
+from stage1_vqvae.batch import Asked
+from stage1_vqvae.interface import Codec
 from twostage.config.schema import Recipe
 from twostage.distributed import sum_over_ranks, world_size
 from twostage.progress import Progress

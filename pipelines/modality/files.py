@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Batch
+from stage1_vqvae.batch import Batch
 from twostage.config.schema import Recipe
 from twostage.storage.codes import CodeFile
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Batch, Stage1Model
+from stage1_vqvae.batch import Batch
+from stage1_vqvae.interface import Stage1Model
 from twostage.config.schema import Recipe
 from twostage.data import Split
 from twostage.distributed import own_batches
@@ -100,7 +101,7 @@ class ImageFiles:
         raise UsageError(f"{flag} is for recordings, but this run is about images: leave it out")
 
     def length_after(self, positions: Tensor, model: Any) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError  # asked where `have_lengths`
 
     def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
         rows, all_rows = command.keep_rows, codes.shape[2]

@@ -25,11 +25,12 @@ from twostage.errors import RunError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
+from .checks import as_arguments, check_codebook_size, check_free_bits, check_labels_exist
 from .files import Files
 from .image_files import ImageFiles
 from .image_measures import ImageMeasures
 from .image_pictures import ImagePictures
-from .interface import MIRRORED, SPLITS, Stage, as_arguments, check_codebook_size, check_free_bits, check_labels_exist
+from .interface import MIRRORED, SPLITS, Stage
 from .pictures import Pictures
 
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
@@ -124,7 +125,7 @@ class Images:
     def with_decoder(
         self, codebook: VQVAE, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
     ) -> Codec:
-        raise NotImplementedError
+        raise NotImplementedError  # `sections` has no decoder, so that there is none to ask for
 
     def check(self, model: Any, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str) -> None:
         if model.latents == "codes":

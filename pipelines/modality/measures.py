@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from stage1_vqvae.interface import Batch, Stage1Model
+from stage1_vqvae.batch import Batch
+from stage1_vqvae.interface import Stage1Model
 from twostage.metrics.code_labels import CodeMeaning
 from twostage.storage.codes import CodeFile
 

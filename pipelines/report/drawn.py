@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked
+from stage1_vqvae.batch import Asked
 from twostage.metrics.frechet import fit_gaussian
 from twostage.metrics.statistics import evenly
 from twostage.noise import item_noise

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked
+from stage1_vqvae.batch import Asked
 from twostage.metrics.statistics import evenly
 from twostage.training.record import read_metrics
 

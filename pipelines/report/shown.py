@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked, Batch
+from stage1_vqvae.batch import Asked, Batch
 from twostage.metrics.statistics import evenly
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import CodeFile, load_codes

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from stage1_vqvae.audio.decoder import AudioDecoder
 from stage1_vqvae.audio.networks import AudioEncoder, check_audio, code_count
 from stage1_vqvae.audio.settings import AudioNetworks
+from stage1_vqvae.batch import Asked, Batch
 from stage1_vqvae.conditions import Conditioned
-from stage1_vqvae.interface import Asked, Batch
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
 from twostage.likelihoods.audio import AudioLikelihood

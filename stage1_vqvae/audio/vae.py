@@ -23,8 +23,8 @@ from stage1_vqvae.audio.decoder import AudioDecoder
 from stage1_vqvae.audio.model import ContinuousAudioModel
 from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights
 from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
+from stage1_vqvae.batch import Asked, Batch, Score
 from stage1_vqvae.gaussian import GaussianModel, GaussianPosterior, VAEBounds
-from stage1_vqvae.interface import Asked, Batch, Score
 from twostage.noise import item_noise
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from stage1_vqvae.audio.model import Recordings
 from stage1_vqvae.audio.vqvae import AudioVQVAE
 from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
+from stage1_vqvae.batch import Asked, Batch
 from stage1_vqvae.deterministic import Deterministic
-from stage1_vqvae.interface import Asked, Batch, LatentKind
+from stage1_vqvae.interface import LatentKind
 from twostage.data.audio.spectral import waveform
 from twostage.likelihoods.audio import AudioLikelihood
 

@@ -6,10 +6,10 @@ Shapes: B items, C x H x W image, A the shape of an item's latents.
 import torch
 from torch import Tensor, nn
 
+from stage1_vqvae.batch import Asked, Batch
 from stage1_vqvae.conditions import Conditioned, check_labels
 from stage1_vqvae.images.networks import ImageNetworks, check_images
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Asked, Batch
 
 
 class ImageModel(Conditioned, nn.Module):

@@ -17,12 +17,12 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
+from stage1_vqvae.batch import Asked, Batch, Score
 from stage1_vqvae.gaussian import GaussianModel, GaussianPosterior, VAEBounds
 from stage1_vqvae.images.latents import LatentLayout
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Asked, Batch, Score
 from twostage.noise import item_noise
 
 

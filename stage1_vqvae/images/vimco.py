@@ -27,10 +27,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from stage1_vqvae.batch import Asked, Batch, Score
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Asked, Batch, LatentKind, Score
+from stage1_vqvae.interface import LatentKind
 from twostage.categorical import draw
 from twostage.errors import UsageError
 from twostage.noise import batch_uniform, uniform_noise

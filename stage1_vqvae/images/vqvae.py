@@ -16,11 +16,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from stage1_vqvae.batch import Asked
 from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
-from stage1_vqvae.interface import Asked, LatentKind
+from stage1_vqvae.interface import LatentKind
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
 

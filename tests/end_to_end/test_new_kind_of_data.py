@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae import VectorQuantiser
+from stage1_vqvae.batch import Asked, Batch
 from stage1_vqvae.deterministic import Deterministic
-from stage1_vqvae.interface import Asked, Batch, LatentKind
+from stage1_vqvae.interface import LatentKind
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.kinds import KINDS, DataKind

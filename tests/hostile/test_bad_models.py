@@ -14,8 +14,8 @@ from stage2_prior import PixelCNN, WaveNet
 from twostage.errors import TwoStageError
 from twostage.storage.checkpoint import save_checkpoint
 from twostage_pipelines.modality.audio_networks import build_stage1 as build_audio
+from twostage_pipelines.modality.checks import as_arguments
 from twostage_pipelines.modality.images import build_stage1
-from twostage_pipelines.modality.interface import as_arguments
 from twostage_pipelines.runs.loading import load_model
 
 IMAGES: dict[str, dict[str, Any]] = {

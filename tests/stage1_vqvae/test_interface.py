@@ -19,7 +19,8 @@ from stage1_vqvae import (
     WaveNetDecoder,
     WithDecoder,
 )
-from stage1_vqvae.interface import Asked, Batch, Codec, Stage1Model
+from stage1_vqvae.batch import Asked, Batch
+from stage1_vqvae.interface import Codec, Stage1Model
 from twostage.data.audio.spectral import waveform
 from twostage.errors import UsageError
 from twostage.noise import item_noise

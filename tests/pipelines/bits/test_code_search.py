@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stage1_vqvae import VQVAE
-from stage1_vqvae.interface import Batch
+from stage1_vqvae.batch import Batch
 from stage2_prior import PixelCNN
 from twostage_pipelines.bits.code_search import nearest_codes, search_codes
 from twostage_pipelines.bits.distortion import Batches, distortion_bits

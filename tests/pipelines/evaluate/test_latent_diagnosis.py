@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stage1_vqvae import VAE
-from stage1_vqvae.interface import Batch
+from stage1_vqvae.batch import Batch
 from twostage.errors import UsageError
 from twostage_pipelines.evaluate.latent_diagnosis import (
     PosteriorDiagnosis,

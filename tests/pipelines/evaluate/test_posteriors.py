@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae import AudioVAE
+from stage1_vqvae.batch import Batch
 from stage1_vqvae.gaussian import GaussianPosterior
-from stage1_vqvae.interface import Batch
 from twostage.errors import RunError
 from twostage_pipelines.evaluate.posteriors import posterior_of, posteriors_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae.interface import Batch
+from stage1_vqvae.batch import Batch
 from twostage.config.schema import DataConfig, EvaluationConfig, Recipe
 from twostage.data import load_dataset
 from twostage.data.audio import AudioDataset

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stage1_vqvae.interface import Asked
+from stage1_vqvae.batch import Asked
 from twostage_pipelines.evaluate.posteriors import Posteriors
 from twostage_pipelines.report.latents import _decode, _figures
 

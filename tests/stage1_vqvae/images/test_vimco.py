@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from stage1_vqvae.batch import Asked
 from stage1_vqvae.images.vimco import VIMCO, multi_sample_bound, vimco_objective
-from stage1_vqvae.interface import Asked
 from twostage.errors import UsageError
 
 EVERY_CODE = torch.tensor(list(itertools.product(range(2), repeat=4))).reshape(16, 2, 1, 2)
