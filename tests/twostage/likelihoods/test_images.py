@@ -250,3 +250,10 @@ def test_unknown_names_and_alphabets_are_refused() -> None:
         make_likelihood("hurdle", features=1, channels=1, levels=1)
     with pytest.raises(UsageError, match="binarised data, not 256 levels"):
         make_likelihood("bernoulli", features=1, channels=1, levels=256)
+
+
+@pytest.mark.parametrize("name", ["categorical", "hurdle"])
+def test_a_logit_for_every_one_of_65536_levels_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="at most 4096 of them, not 65536: choose logistic-mixture"):
+        make_likelihood(name, features=1, channels=1, levels=65536)
+    make_likelihood(name, features=1, channels=1, levels=4096)
