@@ -60,12 +60,14 @@ def quantiser_of(name: str, combinations: int) -> QuantiserConfig:
         "FSQ": {"kind": "fsq", "fsq_levels": LEVELS[combinations]},
         "cosine": {**single, "kind": "cosine", "code_dim": 8},
         "SimVQ": {**single, "kind": "simvq"},
+        "vq, EMA, rate weight 0.03": {**single, "rate_weight": 0.03},
     }
     return QuantiserConfig(embedding_dim=WIDTH, **settings[name])
 
 
 KINDS = (
     "vq, EMA", "vq, loss", "vq, EMA, rotation", "product, 2 parts", "residual, 2 levels", "FSQ", "cosine", "SimVQ",
+    "vq, EMA, rate weight 0.03",
 )  # fmt: skip
 
 
