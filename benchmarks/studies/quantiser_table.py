@@ -1,4 +1,4 @@
-"""Tables and the picture of what `quantiser_study.py` has measured.
+"""Tables and the picture of what `quantiser_comparison.py` has measured.
 
     python benchmarks/studies/quantiser_table.py mnist.jsonl natural32.jsonl --picture quantisers.png
 
