@@ -84,8 +84,9 @@ def budgets(line: Line) -> str:
 
 def panel(axis: Axes, lines: Sequence[Line]) -> None:
     """Distortion against learned rate of a data set."""
-    for kind, name in enumerate(dict.fromkeys(line["quantiser"] for line in lines)):
-        groups = settings([line for line in lines if line["quantiser"] == name])
+    shown = [line for line in lines if not line["prefix_psnr_db"]]  # the others spend other bits a position
+    for kind, name in enumerate(dict.fromkeys(line["quantiser"] for line in shown)):
+        groups = settings([line for line in shown if line["quantiser"] == name])
         rates = [average(group, "learned_rate") for group in groups]
         distortions = [average(group, "distortion") for group in groups]
         axis.plot(rates, distortions, marker="osD^v"[kind // 2 % 5], color=f"C{kind}", linewidth=1, label=name)
