@@ -2,9 +2,9 @@
 
     python benchmarks/studies/quantiser_study.py digits --steps 600 --prior-steps 400
 
-All have 64 codes or combinations of codes a position, 6 bits. Every setting and seed is a run folder of its own under
-`--work`, with codebook, codes and prior; an interrupted study goes on where it stopped when the same command is run
-again, and finished settings are only read. The table goes to stdout, everything else to stderr: means over the seeds,
+All have 64 codes or combinations of codes a position, 6 bits, but for one that has the recipe's 12. Every setting and
+seed is a run folder of its own under `--work`, with codebook, codes and prior; an interrupted study goes on where it
+stopped when the same command is run again, and finished settings are only read. The table goes to stdout, everything else to stderr: means over the seeds,
 and for the total their standard deviation.
 
 Totals are distortion + rate of an exact two-part code with the learned prior; `used` counts the codes that occur in the
@@ -34,6 +34,10 @@ from twostage_pipelines.evaluate.rows import Row
 
 SETTINGS: dict[str, QuantiserConfig] = {
     "vq, ema": QuantiserConfig(codebook_size=64),
+    "vq, ema, 12 codes": QuantiserConfig(codebook_size=12),
+    "vq, ema, rate weight 0.01": QuantiserConfig(codebook_size=64, rate_weight=0.01),
+    "vq, ema, rate weight 0.03": QuantiserConfig(codebook_size=64, rate_weight=0.03),
+    "vq, ema, rate weight 0.1": QuantiserConfig(codebook_size=64, rate_weight=0.1),
     "vq, loss": QuantiserConfig(codebook_size=64, update="loss"),
     "vq, ema, 2 parts": QuantiserConfig(codebook_size=8, codebooks=2),
     "residual, 2 levels": QuantiserConfig(kind="residual", codebook_size=8, codebooks=2),
@@ -92,10 +96,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of stage one")
     parser.add_argument("--prior-steps", type=int, default=400)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="SETTING")
     arguments = parser.parse_args()
     try:
         arguments.recipe = load_recipe(arguments.recipe)
-        recipes = {name: [recipe_of(name, seed, arguments) for seed in arguments.seeds] for name in SETTINGS}
+        recipes = {name: [recipe_of(name, seed, arguments) for seed in arguments.seeds] for name in arguments.only}
         dataset = load_dataset(arguments.recipe.data)
         print(
             f"Recipe {arguments.recipe.name}, {arguments.steps} steps of stage one and {arguments.prior_steps} of the "
