@@ -4,8 +4,8 @@
 
 All have 64 codes or combinations of codes a position, 6 bits, but for one that has the recipe's 12. Every setting and
 seed is a run folder of its own under `--work`, with codebook, codes and prior; an interrupted study goes on where it
-stopped when the same command is run again, and finished settings are only read. The table goes to stdout, everything else to stderr: means over the seeds,
-and for the total their standard deviation.
+stopped when the same command is run again, and finished settings are only read. The table goes to stdout, everything
+else to stderr: means over the seeds, and for the total their standard deviation.
 
 Totals are distortion + rate of an exact two-part code with the learned prior; `used` counts the codes that occur in the
 validation items, perplexity is that of their frequencies, the geometric mean over a position's codebooks.

@@ -1,8 +1,8 @@
 """A flag for another kind of quantiser than the recipe's takes what only the recipe's kind reads out of the recipe.
 
 Who asks for `--quantiser.kind fsq` has said nothing of the `codebook_size` that the recipe chose for its own kind. What
-is asked for by a flag of its own is left as it is, and refused where it does not fit (`twostage.config.check`). Where the
-recipe has one codebook, a kind of levels gets two. Without torch.
+is asked for by a flag of its own is left as it is, and refused where it does not fit (`twostage.config.check`). Where
+the recipe has one codebook, a kind of levels gets two. Without torch.
 """
 
 from collections.abc import Sequence
