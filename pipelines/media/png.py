@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from twostage.config.image_size import in_pixels
 from twostage.config.schema import DataConfig
 from twostage.data.images.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
 from twostage.errors import DataError
@@ -82,8 +83,8 @@ def read_image(path: Path, *, image_shape: tuple[int, int, int], levels: int, fi
         with quiet_pillow():
             remarks = decode_image(path, pixels_CHW, fit=fit)
     except WrongSize as error:
-        wanted = f"at least {width}x{height}" if fit == "crop" else f"{width}x{height}"
-        raise DataError(f"expected an image of {wanted} pixels, but {path} {error}: resize it") from error
+        wanted = f"{'at least ' if fit == 'crop' else ''}{in_pixels(height, width)}"
+        raise DataError(f"expected an image of {wanted}, but {path} {error}: resize it") from error
     except Unreadable as error:
         raise DataError(f"expected a whole image, but {path} {error}: give another file") from error
     for remark in remarks:

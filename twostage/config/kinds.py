@@ -42,7 +42,10 @@ KINDS: dict[str, DataKind] = {
         datasets=("digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images"),
         sections=("stage1", "vimco", "prior"),
         settings={
-            "data": ("image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise"),
+            "data": (
+                *("image_size", "fit", "colour", "bits", "train_folder", "test_folder"),
+                *("horizontal_flips", "binarise"),
+            ),
             "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
             "evaluation": ("search_items",),
         },

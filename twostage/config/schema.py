@@ -27,12 +27,15 @@ class DataConfig:
     and cifar10 come from their official files; images and recordings are any folder of images or sound files."""
     path: str | None = None
     """Folder of the files (cifar10: or its archive). Unless given, named sets are downloaded once, checksummed."""
-    image_size: int = 32
-    """Side of the square images made from a folder."""
+    image_size: int | str = 32
+    """Pixels of the images made from a folder: the side of a square, or HEIGHTxWIDTH, such as 64x96."""
     fit: Literal["exact", "crop", "resize"] = "resize"
-    """Folder images to that size: `resize` (short side, then centre crop), centre `crop`, or refuse all but `exact`."""
+    """Folder images to that size: `resize` (until both sides cover it, then centre crop), centre `crop`, or refuse all
+    but `exact`."""
     colour: Literal["rgb", "grey"] = "rgb"
     """Channels of folder images."""
+    bits: Literal[8, 16] = 8
+    """Bits per channel of folder images: 16 reads grey PNG and TIFF files of 16 bits, with all their levels."""
     train_folder: str | None = None
     """Sub-folder of training and validation images. Unless given: all, split by digests of their names."""
     test_folder: str | None = None
@@ -51,7 +54,7 @@ class DataConfig:
 class Stage1Config:
     """Encoder, decoder and likelihood, shared by the VQ-VAE and the VAE baseline."""
 
-    downsampling: Literal[2, 4, 8] = 4
+    downsampling: Literal[2, 4, 8, 16, 32] = 4
     """Image side divided by code-grid side: one stride-2 convolution per factor of two."""
     channels: int = 256
     """Width of the encoder and decoder at the code grid."""

@@ -235,7 +235,7 @@ def _inspect_image(path: Path) -> dict[str, str] | str:
         return str(error)
     except MemoryError:
         return "takes more memory than there is"
-    properties = {"sizes": f"{image.width}x{image.height}", "channels": image.mode}
+    properties = {"sizes (height x width)": f"{image.height}x{image.width}", "channels": image.mode}
     return properties | ({"conversions": "; ".join(image.remarks)} if image.remarks else {})
 
 

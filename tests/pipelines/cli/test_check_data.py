@@ -48,7 +48,7 @@ def test_images_are_counted_by_class_size_and_channels(tmp_path: Path, capsys: p
     assert lines(capsys) == [
         f"{tmp_path}: 5 images can be used, 0 cannot",
         "classes: 'cat' (3), 'dog' (2)",
-        "sizes: 4x4 (4), 9x7 (1)",
+        "sizes (height x width): 4x4 (4), 7x9 (1)",
         "channels: RGB (3), L (1), P (1)",
         "conversions: with a palette, whose colours are looked up (1)",
     ]
@@ -148,7 +148,7 @@ def test_every_fault_is_in_one_list_and_the_exit_code(tmp_path: Path, capsys: py
         "  'in.png' is a symbolic link",
         "  'out.png' is a symbolic link out of the folder",
         "  'outside' is a symbolic link out of the folder",
-        "sizes: 4x4 (4)",
+        "sizes (height x width): 4x4 (4)",
         "channels: RGB (4)",
         "symbolic links, which are not followed: 3, 2 of them out of the folder",
     ]

@@ -78,7 +78,7 @@ def test_other_sizes_fit_where_asked(tmp_path: Path) -> None:
     cropped = read_image(tmp_path / "x.png", image_shape=(3, 4, 6), levels=256, fit="crop")
     np.testing.assert_array_equal(cropped, picture_CHW[:, 2:6, 1:7])
     assert read_image(tmp_path / "x.png", image_shape=(3, 4, 6), levels=256, fit="resize").shape == (3, 4, 6)
-    with pytest.raises(DataError, match=r"of 6x4 pixels, but .*x\.png has 8x8 pixels"):
+    with pytest.raises(DataError, match=r"of 4x6 pixels .height x width., but .*x\.png has 8x8 pixels"):
         read_image(tmp_path / "x.png", image_shape=(3, 4, 6), levels=256)
     with pytest.raises(DataError, match=r"at least 9x9 pixels"):
         read_image(tmp_path / "x.png", image_shape=(3, 9, 9), levels=256, fit="crop")

@@ -2,12 +2,13 @@
 
 from dataclasses import fields, replace
 
+from twostage.config.image_size import sides_of
 from twostage.config.load import user_path
 from twostage.config.schema import DataConfig
 from twostage.data.images.dataset import ImageDataset
 from twostage.errors import UsageError
 
-_FOLDER_SETTINGS = ("image_size", "fit", "colour", "train_folder", "test_folder", "skip_unreadable")
+_FOLDER_SETTINGS = ("image_size", "fit", "colour", "bits", "train_folder", "test_folder", "skip_unreadable")
 
 
 def load_dataset(config: DataConfig) -> ImageDataset:
@@ -35,9 +36,10 @@ def _read(config: DataConfig) -> ImageDataset:
 
         return load_folder(
             config.path,
-            image_size=config.image_size,
+            size=sides_of(config.image_size),
             fit=config.fit,
             colour=config.colour,
+            bits=config.bits,
             train_folder=config.train_folder,
             test_folder=config.test_folder,
             skip_unreadable=config.skip_unreadable,
