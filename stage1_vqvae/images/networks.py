@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Required, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.errors import UsageError
-
 
 DOWNSAMPLINGS = (2, 4, 8, 16, 32)
 """Factors between the side of an image and that of its code grid."""
@@ -191,6 +191,11 @@ class ImageNetworks:
             downsampling=self.downsampling,
             out_channels=out_channels,
         )
+
+
+def image_tensor(images_NCHW: np.ndarray) -> Tensor:
+    """Levels as a tensor, as they lie in memory; uint16, with which torch hardly computes, as int32."""
+    return torch.from_numpy(images_NCHW.astype(np.int32) if images_NCHW.dtype == np.uint16 else images_NCHW)
 
 
 def check_images(x_BCHW: Tensor, image_shape: tuple[int, int, int], levels: int) -> None:

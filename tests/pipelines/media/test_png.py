@@ -52,7 +52,7 @@ def test_a_grid_holds_every_picture_row_by_row(channels: int) -> None:
 
 
 def test_means_are_rounded_and_never_wrap_around() -> None:
-    assert to_bytes(np.array([[-0.4, 0.0, 0.5, 1.0, 1.2]]), 2).tolist() == [[0, 0, 128, 255, 255]]
+    assert to_bytes(np.array([[[-0.4, 0.0, 0.5, 1.0, 1.2]]]), 2).tolist() == [[[0, 0, 128, 255, 255]]]
     assert display_scale(28) == 2
     assert display_scale(500) == 1
 

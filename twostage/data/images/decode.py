@@ -1,4 +1,4 @@
-"""One image file to integer levels: 8 bits, or 16 of grey where these are asked for, oriented, in grey or RGB, cut or scaled to a size.
+"""One image file to integer levels: 8 bits (or 16 of grey), oriented, in grey or RGB, cut or scaled to a size.
 
 Read by content, whatever the name says, by pillow's own readers of `FORMATS` only (AVIF from pillow 11.3 on, where it
 was built with libavif, as its wheels are). What happens on the way, in this order:

@@ -30,6 +30,11 @@ def load_dataset(config: DataConfig) -> ImageDataset:
 
 
 def _read(config: DataConfig) -> ImageDataset:
+    if config.name != "arrays" and config.levels:
+        raise UsageError(
+            f"data.levels is for arrays, but data.name is {config.name} and data.levels is {config.levels}: "
+            "leave it out"
+        )
     # Readers are imported here because scikit-learn alone takes a second or two.
     if config.name == "images":
         from twostage.data.images.folder import load_folder
@@ -51,6 +56,10 @@ def _read(config: DataConfig) -> ImageDataset:
                 f"data.{setting.name} is for folders of images, but data.name is {config.name} and "
                 f"data.{setting.name} is {value!r}: leave it out or set data.name to images"
             )
+    if config.name == "arrays":
+        from twostage.data.images.stacks import load_arrays
+
+        return load_arrays(config.path, levels=config.levels)
     if config.name in ("digits", "shapes"):
         if config.path is not None:
             raise UsageError(

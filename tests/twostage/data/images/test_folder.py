@@ -392,7 +392,9 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("size", "said", "setting"), [((6, 6), "6x6 pixels", "6"), ((6, 5), "5x6 pixels (height x width)", "5x6")]
     )
-    def test_one_other_size_has_one_remedy(self, tmp_path: Path, size: tuple[int, int], said: str, setting: str) -> None:
+    def test_one_other_size_has_one_remedy(
+        self, tmp_path: Path, size: tuple[int, int], said: str, setting: str
+    ) -> None:
         for index in range(4):
             save(tmp_path / f"{index}.png", 0, size)
         message = refusal(tmp_path)
