@@ -158,7 +158,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 # each other, modules that do not (test_no_module_imports_itself_in_a_circle). The kinds never see each other.
 BOTH_WAYS = {
     (one, other)
-    for kind in ("twostage.data.images", "twostage.data.audio")
+    for kind in ("twostage.data.arrays", "twostage.data.images", "twostage.data.audio")
     for one, other in ((kind, "twostage.data"), ("twostage.data", kind))
 }
 

@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(survey, "walk", walk)
     monkeypatch.setattr(survey, "MOST_KINDS", 100)
     monkeypatch.setattr(survey, "_bytes", lambda _: 0)
-    monkeypatch.setattr(survey, "inspect_image", lambda path: survey_image(int(path.parent.name)))
+    monkeypatch.setattr(survey, "inspect_image", lambda path, bits: survey_image(int(path.parent.name)))
     tracemalloc.start()
     found = survey.survey_folder(tmp_path, "images", total=1)
     peak = tracemalloc.get_traced_memory()[1]
