@@ -481,3 +481,49 @@ def test_sub_folders_named_like_splits_are_labels_and_said_to_be(
     fill(tmp_path / "cat", 15)
     assert load(tmp_path).classes == ("cat", "train", "val")
     assert "taken for labels" not in capsys.readouterr().err
+
+
+class TestRectangles:
+    """Heights and widths that differ: every image is compared with what the plain operations give."""
+
+    @pytest.fixture
+    def pixels(self, tmp_path: Path) -> np.ndarray:
+        pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 36, 3), dtype=np.uint8)
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(tmp_path / f"{number}.png")
+        return pixels
+
+    def found(self, root: Path, **settings: object) -> set[bytes]:
+        dataset = load(root, **settings)
+        return {image.tobytes() for name in ("train", "validation", "test") for image in dataset.split(name).images}
+
+    def test_exact_keeps_every_pixel(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        expected = {np.moveaxis(image, -1, 0).tobytes() for image in pixels}
+        assert self.found(tmp_path, image_size="20x36", fit="exact") == expected
+        assert load(tmp_path, image_size="20x36").shape == (3, 20, 36)
+        assert "have 20x36 pixels (height x width)" in refusal(tmp_path, image_size="36x20")
+
+    def test_crop_cuts_the_centre_out(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        expected = {np.moveaxis(image[6:14, 2:34], -1, 0).tobytes() for image in pixels}
+        assert self.found(tmp_path, image_size="8x32", fit="crop") == expected
+        assert "at least 32x8 pixels (height x width)" in refusal(tmp_path, image_size="32x8", fit="crop")
+
+    @pytest.mark.parametrize(
+        ("size", "covering", "centre"),
+        [
+            ("10x12", (18, 10), (3, 0, 15, 10)),
+            ("6x18", (18, 10), (0, 2, 18, 8)),
+            ("20x36", (36, 20), (0, 0, 36, 20)),
+        ],
+    )
+    def test_resize_covers_the_size_and_cuts_what_stands_out(
+        self,
+        tmp_path: Path,
+        pixels: np.ndarray,
+        size: str,
+        covering: tuple[int, int],
+        centre: tuple[int, int, int, int],
+    ) -> None:
+        scaled = [Image.fromarray(image).resize(covering, Image.Resampling.LANCZOS).crop(centre) for image in pixels]
+        expected = {np.moveaxis(np.asarray(image), -1, 0).tobytes() for image in scaled}
+        assert self.found(tmp_path, image_size=size, fit="resize") == expected
