@@ -65,7 +65,7 @@ class DataPlace:
     """Where the data of a run are."""
 
     path: str | None = None
-    """Folder that the run's data were moved to; they must be the same to the last bit. Kept in the run's config.toml.
+    """Folder or file that the run's data were moved to; they must be the same to the last bit. Kept in the run's config.toml.
     Unless given, they are where that says."""
 
     def of(self, recipe: Recipe) -> Recipe:

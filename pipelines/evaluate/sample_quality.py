@@ -109,7 +109,7 @@ def draw_for_scoring(
     count: int,
     device: torch.device,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures of samples, uint8 `[count, C, H, W]`, and the labels asked for; None where there were none."""
+    """Pictures of samples, uint8 or uint16 `[count, C, H, W]`, and the labels asked for; None where there were none."""
     trained = Trained(run, name, stage1, device)
     source, lengths_M = source_of(trained), trained.files.lengths_of(dataset.train)
     rows_N = np.argsort(dataset.train.labels, kind="stable")[evenly(len(dataset.train), count)]

@@ -143,7 +143,7 @@ def _remove_earlier(command: Generate, model: TwoStage, prefix: str) -> None:
     labels, speakers = (
         "|".join(re.escape(as_file_name(name)) for name in names) for names in (model.classes, model.speakers)
     )
-    ends = "|".join(re.escape(end) for end in {model.files.suffix, ".png"})
+    ends = "|".join(re.escape(end) for end in {*model.files.suffixes(model.record), ".png"})
     own_name = re.compile(re.escape(prefix) + rf"[0-9]{{4,}}(-({labels}))?(-({speakers}))?({ends})")
     for path in command.folder.iterdir() if command.folder.is_dir() else ():
         if own_name.fullmatch(path.name):

@@ -78,7 +78,7 @@ def neighbour_sheet(name: str, samples_NCHW: np.ndarray, reference: Reference) -
 
     Args:
         name: of the model.
-        samples_NCHW: uint8 levels; all are compared, evenly chosen ones shown.
+        samples_NCHW: integer levels; all are compared, evenly chosen ones shown.
         reference: what they are compared with.
     """
     count = min(NEIGHBOURS, len(reference.train_MCHW))

@@ -48,13 +48,19 @@ class Sound:
         return len(self.samples) / self.sample_rate_hz
 
 
+_SUFFIX = ".wav"
+
+
 class AudioFiles:
     """See `Files`."""
 
     item, source = "sound", "recording"
-    suffix, count = ".wav", 16
+    count = 16
     unit, apart = "bits/sample", ", length and speaker apart"
     one_overview, have_lengths = False, True
+
+    def suffixes(self, record: Record) -> tuple[str, ...]:
+        return (_SUFFIX,)
 
     def prefix_of(self, model: str) -> str:
         return "sound-" if model == MAIN_MODEL else f"{model}-sound-"
@@ -194,7 +200,7 @@ class AudioFiles:
         rate, own = int(record["sample_rate_hz"]), shown.originals
         settings = log_mel_settings(rate)
         for index, (stem, samples_S) in enumerate(zip(shown.stems, shown.items, strict=True)):
-            write_wav(folder / f"{stem}{self.suffix}", samples_S, rate)
+            write_wav(folder / f"{stem}{_SUFFIX}", samples_S, rate)
             if index >= MOST_PICTURES or not shown.titles:
                 continue
             titles = shown.titles[index]

@@ -47,8 +47,6 @@ class Files(Protocol):
     """What one item that was made is called."""
     source: str
     """What one item that was given is called."""
-    suffix: str
-    """Of the files written."""
     count: int
     """New items unless a number is asked for."""
     unit: str
@@ -59,6 +57,9 @@ class Files(Protocol):
     """Whether there is one picture of all items, rather than one of each."""
     have_lengths: bool
     """Whether items differ in length."""
+
+    def suffixes(self, record: Record) -> tuple[str, ...]:
+        """Of the files written of an item: of the item itself, and of its picture where it always has one."""
 
     def prefix_of(self, model: str) -> str:
         """What the names of new items of a model begin with, before their number."""

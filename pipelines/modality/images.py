@@ -12,6 +12,7 @@ from torch import nn
 from stage1_vqvae import VAE, VQVAE
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
+from stage1_vqvae.images.networks import image_tensor
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
@@ -138,12 +139,12 @@ class Images:
         source = dataset.train
         common: dict[str, Any] = {
             "train": TrainingImages(
-                _tensor(source.images, device),
+                image_tensor(source.images).to(device),
                 horizontal_flips=recipe.data.horizontal_flips,
-                intensities=None if source.intensities is None else _tensor(source.intensities, device),
+                intensities=None if source.intensities is None else image_tensor(source.intensities).to(device),
                 intensity_levels=dataset.intensity_levels,
             ),
-            "validation": _tensor(dataset.validation.images, device),
+            "validation": image_tensor(dataset.validation.images).to(device),
             "evaluation_batch_size": recipe.evaluation.batch_size,
         }
         if model.latents == "codes":

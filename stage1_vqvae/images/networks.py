@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Required, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.errors import UsageError
+
+DOWNSAMPLINGS = (2, 4, 8, 16, 32)
+"""Factors between the side of an image and that of its code grid."""
 
 
 class ResidualBlock(nn.Module):
@@ -40,18 +44,28 @@ def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int
     """(h, w) of the code grid.
 
     Raises:
-        UsageError: downsampling is not 2, 4 or 8, or does not divide the image side.
+        UsageError: downsampling is not one of `DOWNSAMPLINGS`, or does not divide both sides of the image.
     """
     if len(image_shape) != 3:
         raise UsageError(f"image_shape must be (channels, height, width), not {tuple(image_shape)}")
     _, height, width = image_shape
-    if downsampling not in (2, 4, 8):
-        raise UsageError(f"downsampling must be 2, 4 or 8, not {downsampling}")
+    if downsampling not in DOWNSAMPLINGS:
+        raise UsageError(f"downsampling must be one of {', '.join(map(str, DOWNSAMPLINGS))}, not {downsampling}")
     if height % downsampling or width % downsampling:
-        fitting = [str(factor) for factor in (2, 4, 8) if height % factor == 0 and width % factor == 0]
+        fitting = [str(factor) for factor in DOWNSAMPLINGS if height % factor == 0 and width % factor == 0]
         advice = f"choose one of {', '.join(fitting)}" if fitting else "crop or pad the images to an even size"
         raise UsageError(f"downsampling {downsampling} does not divide the {height}x{width} images; {advice}")
     return height // downsampling, width // downsampling
+
+
+def level_widths(channels: int, downsampling: int) -> list[int]:
+    """Widths at the code grid, at twice its side, at four times, and so on, up to half the side of the image.
+
+    `channels` at the grid and half as many at twice and four times its side, as up to a downsampling of 8 they always
+    were; from there on a level has half the channels of the one below it, since it has four times the positions.
+    """
+    halvings = int(math.log2(downsampling))
+    return [channels, *(max(1, channels >> max(1, level - 1)) for level in range(1, halvings))]
 
 
 class Encoder(nn.Module):
@@ -68,8 +82,7 @@ class Encoder(nn.Module):
         out_channels: int,
     ) -> None:
         super().__init__()
-        halvings = int(math.log2(downsampling))
-        widths = [image_channels, *([channels // 2] * (halvings - 1)), channels]
+        widths = [image_channels, *reversed(level_widths(channels, downsampling))]
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
@@ -98,8 +111,7 @@ class Decoder(nn.Module):
         features: int,
     ) -> None:
         super().__init__()
-        halvings = int(math.log2(downsampling))
-        widths = [channels, *([channels // 2] * (halvings - 1)), features]
+        widths = [*level_widths(channels, downsampling), features]
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
             layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
@@ -143,7 +155,7 @@ class ImageNetworks:
     mixtures: int = 10
     """Components of a mixture likelihood."""
     downsampling: int = 4
-    """2, 4 or 8; the code grid is (H, W) / downsampling."""
+    """One of `DOWNSAMPLINGS`; the code grid is (H, W) / downsampling."""
     channels: int = 256
     """Width of encoder and decoder."""
     residual_blocks: int = 2
@@ -179,6 +191,11 @@ class ImageNetworks:
             downsampling=self.downsampling,
             out_channels=out_channels,
         )
+
+
+def image_tensor(images_NCHW: np.ndarray) -> Tensor:
+    """Levels as a tensor, as they lie in memory; uint16, with which torch hardly computes, as int32."""
+    return torch.from_numpy(images_NCHW.astype(np.int32) if images_NCHW.dtype == np.uint16 else images_NCHW)
 
 
 def check_images(x_BCHW: Tensor, image_shape: tuple[int, int, int], levels: int) -> None:

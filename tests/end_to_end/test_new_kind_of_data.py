@@ -209,9 +209,12 @@ class IntegerFiles:
     """Sequences as text files; see `Files`."""
 
     item = source = "sequence"
-    suffix, count, unit, apart = ".txt", 4, "bits/dim", ""
+    count, unit, apart = 4, "bits/dim", ""
     one_overview, have_lengths = True, False
     length_of = length_after = kept = None  # asked of items that differ in length, or that are completed
+
+    def suffixes(self, record: Any) -> tuple[str, ...]:
+        return (".txt",)
 
     def prefix_of(self, model: str) -> str:
         return ""
@@ -265,7 +268,7 @@ class IntegerFiles:
     def write(self, folder: Path, shown: Shown, record: Any, *, what: str) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         for stem, item in zip(shown.stems, shown.items, strict=True):
-            (folder / f"{stem}{self.suffix}").write_text(" ".join(map(str, item)) + "\n", encoding="ascii")
+            (folder / f"{stem}.txt").write_text(" ".join(map(str, item)) + "\n", encoding="ascii")
         return f"{what} in {folder}"
 
 

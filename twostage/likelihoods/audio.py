@@ -29,8 +29,8 @@ from twostage.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 AUDIO_LIKELIHOODS = ("mu-law", "logistic-mixture")
 SAMPLE_LEVELS = 65536
 _LOWEST = -32768
-_START_SPREAD, _START_LOG_SCALE = 0.1, -4.0
-_RELATIVE_SPREAD, _RELATIVE_LOG_SCALE = 1.0, 0.0
+_START_SPREAD, _START_LOG_SCALES = 0.1, (-4.0, -4.0)
+_RELATIVE_SPREAD, _RELATIVE_LOG_SCALES = 1.0, (0.0, 0.0)
 # Weights of the usual size move the locations by more than their spread, a dozen scales away from silence. Relative
 # locations they move by a unit, and with smaller ones the features come to matter late.
 _START_WEIGHTS = 0.1
@@ -72,8 +72,8 @@ class AudioLikelihood(nn.Module):
                 levels=self.levels,
                 mixtures=mixtures,
                 start_spread=_RELATIVE_SPREAD if relative else _START_SPREAD,
-                start_log_scale=_RELATIVE_LOG_SCALE if relative else _START_LOG_SCALE,
-                relative=relative,
+                start_log_scales=_RELATIVE_LOG_SCALES if relative else _START_LOG_SCALES,
+                frame="given" if relative else "none",
             )
             if not relative:
                 with torch.no_grad():

@@ -6,27 +6,39 @@ the mass between its two bin edges. The lowest and the highest level take the op
 Behind every channel the components' weights are normalised anew by a softmax: as a difference of two log-sums a
 channel's log-mass would carry the rounding of all that came before it, 1e-3 after an improbable channel (10 000 nats).
 
-Departures: the mass of an inner bin is computed as `sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`,
-whose logarithm is finite at every scale, where the paper's code falls back to the density at the bin's centre; and the
-chain rule is written out, so that every sub-pixel has its own log-mass given the channels before it.
+Departures. The paper's locations stand anywhere in the alphabet, so that at the start they are chosen by the weights
+instead of moved, and the mean of p(x|z) learns slowly. Here they count from a frame (`twostage.likelihoods.frame`):
+`c_c + u mu_mc + sum_{j<c} a_cj (x_j - c_j)` with the scale u s_mc. What is expected moves as a whole, how sure it is
+likewise, and the components hold the shape alone; links count from the centres and are shared by the components, since
+a pixel of sixteen channels has 120 of them.
+The mass of an inner bin is computed as `sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`, whose
+logarithm is finite at every scale, where the paper's code falls back to the density at the bin's centre; and the chain
+rule is written out, so that every sub-pixel has its own log-mass given the channels before it.
 
 All of it is fp32, for 256 levels of a pixel as for 65536 of a sound, whose bins are 2^-15 wide. Hence a bin's width
 comes from its scale and not as the difference of two rounded edges, and an edge is seen from the location without
 rounding it first (`_upper_edge`): every mass is right to a few 1e-7 of itself per scale that the level lies away, so
-that all of them sum to one within 1e-6 (tests hold them against float64).
+that all of them sum to one within 1e-6 (tests hold them against float64). Masses, means and draws take memory for the
+components of a pixel and none for its levels; `probabilities` alone lists them.
 
 Shapes: B items, F features, C image channels, H x W pixels, L levels, M components, P levels tried at once.
 """
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.likelihoods.frame import Frame, LearnedFrame
+
 LOG_SCALES = (-7.0, 7.0)
 """Narrower logistics put all their mass on one of 256 levels (half a bin is exp(-5.5)), wider ones on the two ends. The
 lower bound follows the width of a bin where there are more levels."""
+
+_START_LATER = -1.0
+"""Log-scales of the channels behind the first start lower by so much: the links tell them what they share."""
 
 _FEW = 4096
 """Up to so many numbers are drawn by a search among sixteen parts at a time, which takes four rounds for 65536 levels
@@ -47,18 +59,36 @@ def bin_log_mass(high: Tensor, low: Tensor, width: Tensor, *, lowest: Tensor, hi
     return below_top + above_bottom + inner
 
 
+def clipped_mean(location: Tensor, log_scale: Tensor) -> Tensor:
+    """Mean of a logistic whose mass beyond -1 and 1 lies at -1 and 1; the arguments broadcast.
+
+    It is -1 plus the integral of P(X > t) over [-1, 1], which the mean over the levels sums by midpoints.
+    """
+    scale = log_scale.exp()
+    return scale * (F.softplus((location + 1.0) / scale) - F.softplus((location - 1.0) / scale)) - 1.0
+
+
+class _Components(NamedTuple):
+    """What the features say of every pixel, fp32."""
+
+    log_weight_BHWM: Tensor
+    location_BHWMC: Tensor
+    log_scale_BHWMC: Tensor
+    frame: Frame
+
+
 class LogisticMixtureLikelihood(nn.Module):
     """Mixture of discretised logistics over the levels of a pixel, channels in order.
 
     Args:
         features: F, channels of the decoder's output.
-        channels: C, image channels.
+        channels: C, image channels; more than one needs a learned frame.
         levels: L, size of the alphabet.
         mixtures: M, components per pixel.
-        start_spread: the components' locations start evenly from minus to plus this (the alphabet is [-1, 1]).
-        start_log_scale: and their log-scales here.
-        relative: the last two features are a centre and the logarithm of a unit; locations count from that centre, in
-            that unit, and so do scales.
+        frame: `learned` by a layer of its own, `given` by the last two features (a centre and the logarithm of a unit),
+            or `none`: the centre is 0 and the unit 1.
+        start_spread: the components' locations start evenly from minus to plus this, in units.
+        start_log_scales: and their log-scales evenly from the first to the second of these.
     """
 
     discrete = True
@@ -70,48 +100,57 @@ class LogisticMixtureLikelihood(nn.Module):
         channels: int,
         levels: int,
         mixtures: int,
-        start_spread: float = 0.9,
-        start_log_scale: float = -1.5,
-        relative: bool = False,
+        frame: Literal["learned", "given", "none"] = "learned",
+        start_spread: float = 0.5,
+        start_log_scales: tuple[float, float] = (-0.7, 0.7),
     ) -> None:
         super().__init__()
-        self.channels, self.levels, self.mixtures, self.relative = channels, levels, mixtures, relative
+        self.channels, self.levels, self.mixtures = channels, levels, mixtures
         self.log_scales = (LOG_SCALES[0] - math.log(max(levels / 256, 1.0)), LOG_SCALES[1])
-        self.links = channels * (channels - 1) // 2
-        """Coefficients per component: one for every pair of channels."""
-        self.parameters_per_mixture = 1 + 2 * channels + self.links
-        self.project = nn.Linear(features - 2 * relative, mixtures * self.parameters_per_mixture)
+        self.frame = LearnedFrame(features=features, channels=channels) if frame == "learned" else None
+        self.given = 2 if frame == "given" else 0
+        self.parameters_per_mixture = 1 + 2 * channels
+        self.project = nn.Linear(features - self.given, mixtures * self.parameters_per_mixture)
         with torch.no_grad():
-            # By default spread over the alphabet and wide, so that every level has mass from the first step on.
             bias_MP = self.project.bias.view(mixtures, self.parameters_per_mixture)
             bias_MP.zero_()
-            start_M = torch.linspace(-start_spread, start_spread, mixtures) if mixtures > 1 else torch.zeros(1)
-            bias_MP[:, 1 : 1 + channels] = start_M[:, None]
-            bias_MP[:, 1 + channels : 1 + 2 * channels] = start_log_scale
+            if mixtures > 1:
+                bias_MP[:, 1 : 1 + channels] = torch.linspace(-start_spread, start_spread, mixtures)[:, None]
+                bias_MP[:, 1 + channels :] = torch.linspace(*start_log_scales, mixtures)[:, None]
+            else:
+                bias_MP[:, 1 + channels :] = sum(start_log_scales) / 2
+            bias_MP[:, 2 + channels :].add_(_START_LATER)
 
-    def _components(self, features_BFHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-weights `[B, H, W, M]`, locations and log-scales `[B, H, W, M, C]`, links `[B, H, W, M, pairs]`; fp32."""
+    def _components(self, features_BFHW: Tensor) -> _Components:
+        """Weights, locations given nothing, scales and the frame of every pixel."""
         features_BHWF = features_BFHW.movedim(1, -1)
         # bf16 has eight bits: a location would be half a level off.
         with torch.autocast(features_BFHW.device.type, enabled=False):
             projected_BHWF = features_BHWF[..., : self.project.in_features].to(self.project.weight.dtype)
             raw = self.project(projected_BHWF).float().unflatten(-1, (self.mixtures, -1))
-        log_weight, location, log_scale, link = raw.split([1, self.channels, self.channels, self.links], dim=-1)
-        if self.relative:
-            centre, log_unit = features_BHWF[..., -2:].float()[..., None, None].unbind(-3)
-            location, log_scale = centre + location * log_unit.exp(), log_scale + log_unit
-        return (
+            frame = self._frame(features_BHWF)
+        log_weight, location, log_scale = raw.split([1, self.channels, self.channels], dim=-1)
+        log_unit = frame.log_unit_BHW1.clamp(*self.log_scales)[..., None]
+        return _Components(
             log_weight.squeeze(-1).log_softmax(-1),
-            location,
-            log_scale.clamp(*self.log_scales),
-            torch.tanh(link),
+            frame.centre_BHWC[..., None, :] + location * log_unit.exp(),
+            (log_scale + log_unit).clamp(*self.log_scales),
+            frame,
         )
 
-    def _shift(self, link: Tensor, earlier: list[Tensor]) -> Tensor | float:
-        """What channel c = len(earlier) adds to its locations, `[B, H, W, M]`, from the channels before it."""
-        count = len(earlier)
-        first = count * (count - 1) // 2
-        return sum((link[..., first + j] * earlier[j] for j in range(count)), 0.0)
+    def _frame(self, features_BHWF: Tensor) -> Frame:
+        if self.frame is not None:
+            return self.frame(features_BHWF)
+        if self.given:
+            centre, log_unit = features_BHWF[..., -2:].float().split(1, -1)
+        else:
+            centre = log_unit = torch.zeros_like(features_BHWF[..., :1], dtype=torch.float32)
+        return Frame(centre, log_unit, centre[..., :0])
+
+    def _residual(self, frame: Frame, channel: int, level: Tensor) -> Tensor:
+        """What integer levels `[B, H, W]` leave over of their centre, `[B, H, W, 1]`."""
+        scaled_BHW = level.float() * (2.0 / (self.levels - 1)) - 1.0
+        return (scaled_BHW - frame.centre_BHWC[..., channel])[..., None]
 
     def _upper_edge(self, location: Tensor, inverse: Tensor, level: Tensor) -> Tensor:
         """Upper edge of the bins of integer levels, seen from the location and in units of the scale.
@@ -136,31 +175,30 @@ class LogisticMixtureLikelihood(nn.Module):
 
     def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Log-mass of every sub-pixel given the earlier channels of its pixel, nats, `[B, C, H, W]`, fp32."""
-        log_weight, location, log_scale, link = self._components(features_BFHW)
-        scaled = x_BCHW.float() * (2.0 / (self.levels - 1)) - 1.0
-        earlier, result = list[Tensor](), []
+        log_weight, location, log_scale, frame = self._components(features_BFHW)
+        residuals, result = list[Tensor](), []
         for channel in range(self.channels):
-            level = x_BCHW[:, channel, :, :, None]
-            mean = location[..., channel] + self._shift(link, earlier)
-            joint = log_weight + self._log_mass(mean, log_scale[..., channel], level)
+            level = x_BCHW[:, channel]
+            mean = location[..., channel] + frame.shift(channel, residuals)
+            joint = log_weight + self._log_mass(mean, log_scale[..., channel], level[..., None])
             result.append(joint.logsumexp(-1))
             log_weight = joint.log_softmax(-1)
-            earlier.append(scaled[:, channel, :, :, None])
+            residuals.append(self._residual(frame, channel, level))
         return torch.stack(result, 1)
 
     def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Masses of all levels of every sub-pixel given the earlier channels in x, `[B, C, H, W, L]`, fp32."""
-        log_weight, location, log_scale, link = self._components(features_BFHW)
-        scaled = x_BCHW.float() * (2.0 / (self.levels - 1)) - 1.0
+        log_weight, location, log_scale, frame = self._components(features_BFHW)
         levels_L = torch.arange(self.levels, device=x_BCHW.device)
-        earlier, result = list[Tensor](), []
+        residuals, result = list[Tensor](), []
         for channel in range(self.channels):
-            mean = (location[..., channel] + self._shift(link, earlier))[..., None]
-            log_mass = self._log_mass(mean, log_scale[..., channel, None], levels_L)
-            result.append((log_weight.exp()[..., None] * log_mass.exp()).sum(-2))
-            index = x_BCHW[:, channel, :, :, None, None].long().expand(*log_mass.shape[:-1], 1)
+            mean = location[..., channel] + frame.shift(channel, residuals)
+            log_mass = self._log_mass(mean[..., None], log_scale[..., channel, None], levels_L)
+            result.append((log_weight[..., None] + log_mass).logsumexp(-2).exp())
+            level = x_BCHW[:, channel]
+            index = level[..., None, None].long().expand(*log_mass.shape[:-1], 1)
             log_weight = (log_weight + log_mass.gather(-1, index).squeeze(-1)).log_softmax(-1)
-            earlier.append(scaled[:, channel, :, :, None])
+            residuals.append(self._residual(frame, channel, level))
         return torch.stack(result, 1)
 
     def draw(self, features_BFHW: Tensor, uniform_BCHW: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -168,11 +206,11 @@ class LogisticMixtureLikelihood(nn.Module):
 
         The temperature, above 0, divides the logits of the components and multiplies their scales.
         """
-        log_weight, location, log_scale, link = self._components(features_BFHW)
+        log_weight, location, log_scale, frame = self._components(features_BFHW)
         log_weight, log_scale = log_weight / temperature, (log_scale + math.log(temperature)).clamp(*self.log_scales)
-        earlier, result = list[Tensor](), []
+        residuals, result = list[Tensor](), []
         for channel in range(self.channels):
-            mean = location[..., channel] + self._shift(link, earlier)
+            mean = location[..., channel] + frame.shift(channel, residuals)
             weight = log_weight.softmax(-1).double()
             # The weights add up to one but for rounding, and the highest level would pay for what is missing.
             uniform = uniform_BCHW[:, channel].double() * weight.sum(-1)
@@ -181,7 +219,7 @@ class LogisticMixtureLikelihood(nn.Module):
             if channel + 1 < self.channels:
                 log_mass = self._log_mass(mean, log_scale[..., channel], level[..., None])
                 log_weight = (log_weight + log_mass).log_softmax(-1)
-                earlier.append(level[..., None].float() * (2.0 / (self.levels - 1)) - 1.0)
+                residuals.append(self._residual(frame, channel, level))
         return torch.stack(result, 1)
 
     def _invert(self, weight: Tensor, location: Tensor, log_scale: Tensor, uniform_BHW: Tensor) -> Tensor:
@@ -210,14 +248,16 @@ class LogisticMixtureLikelihood(nn.Module):
         return level_BHW.long().clamp(max=self.levels - 1)
 
     def mean(self, features_BFHW: Tensor) -> Tensor:
-        """Weighted mean of the components' locations in levels, `[B, C, H, W]`, fp32, clipped to the alphabet.
+        """Mean of p(x|z) in levels, `[B, C, H, W]`, fp32.
 
-        A location follows the earlier channels at their own locations. Apart from what the open tails cut off this is
-        the mean of p(x|z); summing it exactly would take L^C terms per pixel.
+        In every component a channel follows the earlier ones at their means. But for what the ends of the alphabet cut
+        off of those, and for logistics narrower than a bin, which may be half a level off, this is the mean itself;
+        summing it exactly would take L^C terms per pixel.
         """
-        log_weight, location, _, link = self._components(features_BFHW)
-        earlier: list[Tensor] = []
+        log_weight, location, log_scale, frame = self._components(features_BFHW)
+        residuals, result = list[Tensor](), []
         for channel in range(self.channels):
-            earlier.append((location[..., channel] + self._shift(link, earlier)).clamp(-1.0, 1.0))
-        mean = torch.stack([(log_weight.exp() * value).sum(-1) for value in earlier], 1)
-        return (mean + 1.0) * ((self.levels - 1) / 2)
+            mean = clipped_mean(location[..., channel] + frame.shift(channel, residuals), log_scale[..., channel])
+            result.append((log_weight.exp() * mean).sum(-1))
+            residuals.append(mean - frame.centre_BHWC[..., channel, None])
+        return (torch.stack(result, 1) + 1.0) * ((self.levels - 1) / 2)

@@ -115,7 +115,7 @@ def test_every_number_has_a_limit_that_admits_its_default() -> None:
         ("threads = true", ["threads must be a whole number", "true"]),
         ("[prior]\nconditional = 1", ["prior.conditional must be true or false", "but is 1"]),
         ('[data]\nname = "mnits"', ["data.name must be one of", '"mnits"', "Did you mean mnist?"]),
-        ("[stage1]\ndownsampling = 3", ["stage1.downsampling must be one of 2, 4, 8", "but is 3"]),
+        ("[stage1]\ndownsampling = 3", ["stage1.downsampling must be one of 2, 4, 8, 16, 32", "but is 3"]),
         ("[data]\npath = 2020-01-01", ["data.path must be a string", "2020-01-01"]),
         ('models = "vae"', ["models must be a list of strings"]),
         ('[quantiser]\nkind = "fsq"\nfsq_levels = "8"', ["quantiser.fsq_levels must be a list of whole numbers"]),

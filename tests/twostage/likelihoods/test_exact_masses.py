@@ -15,7 +15,7 @@ ROWS = 32
 def _mixture(
     *, levels: int, spread: float, log_scales: tuple[float, float], seed: int, improbable: bool = False
 ) -> LogisticMixtureLikelihood:
-    """A mixture whose features choose one of `ROWS` sets of parameters.
+    """A mixture whose features choose one of `ROWS` sets of parameters: centres at 0, a unit of 1, any links.
 
     Where `improbable` every level of the first channel is thousands of nats away from every component.
     """
@@ -25,13 +25,16 @@ def _mixture(
     raw[..., 0].uniform_(-20, 20, generator=generator)
     raw[..., 1:4].uniform_(-spread, spread, generator=generator)
     raw[..., 4:7].uniform_(*log_scales, generator=generator)
-    raw[..., 7:].uniform_(-3, 3, generator=generator)
+    frame = torch.zeros(ROWS, 8)
+    frame[:, 5:].uniform_(-3, 3, generator=generator)
     if improbable:
         raw[..., 1].uniform_(5, 30, generator=generator)
         raw[..., 4] = -7.0
     with torch.no_grad():
         likelihood.project.weight.copy_(raw.flatten(1).T)
         likelihood.project.bias.zero_()
+        likelihood.frame.project.weight.copy_(frame.T)
+        likelihood.frame.project.bias.zero_()
     return likelihood
 
 
@@ -108,6 +111,8 @@ def _peaked(name: str, levels: int) -> CategoricalLikelihood | HurdleLikelihood 
             likelihood.above_logits.bias.zero_()
         else:
             likelihood = LogisticMixtureLikelihood(features=1000, channels=1, levels=levels, mixtures=5)
+            likelihood.frame.project.weight.zero_()
+            likelihood.frame.project.bias.zero_()
             raw = torch.empty(1000, 5, 3)
             raw[..., 0].normal_(generator=generator)
             raw[..., 1].uniform_(-0.9, -0.2, generator=generator)

@@ -112,42 +112,63 @@ def test_mean_is_the_expected_level(name: str, levels: int) -> None:
     torch.testing.assert_close(likelihood.mean(features), expected)
 
 
-def test_mean_of_a_narrow_logistic_mixture_is_the_expected_level() -> None:
+@pytest.mark.parametrize("levels", [17, 256])
+def test_mean_of_a_logistic_mixture_is_the_expected_level_wherever_it_is(levels: int) -> None:
+    """Centres from beyond one end of the alphabet to beyond the other, in units from a bin to several alphabets."""
+    likelihood = _make("logistic-mixture", channels=1, levels=levels, features=2)
+    with torch.no_grad():
+        likelihood.project.weight.zero_()
+        likelihood.project.bias.view(3, 3)[:, 2].clamp_(-0.5)
+        likelihood.frame.project.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]))
+        likelihood.frame.project.bias.zero_()
+    centres, log_units = torch.meshgrid(torch.linspace(-3, 3, 30), torch.linspace(-2, 2, 30), indexing="ij")
+    features = torch.stack([centres, log_units])[None]
+    table = likelihood.probabilities(features, torch.zeros(1, 1, 30, 30, dtype=torch.int64)).double()
+    expected = (table * torch.arange(levels)).sum(-1)
+    assert expected.min() < 0.1 * levels
+    assert expected.max() > 0.9 * levels
+    torch.testing.assert_close(likelihood.mean(features).double(), expected, atol=1e-3 * levels, rtol=0)
+
+
+def test_mean_of_later_channels_of_a_logistic_mixture_follows_the_links() -> None:
     """Away from the ends of the alphabet the tails cut off nothing, and the formula is exact."""
     likelihood = _make("logistic-mixture", channels=3, levels=256)
     with torch.no_grad():
         likelihood.project.weight.mul_(0.05)
-        bias = likelihood.project.bias.view(3, likelihood.parameters_per_mixture)
-        bias[:, 1:4].clamp_(-0.2, 0.2)
-        bias[:, 4:7] = -4.0
-        bias[:, 7:].clamp_(-0.3, 0.3)
+        likelihood.frame.project.weight.mul_(0.05)
+        likelihood.project.bias.view(3, 7)[:, 4:] = -1.5
+        likelihood.frame.project.bias[:5] = torch.tensor([0.1, -0.2, 0.3, 0.1, -2.0])
+        likelihood.frame.project.bias[5:] = torch.tensor([0.7, -0.4, 1.2])
     features = torch.randn(1, 5, 1, 1)
-    drawn = draw_levels(likelihood, features.expand(20000, -1, -1, -1), torch.rand(20000, 3, 1, 1, dtype=torch.float64))
-    error = drawn.double().std(0) / math.sqrt(20000)
-    assert ((drawn.double().mean(0) - likelihood.mean(features)[0]).abs() < 4 * error + 0.05).all()
+    noise = torch.rand(20000, 3, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    drawn = draw_levels(likelihood, features.expand(20000, -1, -1, -1), noise).double()
+    error = drawn.std(0) / math.sqrt(20000)
+    assert ((drawn.mean(0) - likelihood.mean(features)[0]).abs() < 4 * error + 0.05).all()
 
 
-def test_logistic_mixture_against_the_formula_written_out() -> None:
-    """Plain differences of sigmoids in float64, channel by channel, for a pixel of three channels."""
-    likelihood = _make("logistic-mixture", channels=3, levels=256)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_logistic_mixture_against_the_formula_written_out(channels: int) -> None:
+    """Plain differences of sigmoids in float64, channel by channel, every link by its place."""
+    likelihood = _make("logistic-mixture", channels=channels, levels=256)
     features = torch.randn(1, 5, 1, 1)
-    raw = likelihood.project(features[0, :, 0, 0]).detach().double().numpy().reshape(3, 10)
+    raw = likelihood.project(features[0, :, 0, 0]).detach().double().numpy().reshape(3, 1 + 2 * channels)
+    frame = likelihood.frame.project(features[0, :, 0, 0]).detach().double().numpy()
     weight = np.exp(raw[:, 0]) / np.exp(raw[:, 0]).sum()
-    for x in ([0, 255, 130], [12, 0, 255], [200, 190, 0]):
-        scaled = [level / 127.5 - 1 for level in x]
-        a = np.tanh(raw[:, 7:])
-        location = [
-            raw[:, 1],
-            raw[:, 2] + a[:, 0] * scaled[0],
-            raw[:, 3] + a[:, 1] * scaled[0] + a[:, 2] * scaled[1],
-        ]
-        mass = weight.copy()
-        for channel in range(3):
-            scale = np.exp(np.clip(raw[:, 4 + channel], -7, 7))
-            upper = expit((scaled[channel] + 1 / 255 - location[channel]) / scale)
-            lower = expit((scaled[channel] - 1 / 255 - location[channel]) / scale)
-            mass *= np.where(x[channel] == 255, 1.0, upper) - np.where(x[channel] == 0, 0.0, lower)
-        log_prob = likelihood.log_prob(features, torch.tensor(x).reshape(1, 3, 1, 1))
+    centre, unit, link = (
+        frame[0] + 0.5 * frame[1 : 1 + channels],
+        np.exp(frame[1 + channels]),
+        list(np.tanh(frame[2 + channels :])),
+    )
+    links = {(later, earlier): link.pop(0) for later in range(channels) for earlier in range(later)}
+    assert not link
+    for x in ([0, 255, 130, 3], [12, 0, 255, 0], [200, 190, 0, 255]):
+        scaled, mass = [level / 127.5 - 1 for level in x], weight.copy()
+        for c in range(channels):
+            location = centre[c] + unit * raw[:, 1 + c] + sum(links[c, j] * (scaled[j] - centre[j]) for j in range(c))
+            scale = np.clip(unit * np.exp(raw[:, 1 + channels + c]), np.exp(-7), np.exp(7))
+            upper, lower = (expit((scaled[c] + edge - location) / scale) for edge in (1 / 255, -1 / 255))
+            mass *= np.where(x[c] == 255, 1.0, upper) - np.where(x[c] == 0, 0.0, lower)
+        log_prob = likelihood.log_prob(features, torch.tensor(x[:channels]).reshape(1, channels, 1, 1))
         assert log_prob.sum().item() == pytest.approx(math.log(mass.sum()), abs=2e-4)
 
 
@@ -156,6 +177,7 @@ def test_logistic_mixture_is_finite_at_every_level_and_scale() -> None:
     likelihood = _make("logistic-mixture", channels=3, levels=256)
     with torch.no_grad():
         likelihood.project.weight.mul_(50)
+        likelihood.frame.project.weight.mul_(50)
     features = torch.randn(1, 5, 16, 16, requires_grad=True)
     x = torch.stack([torch.randperm(256).reshape(16, 16) for _ in range(3)])[None]
     log_prob = likelihood.log_prob(features, x)
@@ -172,6 +194,7 @@ def test_logistic_mixture_masses_sum_to_one_wherever_the_components_are() -> Non
     likelihood = _make("logistic-mixture", channels=1, levels=256, features=1)
     with torch.no_grad():
         likelihood.project.weight.zero_()
+        likelihood.frame.project.weight.zero_()
     for _ in range(50):
         with torch.no_grad():
             bias = likelihood.project.bias.view(3, 3)
@@ -227,3 +250,10 @@ def test_unknown_names_and_alphabets_are_refused() -> None:
         make_likelihood("hurdle", features=1, channels=1, levels=1)
     with pytest.raises(UsageError, match="binarised data, not 256 levels"):
         make_likelihood("bernoulli", features=1, channels=1, levels=256)
+
+
+@pytest.mark.parametrize("name", ["categorical", "hurdle"])
+def test_a_logit_for_every_one_of_65536_levels_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="at most 4096 of them, not 65536: choose logistic-mixture"):
+        make_likelihood(name, features=1, channels=1, levels=65536)
+    make_likelihood(name, features=1, channels=1, levels=4096)
