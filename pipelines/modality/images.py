@@ -16,7 +16,7 @@ from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
 from stage1_vqvae.interface import Codec
-from stage2_prior import PixelCNN
+from stage2_prior import HierarchicalPrior, PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
@@ -35,6 +35,8 @@ from .pictures import Pictures
 
 Stage1 = VQVAE | VAE | Autoencoder | VIMCO
 """A model of images; a conditional VAE is a `VAE` with classes."""
+ImagePrior = PixelCNN | HierarchicalPrior
+"""A prior over codes of one grid, or of several."""
 
 
 def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
@@ -65,20 +67,22 @@ def _without(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def prior_architecture(recipe: Recipe, stage1: VQVAE, classes: int) -> dict[str, Any]:
-    """Keyword arguments of `PixelCNN` over the codes of `stage1`."""
+    """Keyword arguments of `PixelCNN`, or of several grids of `HierarchicalPrior`, over the codes of `stage1`."""
     settings = asdict(recipe.prior)
     conditional = settings.pop("conditional")
-    groups, *grid = stage1.code_shape
     return {
         "codebook_size": stage1.codebook_size,
-        "codebooks": groups,
-        "grid": tuple(grid),
+        "codebooks": stage1.codebooks,
+        **({"grid": stage1.grids[0]} if len(stage1.grids) == 1 else {"grids": stage1.grids}),
         "classes": (classes,) if conditional and classes else (),
         **settings,
     }
 
 
 _CLASSES: dict[str, type[Stage1]] = {"vq-vae": VQVAE, "ae": Autoencoder, "vae": VAE, "cvae": VAE, "vimco": VIMCO}
+
+
+_PRIORS: dict[str, type[ImagePrior]] = {"pixelcnn": PixelCNN, "hierarchical-pixelcnn": HierarchicalPrior}
 
 
 def build_stage1(kind: str, architecture: Mapping[str, Any]) -> Stage1:
@@ -117,10 +121,13 @@ class Images:
     def follower(
         self, stage: Stage, recipe: Recipe, codebook: VQVAE, dataset: ImageDataset
     ) -> tuple[str, dict[str, Any]]:
-        return "pixelcnn", prior_architecture(recipe, codebook, len(dataset.classes))
+        kind = "pixelcnn" if len(codebook.grids) == 1 else "hierarchical-pixelcnn"
+        return kind, prior_architecture(recipe, codebook, len(dataset.classes))
 
     def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
-        return PixelCNN(**as_arguments(arguments)) if kind == "pixelcnn" else build_stage1(kind, arguments)
+        if kind in _PRIORS:
+            return _PRIORS[kind](**as_arguments(arguments))
+        return build_stage1(kind, arguments)
 
     def with_decoder(
         self, codebook: VQVAE, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
@@ -158,7 +165,7 @@ class Images:
         return GaussianTask(model, **common)
 
     def follower_task(
-        self, model: PixelCNN, codebook: VQVAE, codes: Mapping[str, CodeFile], recipe: Recipe, dataset: ImageDataset
+        self, model: ImagePrior, codebook: VQVAE, codes: Mapping[str, CodeFile], recipe: Recipe, dataset: ImageDataset
     ) -> Task:
         device = next(model.parameters()).device
 

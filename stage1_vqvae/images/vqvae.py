@@ -24,6 +24,7 @@ from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.interface import LatentKind
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
+from twostage.grids import Grids, axes_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class VQVAE(Deterministic, ImageModel):
         self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser)
         self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
         self.update_rule = self.quantiser.update_rule
-        self.code_shape = (self.codebooks, *networks.grid)
+        self.grids: Grids = (networks.grid,)
+        self.code_shape = (self.codebooks, *axes_of(self.grids))
         self.decoder = PixelDecoder(networks, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)
 
     def encode_vectors(self, x_BCHW: Tensor) -> Tensor:
