@@ -153,7 +153,9 @@ def diagnose_prior(
     seen = items_of(train, evenly(len(train.codes), len(held_out.codes)))
     held_out_bits, held_out_error = _per_code(bits_by_position, held_out)
     train_bits, train_error = _per_code(position_bits_of(seen), seen)
-    unigram_N = unigram_bits(held_out.codes, train.codes, prior.codebook_size, held_out.lengths, train.lengths)
+    unigram_N = unigram_bits(
+        held_out.codes, train.codes, prior.codebook_size, held_out.lengths, train.lengths, grids=prior.grids
+    )
     return PriorDiagnosis(
         items=len(held_out.codes),
         uniform_bits_per_code=math.log2(prior.codebook_size),
