@@ -83,6 +83,12 @@ class _ShapesOnly(TorchFunctionMode):
         return None if name == "__setitem__" else func(*args, **kwargs)
 
 
+def shapes_only(build: Callable[[], M]) -> M:
+    """The model that `build` makes, without values: of any size, in no time and no memory, and drawing no numbers."""
+    with torch.device("meta"), _ShapesOnly():
+        return build()
+
+
 def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise ValueError unless the model has these tensors, before it takes memory: a record may claim any size.
 
@@ -98,8 +104,7 @@ def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torc
 
     handle = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"), _ShapesOnly():
-            model = build()
+        model = shapes_only(build)
     finally:
         handle.remove()
     stored = model.state_dict()
