@@ -3,6 +3,7 @@
 Model kinds are a closed list; a checkpoint names its kind and the keyword arguments it was built with, never code.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from twostage.errors import RunError
 from twostage.storage.checkpoint import Checkpoint, load_checkpoint
 
+_CODEBOOK = re.compile(r"quantiser\.([0-9]+\.)?codebook")
 _REPLACED_TENSORS = 1000
 """Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
 _DERIVED_VALUES = 1 << 20
@@ -132,6 +134,7 @@ def parameter_count(model: torch.nn.Module) -> int:
 
     The auxiliary likelihood of an autoregressive decoder has no part in p(x|z), and none here.
     """
-    codebooks = {name: buffer for name, buffer in model.named_buffers() if name == "quantiser.codebook"}
+    buffers = dict(model.named_buffers())  # of a hierarchy `quantiser.0.codebook` and so on
+    codebooks = {name: buffer for name, buffer in buffers.items() if _CODEBOOK.fullmatch(name)}
     own = {**dict(model.named_parameters()), **codebooks}
     return sum(values.numel() for name, values in own.items() if not name.startswith("decoder.auxiliary."))

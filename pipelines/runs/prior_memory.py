@@ -78,8 +78,7 @@ def least_memory(run: Run, model: str, dataset: Dataset) -> LeastMemory:
     prior: Any = shapes_only(lambda: modality.build(*modality.follower("prior", recipe, codebook, dataset)))
     code_bytes = prior.code_shape[0] * prior.codebook_size * _NUMBER_BYTES  # of the logits of a position
     positions, validated = (
-        [math.prod(modality.files.grid_of(split, codebook))] if len(prior.grids) == 1 else positions_of(prior.grids)
-        for split in (dataset.train, dataset.validation)
+        positions_of(modality.files.grids_of(split, codebook)) for split in (dataset.train, dataset.validation)
     )
     part = math.ceil(training.batch_size / (world_size() * training.accumulate))
     # One copy of every level stays for the backward pass; two more are there while one level is worked on.

@@ -42,6 +42,27 @@ def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int
     return height // downsampling, width // downsampling
 
 
+def hierarchy_grids(finest: tuple[int, int], levels: int) -> tuple[tuple[int, int], ...]:
+    """Grid of every level of a hierarchy, coarsest first: each has sides half as long as the next.
+
+    Raises:
+        UsageError: fewer than two levels, or a coarsest grid of less than 2x2 positions, or of no whole number of them.
+    """
+    if levels < 2:
+        raise UsageError(f"a hierarchy must have at least 2 levels, not {levels}; one grid is a VQVAE")
+    grids = [finest]
+    while len(grids) < levels:
+        height, width = grids[0]
+        if height % 2 or width % 2 or min(height, width) < 4:
+            most = f"at most {len(grids)} levels" if len(grids) > 1 else "no hierarchy"
+            raise UsageError(
+                f"a hierarchy of {levels} levels halves the {finest[0]}x{finest[1]} grid of codes {levels - 1} times, "
+                f"but {height}x{width} does not halve to 2x2 or more: choose {most}, or less downsampling"
+            )
+        grids.insert(0, (height // 2, width // 2))
+    return tuple(grids)
+
+
 class Encoder(nn.Module):
     """`[B, C, H, W]` floats in [-1, 1] to `[B, D, h, w]`."""
 
