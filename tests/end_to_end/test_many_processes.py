@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, VQVAE, AudioVQVAE
+from stage1_vqvae import VAE, VQVAE, AudioVQVAE, HierarchicalVQVAE
 from stage1_vqvae.audio.tasks import AudioCodebookTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
@@ -88,6 +88,13 @@ def _codebook(update: str) -> Task:
     return CodebookTask(model, train=train, validation=validation, kmeans=True, evaluation_batch_size=2, seed=0)
 
 
+def _hierarchy() -> Task:
+    """The same, with codebooks of two grids."""
+    train, validation = _images()
+    model = HierarchicalVQVAE(**STAGE1, codebook_size=12, embedding_dim=4, decay=0.7, revival_threshold=0.5)
+    return CodebookTask(model, train=train, validation=validation, kmeans=True, evaluation_batch_size=2, seed=0)
+
+
 def _gaussian() -> Task:
     train, validation = _images()
     return GaussianTask(VAE(**STAGE1, latent_channels=2), train=train, validation=validation, evaluation_batch_size=2)
@@ -135,6 +142,7 @@ def _sound() -> Task:
 TASKS: dict[str, Callable[[], Task]] = {
     "ema": lambda: _codebook("ema"),
     "loss": lambda: _codebook("loss"),
+    "hierarchy": _hierarchy,
     "gaussian": _gaussian,
     "prior": _prior,
     "sound": _sound,
@@ -318,7 +326,7 @@ def ema_alone(folder: Path) -> dict[str, torch.Tensor]:
     return _state(folder / "ema" / "one")
 
 
-@pytest.mark.parametrize("name", ["loss", "gaussian", "prior", "sound"])
+@pytest.mark.parametrize("name", ["loss", "hierarchy", "gaussian", "prior", "sound"])
 def test_one_and_two_processes_give_the_same_weights(name: str, folder: Path) -> None:
     _fit(TASKS[name], folder / name / "one").run(label=name)
     one, two = _state(folder / name / "one"), _state(folder / name / "two")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae import VAE, VQVAE, HierarchicalVQVAE
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage2_prior import PixelCNN
@@ -61,7 +61,8 @@ LEARNED = {"codebook_size": 24, "codebooks": 2, "gradient": "rotation", "decay":
 
 def _codebook(**settings: Any) -> Task:
     train, validation = _images()
-    model = VQVAE(**STAGE1, embedding_dim=4, **settings)
+    kind = HierarchicalVQVAE if "hierarchy" in settings else VQVAE
+    model = kind(**STAGE1, embedding_dim=4, **settings)
     return CodebookTask(model, train=train, validation=validation, kmeans=False, evaluation_batch_size=4, seed=0)
 
 
@@ -94,6 +95,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
+    "hierarchy": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7, hierarchy=2),
     "gaussian": _gaussian,
     "prior": _prior,
 }

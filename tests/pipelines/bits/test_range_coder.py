@@ -260,7 +260,7 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
     ).codes.numpy()
     train_labels = np.arange(40) ** 2 % 3
     for split, labels in (("train", train_labels), ("test", np.arange(40) % 3)):
-        header = CodeHeader("digits", split, "vq-vae", 16, 2, (4, 4), 3, stage1.sha256)
+        header = CodeHeader("digits", split, "vq-vae", 16, 2, ((4, 4),), 3, stage1.sha256)
         path = run.codes_file("vq-vae", split)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_codes(path, CodeFile(codes, labels, header))
