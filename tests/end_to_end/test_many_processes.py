@@ -25,7 +25,7 @@ from stage1_vqvae import VAE, VQVAE, AudioVQVAE
 from stage1_vqvae.audio.tasks import AudioCodebookTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
-from stage2_prior import PixelCNN
+from stage2_prior import HierarchicalPrior, PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.data.audio import AudioSplit
@@ -111,6 +111,23 @@ def _prior(dropout: float = 0.0) -> Task:
     )
 
 
+def _hierarchy() -> Task:
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 5, (40, 1, 10), generator=generator)
+    labels = torch.randint(0, 3, (40, 1), generator=generator)
+    prior = HierarchicalPrior(
+        codebook_size=5, grids=((1, 2), (2, 4)), classes=(3,), channels=6, layers=2, label_dropout=0.4
+    )
+    return PriorTask(
+        prior,
+        train=codes,
+        train_condition=labels,
+        validation=codes[:5],
+        validation_condition=labels[:5],
+        evaluation_batch_size=2,
+    )
+
+
 def _sound() -> Task:
     """Recordings of unequal length: the parts of a batch differ in samples and in codes."""
     draw = np.random.default_rng(1)
@@ -137,6 +154,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "loss": lambda: _codebook("loss"),
     "gaussian": _gaussian,
     "prior": _prior,
+    "hierarchy": _hierarchy,
     "sound": _sound,
 }
 
@@ -318,7 +336,7 @@ def ema_alone(folder: Path) -> dict[str, torch.Tensor]:
     return _state(folder / "ema" / "one")
 
 
-@pytest.mark.parametrize("name", ["loss", "gaussian", "prior", "sound"])
+@pytest.mark.parametrize("name", ["loss", "gaussian", "prior", "hierarchy", "sound"])
 def test_one_and_two_processes_give_the_same_weights(name: str, folder: Path) -> None:
     _fit(TASKS[name], folder / name / "one").run(label=name)
     one, two = _state(folder / name / "one"), _state(folder / name / "two")
