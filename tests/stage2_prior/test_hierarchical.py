@@ -238,6 +238,20 @@ def test_a_fitted_prior_reads_the_coarser_levels() -> None:
     assert bits[2] < 0.02
 
 
+def test_log_prob_is_summed_in_single_precision_whatever_the_layers_use() -> None:
+    prior = build()
+    codes_BGN = random_codes(prior, 2)
+    with torch.no_grad():
+        expected_B = prior.log_prob(codes_BGN)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            autocast_B = prior.log_prob(codes_BGN)
+            by_code = next(prior.log_probs_by_code(codes_BGN, [None])).codes
+        half_B = prior.bfloat16().log_prob(codes_BGN)
+    for log_prob_B in (autocast_B, half_B, by_code.sum((1, 2))):
+        assert log_prob_B.dtype == torch.float32
+        torch.testing.assert_close(log_prob_B, expected_B, rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
