@@ -22,6 +22,7 @@ from stage1_vqvae import (
     AudioVAE,
     AudioVQVAE,
     Autoencoder,
+    HierarchicalVQVAE,
     WaveNetDecoder,
 )
 from stage2_prior import PixelCNN, WaveNet
@@ -59,6 +60,9 @@ def _models() -> dict[str, nn.Module]:
         ),
         "vq-vae-simvq": VQVAE(
             **_STAGE1, head_channels=4, embedding_dim=4, quantiser="simvq", codebook_size=5, codebooks=2
+        ),
+        "vq-vae-hierarchy": HierarchicalVQVAE(
+            **{**_STAGE1, "image_shape": (1, 16, 16)}, hierarchy=3, head_channels=4, embedding_dim=2, codebook_size=5
         ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
@@ -115,9 +119,9 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
     if isinstance(model, AudioVQVAE | AudioVAE | AudioAutoencoder | WaveNetDecoder):
         return _audio_outputs(model)
-    assert isinstance(model, VQVAE | VAE | Autoencoder | VIMCO)
+    assert isinstance(model, VQVAE | HierarchicalVQVAE | VAE | Autoencoder | VIMCO)
     x = (torch.arange(2 * model.dims) % 5).reshape(2, *model.image_shape)
-    if isinstance(model, VQVAE):
+    if isinstance(model, VQVAE | HierarchicalVQVAE):
         codes = model.encode(x)
         return {"codes": codes, "log_prob": model.log_prob(x, codes), "mean": model.decode(codes)}
     if isinstance(model, Autoencoder):

@@ -69,9 +69,13 @@ class Diagnosing:
         return () if reason is None else (f"It is undertrained: {reason}.",)
 
     def _used(self, usage: CodebookUsage) -> str:
+        by_level = [
+            f" In {single.name} {single.used} of {usage.codebook_size}, with {single.perplexity:.1f}."
+            for single in (usage.codebooks if usage.levels else ())
+        ]
         return (
-            f"{usage.used} of {usage.codebook_size * len(usage.codebooks)} codes are used on these "
-            f"{self._files.source}s, with a perplexity of {usage.perplexity:.1f}."
+            f"{usage.used} of {usage.size} codes are used on these {self._files.source}s, with a perplexity of "
+            f"{usage.perplexity:.1f}." + "".join(by_level)
         )
 
     def _gaussian(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
@@ -115,7 +119,9 @@ class Diagnosing:
         run, model = self.run, stage1.model
         files = extract_codes(run, name, stage1, self.writer.dataset, self.writer.device)
         file = files[self.writer.split]
-        usage = codebook_usage(file.codes, codebook_size=model.codebook_size, lengths_N=file.lengths)
+        usage = codebook_usage(
+            file.codes, codebook_size=model.codebook_size, lengths_N=file.lengths, grids=file.header.grids
+        )
         collapse, of_codes = collapse_of(usage), self._used(usage)
         if not is_finished(run.prior_folder(name)):
             if collapse is not None:

@@ -15,6 +15,7 @@ from stage1_vqvae.interface import Stage1Model
 from twostage.config.model_names import model_spec
 from twostage.data.interface import Dataset
 from twostage.distributed import world_size
+from twostage.grids import Grids
 from twostage.metrics.codebook_usage import codebook_usage
 from twostage.metrics.statistics import mean_and_error
 
@@ -52,13 +53,15 @@ def costs_of(*parts: Trained) -> Fields:
     }
 
 
-def usage_of(codes: np.ndarray, lengths_N: np.ndarray | None, codebook_size: int) -> Fields:
-    """How codes `[N, G, *T]` use their codebook; what lies behind the end of an item does not count."""
-    usage = codebook_usage(codes, codebook_size=codebook_size, lengths_N=lengths_N)
+def usage_of(
+    codes: np.ndarray, lengths_N: np.ndarray | None, codebook_size: int, *, grids: Grids | None = None
+) -> Fields:
+    """How codes `[N, G, *T]` use their codebooks; what lies behind the end of an item does not count."""
+    usage = codebook_usage(codes, codebook_size=codebook_size, lengths_N=lengths_N, grids=grids)
     return {
         "codebook_perplexity": usage.perplexity,
         "codebook_used": usage.used,
-        "codebook_size": codebook_size * codes.shape[1],
+        "codebook_size": usage.size,
     }
 
 

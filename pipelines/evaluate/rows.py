@@ -86,7 +86,7 @@ class Row:
     codebook_perplexity: float | None = None
     codebook_used: int | None = None
     codebook_size: int | None = None
-    """Codes that could be used, all codebooks together: G * K."""
+    """Codes that could be used, all codebooks together: G * K, of a hierarchy in each of its levels."""
     parameters: int
     steps: int
     """Optimiser steps of everything that the row needs: codebook, prior and decoder together."""

@@ -32,7 +32,9 @@ class Drawing:
     lengths: np.ndarray | None = None
     """`[N]` int64, samples of every recording in the place of `seconds`, where no prior is learned."""
     known: Tensor | None = None
-    """`[N, G, n, ...]`, the first rows (positions) of their codes, which are kept."""
+    """`[N, G, n, ...]`, the first rows (positions) of their codes, which are kept; under a mask all of them."""
+    known_mask: Tensor | None = None
+    """bool `[P]`, which positions of a hierarchy are kept."""
     decoder: str = "convolutional"
     temperature: float = 1.0
     top_k: int = 0
@@ -131,6 +133,7 @@ def draw_codes(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> Sa
             count=count,
             condition=None if condition is None else condition.to(trained.device),
             known=how.known,
+            known_mask=how.known_mask,
             length=length,
             temperature=how.temperature,
             top_k=how.top_k,

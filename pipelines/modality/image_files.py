@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.batch import Batch
+from stage1_vqvae.images.codec import ImageCodec
 from stage1_vqvae.images.networks import image_tensor
 from stage1_vqvae.interface import Stage1Model
 from twostage.config.schema import Recipe
@@ -20,12 +21,13 @@ from twostage.data import Split
 from twostage.data.images.dataset import level_type
 from twostage.distributed import own_batches
 from twostage.errors import RunError, UsageError
+from twostage.grids import Grids, named_grids
 from twostage.metrics.statistics import psnr_db
 from twostage.storage.codes import CodeFile
 
 from ..media.npy import SUFFIX, read_npy, write_npy
 from ..media.png import bits_of, display_scale, fit_of, grid, read_image, to_bytes, to_words, write_png
-from .files import Record, Shown
+from .files import Kept, Record, Shown
 from .pictures import to_levels
 
 
@@ -109,8 +111,8 @@ class ImageFiles:
     def lengths_of(self, split: Split) -> None:
         return None
 
-    def grid_of(self, split: Split, model: Any) -> tuple[int, ...]:
-        return tuple(model.code_shape[1:])
+    def grids_of(self, split: Split, model: ImageCodec) -> Grids:
+        return model.grids
 
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
         raise UsageError(f"{flag} is for recordings, but this run is about images: leave it out")
@@ -118,21 +120,24 @@ class ImageFiles:
     def length_after(self, positions: Tensor, model: Any) -> Tensor:
         raise NotImplementedError  # asked where `have_lengths`
 
-    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
-        rows, all_rows = command.keep_rows, codes.shape[2]
+    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: ImageCodec, record: Record) -> Kept:
+        """Rows of the coarsest grid, and the rows of finer ones that lie under them."""
+        rows, grids = command.keep_rows, model.grids
+        all_rows = grids[0][0]
         height = item.shape[1] // all_rows
+        of = "rows of codes" if len(grids) == 1 else f"rows of the coarsest codes ({named_grids(grids)})"
         if rows >= all_rows:
             raise UsageError(
-                f"--keep-rows must be less than the {all_rows} rows of codes (one is {height} image rows), but is "
-                f"{rows}"
+                f"--keep-rows must be less than the {all_rows} {of} (one is {height} image rows), but is {rows}"
             )
-        return (
-            rows,
-            f"{rows} of {all_rows} rows of codes of {command.complete}: {rows * height} of {item.shape[1]} image rows",
-        )
+        said = f"{rows} of {all_rows} {of} of {command.complete}: {rows * height} of {item.shape[1]} image rows"
+        if len(grids) == 1:
+            return Kept(codes[:, :, :rows], None, said)
+        masks = [torch.arange(high)[:, None].expand(high, wide) < rows * high // all_rows for high, wide in grids]
+        return Kept(codes, torch.cat([mask.flatten() for mask in masks]), said)
 
     def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
-        if codes.header.grid != tuple(model.code_shape[1:]):
+        if codes.header.grids != model.grids:
             raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:

@@ -97,9 +97,11 @@ def _usage(of: ShownModel) -> str:
     if of.model.latents != "codes" or "validation" not in of.codes:
         return ""
     file = of.codes["validation"]
-    usage = codebook_usage(file.codes, codebook_size=of.model.codebook_size, lengths_N=file.lengths)
+    usage = codebook_usage(
+        file.codes, codebook_size=of.model.codebook_size, lengths_N=file.lengths, grids=file.header.grids
+    )
     parts = ["<h3>Code usage</h3>"]
-    for index, single in enumerate(usage.codebooks):
-        title = f"codebook {index}: {single.used} of {usage.codebook_size} used, perplexity {single.perplexity:.1f}"
+    for single in usage.codebooks:
+        title = f"{single.name}: {single.used} of {usage.codebook_size} used, perplexity {single.perplexity:.1f}"
         parts.append(image(figures.code_histogram(single.counts_K, title=title), "Usage on the validation set."))
     return "".join(parts)

@@ -33,6 +33,7 @@ from .device import pick_device, use_threads
 from .extension import extend_training, extensions
 from .jobs import Job, Resume, check_jobs, record_of
 from .loading import Loaded, parameter_count
+from .prior_memory import check_priors_fit
 from .run import Run, check_folder, is_finished
 
 
@@ -79,6 +80,7 @@ def prepare(
     for job in jobs:
         if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
             check_bf16(job.training.precision, where, what=job.label)
+    check_priors_fit(run, jobs, dataset, where)
     goes_on = {each.job.folder for each in longer}
     plan = [_plan(run, job, dataset, goes_on=job.folder in goes_on) for job in jobs]
     tell_untrained(dataset)

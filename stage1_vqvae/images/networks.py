@@ -14,25 +14,13 @@ from typing import Required, TypedDict
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.errors import UsageError
+from twostage.layers.residual import ResidualBlock
 
 DOWNSAMPLINGS = (2, 4, 8, 16, 32)
 """Factors between the side of an image and that of its code grid."""
-
-
-class ResidualBlock(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))); spatial size and width are kept."""
-
-    def __init__(self, *, channels: int, residual_channels: int) -> None:
-        super().__init__()
-        self.spatial = nn.Conv2d(channels, residual_channels, 3, padding=1)
-        self.pointwise = nn.Conv2d(residual_channels, channels, 1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.pointwise(F.relu(self.spatial(F.relu(x_BCHW))))
 
 
 def _residual_stack(*, blocks: int, channels: int, residual_channels: int) -> nn.Sequential:
@@ -66,6 +54,27 @@ def level_widths(channels: int, downsampling: int) -> list[int]:
     """
     halvings = int(math.log2(downsampling))
     return [channels, *(max(1, channels >> max(1, level - 1)) for level in range(1, halvings))]
+
+
+def hierarchy_grids(finest: tuple[int, int], levels: int) -> tuple[tuple[int, int], ...]:
+    """Grid of every level of a hierarchy, coarsest first: each has sides half as long as the next.
+
+    Raises:
+        UsageError: fewer than two levels, or a coarsest grid of less than 2x2 positions, or of no whole number of them.
+    """
+    if levels < 2:
+        raise UsageError(f"a hierarchy must have at least 2 levels, not {levels}; one grid is a VQVAE")
+    grids = [finest]
+    while len(grids) < levels:
+        height, width = grids[0]
+        if height % 2 or width % 2 or min(height, width) < 4:
+            most = f"at most {len(grids)} levels" if len(grids) > 1 else "no hierarchy"
+            raise UsageError(
+                f"a hierarchy of {levels} levels halves the {finest[0]}x{finest[1]} grid of codes {levels - 1} times, "
+                f"but {height}x{width} does not halve to 2x2 or more: choose {most}, or less downsampling"
+            )
+        grids.insert(0, (height // 2, width // 2))
+    return tuple(grids)
 
 
 class Encoder(nn.Module):

@@ -250,11 +250,11 @@ class IntegerFiles:
     def lengths_of(self, split: Any) -> None:
         return None
 
-    def grid_of(self, split: Any, model: Any) -> tuple[int, ...]:
-        return (1, POSITIONS)
+    def grids_of(self, split: Any, model: Any) -> tuple[tuple[int, ...], ...]:
+        return ((1, POSITIONS),)
 
     def check_codes(self, codes: CodeFile, model: Any, record: Any, *, name: str, source: str, remedy: str) -> None:
-        assert codes.header.grid == (1, POSITIONS)
+        assert codes.header.grids == ((1, POSITIONS),)
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
         return list(decoded.cpu().numpy().astype(np.uint8))

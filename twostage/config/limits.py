@@ -93,6 +93,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "max_seconds": _NOT_NEGATIVE,
     },
     Stage1Config: {
+        "hierarchy": _COUNT,
         # Half as many at twice the grid's side.
         "channels": Limit(2),
         "residual_blocks": _NOT_NEGATIVE,

@@ -62,6 +62,9 @@ class Stage1Config:
 
     downsampling: Literal[2, 4, 8, 16, 32] = 4
     """Image side divided by code-grid side: one stride-2 convolution per factor of two."""
+    hierarchy: int = 1
+    """Levels of a VQ-VAE (VQ-VAE-2): grids of codes, the finest that of `downsampling`, the sides of each coarser one
+    half as long; 1: that grid alone, which is all that other models have."""
     channels: int = 256
     """Width of the encoder and decoder at the code grid."""
     residual_blocks: int = 2
