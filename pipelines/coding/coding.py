@@ -6,6 +6,7 @@ Shapes: N files.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,18 +92,20 @@ def run_reconstruct(command: Reconstruct) -> None:
     stated = stated_speakers(_speakers_in(paths, model, command.speaker), model.speakers, len(paths))
     voices = own_voices(stated, record, [str(path) for path in paths], flag="--speaker", otherwise=_or_names(model))
     items, drawn = _read(paths, model), model.with_decoder(command.decoder).autoregressive
+    model.check_levels(command.levels)
     if command.dry_run:
         what = f"{counted(len(items), 'files')} with {model.name} into {command.folder}"
         say(f"would reconstruct {what}; nothing was done")
         return
     split = files.split_of(items, labels, voices)
-    made = model.passed(split, decoder=command.decoder, seed=command.seed)
-    bits_N = model.bits(split, decoder=command.decoder, samples=_BOUND_SAMPLES, seed=command.seed)
+    how: dict[str, Any] = {"decoder": command.decoder, "seed": command.seed, "levels": command.levels}
+    made, bits_N = model.passed(split, **how), model.bits(split, samples=_BOUND_SAMPLES, **how)
     remarks = [files.difference(own, other, record) for own, other in zip(items, made, strict=True)]
     if bits_N is not None:
         measure = f"negative ELBO in {files.unit}{' given the label' if model.model.classes else ''}{files.apart}"
         if model.model.latents == "codes":
-            measure = f"distortion, {files.unit} given the codes"
+            which = "codes" if command.levels is None else f"codes of {counted(command.levels, 'levels')}"
+            measure = f"distortion, {files.unit} given the {which}"
         remarks = [f"{measure}: {bits:.3f}; {said}" for bits, said in zip(bits_N.tolist(), remarks, strict=True)]
     shown = Shown(
         stems=[f"{path.stem}-reconstructed" for path in paths],
@@ -229,6 +232,7 @@ def run_decode(command: Decode) -> None:
     model = open_model(run, file.header.model, pick_device(command.device))
     check_codes(file, run, model.name, model.stage1, source=source, remedy=remedy)
     model.with_decoder(command.decoder)
+    model.check_levels(command.levels)
     names, count, files = file.header.names, len(file.codes), model.files
     voices = voices_for(count, model.record, command.speaker, own_N=file.speakers, names=names, flag="--speaker")
     digits = max(4, len(str(count - 1)))
@@ -244,6 +248,8 @@ def run_decode(command: Decode) -> None:
     if command.dry_run:
         say(f"would decode {what} with {model.name} into {command.folder}; nothing was done")
         return
-    items = model.decoded_codes(file.codes, file.samples, voices, decoder=command.decoder, seed=command.seed)
+    items = model.decoded_codes(
+        file.codes, file.samples, voices, decoder=command.decoder, seed=command.seed, levels=command.levels
+    )
     shown = Shown(stems=names, items=items, overview=overview)
     say(files.write(command.folder, shown, model.record, what=what))

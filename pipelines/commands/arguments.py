@@ -57,6 +57,14 @@ DecoderChoice = Annotated[
     Literal["convolutional", "wavenet"],
     arg(help="Runs on recordings: which decoder; the WaveNet draws sample after sample and takes its time."),
 ]
+Levels = Annotated[
+    int | None,
+    arg(
+        metavar="INT",
+        help="Of the quantiser residual: decode the first so many codes of every position alone (default: all).",
+        help_behavior_hint="",
+    ),
+]
 Speaker = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 
 

@@ -14,6 +14,7 @@ from .arguments import (
     Device,
     DryRun,
     Files,
+    Levels,
     OutFolder,
     PixelSeed,
     RunArgument,
@@ -54,6 +55,7 @@ class Generate:
     """Runs on recordings: length of every sound, rounded up to whole codes. Unless given, the prior says when it ends;
     sounds of a VAE are as long as training recordings, which take turns."""
     decoder: DecoderChoice = "convolutional"
+    levels: Levels = None
     unlabelled: Annotated[
         FlagCreatePairsOff[bool],
         arg(help="Sample without a label; the prior must have been trained with label dropout."),
@@ -119,6 +121,7 @@ class Reconstruct:
     label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
     """Class of the files, by name, or by number as for generate; needed by the conditional VAE (cvae) alone."""
     decoder: DecoderChoice = "convolutional"
+    levels: Levels = None
     seed: PixelSeed = 0
     out: OutFolder = None
     model: RunModel = ""
@@ -179,6 +182,7 @@ class Decode:
     speaker: Speaker = None
     """Runs on recordings of several speakers: whose voice. Unless given, every item has its own."""
     decoder: DecoderChoice = "convolutional"
+    levels: Levels = None
     seed: PixelSeed = 0
     out: Annotated[
         Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/decoded)", help_behavior_hint="")

@@ -36,6 +36,8 @@ class Drawing:
     known_mask: Tensor | None = None
     """bool `[P]`, which positions of a hierarchy are kept."""
     decoder: str = "convolutional"
+    levels: int | None = None
+    """Of codes that have levels, how many of the first ones the decoder is given; None: all."""
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -93,6 +95,7 @@ def check_drawing(trained: Trained, how: Drawing, *, flag: str = "seconds") -> N
     if model.latents != "gaussian" and how.top_k > model.codebook_size:
         raise UsageError(f"--top-k {how.top_k} is more than the {model.codebook_size} codes of this codebook")
     trained.with_decoder(how.decoder)
+    trained.check_levels(how.levels)
     _length(trained, how.seconds, flag=flag)
 
 
@@ -112,7 +115,7 @@ def draw(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> list[np.
         drawn = draw_codes(trained, count, wanted, how)
         if drawn.lengths is not None:
             asked = replace(asked, lengths=trained.files.length_after(drawn.lengths, trained.model))
-        return trained.decoded(drawn.codes, asked, decoder=how.decoder, seed=how.seed)
+        return trained.decoded(drawn.codes[:, : how.levels], asked, decoder=how.decoder, seed=how.seed)
     asked = replace(asked, lengths=_lengths(trained, count, how))
     latents = trained.model.sample_latents(
         asked, seed=how.seed, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p

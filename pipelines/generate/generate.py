@@ -86,6 +86,7 @@ def run_generate(command: Generate) -> None:
     how = Drawing(
         seconds=command.seconds,
         decoder=command.decoder,
+        levels=command.levels,
         temperature=command.temperature,
         top_k=command.top_k,
         top_p=command.top_p,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.batch import Asked
+from twostage.config.quantiser import QUANTISERS
 from twostage.errors import UsageError
 from twostage.progress import Progress
 
@@ -95,6 +96,22 @@ class Trained:
             raise UsageError(f"model {self.name} has no codes for a {decoder} decoder, but its own decoder only")
         return self.modality.with_decoder(self.model, self._second, progress)
 
+    def check_levels(self, levels: int | None) -> None:
+        """Raise UsageError where the codes of this model do not have so many levels; None asks for all there are."""
+        if levels is None:
+            return
+        kind = self.run.recipe.quantiser.kind
+        if self.model.latents != "codes" or not QUANTISERS[kind].levels:
+            what = f"quantiser.kind {kind}" if self.model.latents == "codes" else "no codes"
+            raise UsageError(
+                f"levels {levels} decodes the first levels of codes alone, but model {self.name} with {what} has no "
+                "levels: leave it out"
+            )
+        if not 1 <= levels <= self.model.codebooks:
+            raise UsageError(
+                f"expected levels from 1 to {self.model.codebooks}, as many as model {self.name} has, got {levels}"
+            )
+
     def asked(self, count: int, labels: Sequence[int], speakers: Sequence[int], lengths: Tensor | None = None) -> Asked:
         """What a decoder is given of items, on the device; no labels or speakers: there are none."""
         labels_N, speakers_N = (torch.tensor(each, device=self.device) if each else None for each in (labels, speakers))
@@ -121,29 +138,44 @@ class Trained:
         return items
 
     def decoded_codes(
-        self, codes_NGT: np.ndarray, lengths_N: np.ndarray | None, speakers: Sequence[int], *, decoder: str, seed: int
+        self,
+        codes_NGT: np.ndarray,
+        lengths_N: np.ndarray | None,
+        speakers: Sequence[int],
+        *,
+        decoder: str,
+        seed: int,
+        levels: int | None = None,
     ) -> list[np.ndarray]:
         """Items of codes; of items that have lengths, all as long as the codes where none are given.
 
         Raises:
-            UsageError: the model has no codes.
+            UsageError: the model has no codes, or not so many levels.
         """
         if self.model.latents != "codes":
             raise UsageError(f"model {self.name} has no codebook and so no codes to decode; choose a vq-vae")
-        codes, count = torch.from_numpy(codes_NGT).to(self.device), len(codes_NGT)
+        self.check_levels(levels)
+        codes = torch.from_numpy(codes_NGT[:, :levels]).to(self.device)
+        count = len(codes)
         lengths = None if lengths_N is None else torch.from_numpy(lengths_N).to(self.device)
         if lengths is None and self.files.have_lengths:
             lengths = self.files.length_after(torch.full((count,), codes.shape[-1], device=self.device), self.model)
         return self.decoded(codes, self.asked(count, (), speakers, lengths), decoder=decoder, seed=seed)
 
     @torch.no_grad()
-    def passed(self, split: Any, *, decoder: str, seed: int) -> list[np.ndarray]:
-        """What comes of the items of a split, with their labels, in the voices of its speakers."""
+    def passed(self, split: Any, *, decoder: str, seed: int, levels: int | None = None) -> list[np.ndarray]:
+        """What comes of the items of a split, with their labels, in the voices of its speakers.
+
+        Raises:
+            UsageError: the codes of the model do not have so many levels.
+        """
+        self.check_levels(levels)
         recipe, model = self.run.recipe, self.with_decoder(decoder)
         if model.latents == "codes":
             codes, _ = encode_split(self.files, self.model, split, label="codes", recipe=recipe, device=self.device)
             speakers = split.speakers.tolist() if model.speakers else ()
-            return self.decoded_codes(codes, self.files.lengths_of(split), speakers, decoder=decoder, seed=seed)
+            lengths_N = self.files.lengths_of(split)
+            return self.decoded_codes(codes, lengths_N, speakers, decoder=decoder, seed=seed, levels=levels)
         items: dict[int, np.ndarray] = {}
         for items_B, batch in self.files.batches(split, model, recipe=recipe, device=self.device):
             decoded = model.decode_batch(model.latents_of(batch, seed=seed), batch, seed=seed)
@@ -151,16 +183,22 @@ class Trained:
         return [items[item] for item in range(len(split))]
 
     @torch.no_grad()
-    def bits(self, split: Any, *, decoder: str, samples: int, seed: int) -> np.ndarray | None:
+    def bits(
+        self, split: Any, *, decoder: str, samples: int, seed: int, levels: int | None = None
+    ) -> np.ndarray | None:
         """Bits per dimension of every item, float64 `[N]`: minus the ELBO from `samples` draws, or, of codes, the
-        distortion given them; None of a model without bits."""
+        distortion given them, or their first levels; None of a model without bits."""
         model = self.with_decoder(decoder)
         if model.latents == "none" or not model.likelihood_is_discrete:
             return None
         bits_N = np.zeros(len(split))
         for items_B, batch in self.files.batches(split, model, recipe=self.run.recipe, device=self.device):
-            score = model.score(batch, samples=samples, seed=seed)
-            nats_B = score.distortion if score.rate is None else score.distortion + score.rate
+            if levels is None:
+                score = model.score(batch, samples=samples, seed=seed)
+                nats_B = score.distortion if score.rate is None else score.distortion + score.rate
+            else:
+                codes_BGT = model.latents_of(batch, seed=seed)[:, :levels]
+                nats_B = -model.log_prob_batch(batch, codes_BGT)
             bits_N[items_B] = (nats_B.double().cpu() / model.dims_of(batch).cpu()).numpy() / math.log(2)
         return bits_N
 

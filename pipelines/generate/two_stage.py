@@ -77,6 +77,7 @@ class TwoStage(Trained):
         speakers: Speakers = "in turn",
         seconds: float | None = None,
         decoder: str = "convolutional",
+        levels: int | None = None,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -92,6 +93,7 @@ class TwoStage(Trained):
             seconds: length of each recording, rounded up to whole codes; None lets the prior end them, and gives
                 recordings of a VAE the lengths of the training recordings in turn.
             decoder: which decoder.
+            levels: of a residual quantiser, how many of the first codes of every position it is given; None: all.
             temperature, top_k, top_p, seed: see `stage2_prior.sample`.
 
         Raises:
@@ -99,7 +101,15 @@ class TwoStage(Trained):
             RunError: the prior or the decoder is missing, unfinished, damaged, or belongs to another codebook.
             DataError: the training recordings are needed for their lengths and cannot be read.
         """
-        how = Drawing(seconds=seconds, decoder=decoder, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        how = Drawing(
+            seconds=seconds,
+            decoder=decoder,
+            levels=levels,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
         check_drawing(self, how)
         wanted = self.wanted(count, labels, speakers)
         return self.files.handed(draw(self, count, wanted, how), self.record, wanted.labels, wanted.speakers)
@@ -148,6 +158,7 @@ class TwoStage(Trained):
         *,
         speakers: Voices = None,
         decoder: str = "convolutional",
+        levels: int | None = None,
         seed: int = 0,
     ) -> Any:
         """Codes to items, recordings each in its own voice and of its own number of samples.
@@ -157,6 +168,7 @@ class TwoStage(Trained):
                 as long as the codes.
             speakers: whose voice, instead of the items' own: one for all, or one for each.
             decoder: which decoder.
+            levels: as of `generate`.
             seed: of what an autoregressive decoder draws.
 
         Raises:
@@ -170,7 +182,7 @@ class TwoStage(Trained):
             codes_NGT, names = np.asarray(codes.cpu() if isinstance(codes, Tensor) else codes), ()
             lengths_N, own_N = None, np.full(len(codes_NGT), -1) if self.speakers else None
         voices = voices_for(len(codes_NGT), self.record, speakers, own_N=own_N, names=names)
-        made = self.decoded_codes(codes_NGT, lengths_N, voices, decoder=decoder, seed=seed)
+        made = self.decoded_codes(codes_NGT, lengths_N, voices, decoder=decoder, seed=seed, levels=levels)
         return self.files.handed(made, self.record, (), voices)
 
     def convert(
@@ -201,6 +213,7 @@ class TwoStage(Trained):
         speakers: str | int | Sequence[str | int] | None = None,
         sample_rate_hz: int | None = None,
         decoder: str = "convolutional",
+        levels: int | None = None,
         seed: int = 0,
     ) -> Any:
         """Items through encoder, latents and decoder.
@@ -211,6 +224,7 @@ class TwoStage(Trained):
             speakers: who speaks in recordings: one for all, or one for each.
             sample_rate_hz: rate of the recordings; None: the run's.
             decoder: which decoder.
+            levels: as of `generate`.
             seed: of what an autoregressive decoder draws.
 
         Raises:
@@ -220,13 +234,20 @@ class TwoStage(Trained):
         arrays = self.files.arrays(items, self.record, sample_rate_hz)
         stated = stated_speakers(speakers, self.speakers, len(arrays))
         voices = own_voices(stated, self.record, (), flag="speakers")
-        return self._passed(arrays, labels, voices, decoder, seed)
+        return self._passed(arrays, labels, voices, decoder, seed, levels)
 
     def _passed(
-        self, arrays: Sequence[np.ndarray], labels: Labels, voices: Sequence[int], decoder: str, seed: int
+        self,
+        arrays: Sequence[np.ndarray],
+        labels: Labels,
+        voices: Sequence[int],
+        decoder: str,
+        seed: int,
+        levels: int | None = None,
     ) -> Any:
         given = labels_for(labels, len(arrays), self.record, classes=self.model.classes, name=self.name, flag="labels")
-        made = self.passed(self.files.split_of(arrays, given, voices), decoder=decoder, seed=seed)
+        split = self.files.split_of(arrays, given, voices)
+        made = self.passed(split, decoder=decoder, seed=seed, levels=levels)
         return self.files.handed(made, self.record, (), voices)
 
 

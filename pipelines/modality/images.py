@@ -56,7 +56,12 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
         grids = {"hierarchy": recipe.stage1.hierarchy} if recipe.stage1.hierarchy > 1 else {}
         return {**common, "auxiliary_weight": auxiliary_weight, **arguments, **grids}
     if spec.kind == "vimco":
-        shape = {key: getattr(recipe.quantiser, key) for key in ("codebook_size", "codebooks", "embedding_dim")}
+        quantiser = recipe.quantiser
+        shape = {
+            "codebook_size": quantiser.size,
+            "codebooks": quantiser.codebooks,
+            "embedding_dim": quantiser.embedding_dim,
+        }
         return {**common, **shape, **asdict(recipe.vimco)}
     if spec.kind == "ae":
         return {**common, **_without(gaussian, "kl_warmup_steps", "free_bits")}

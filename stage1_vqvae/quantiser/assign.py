@@ -30,16 +30,25 @@ class Assignment:
     """Without a gradient unless it was asked for."""
 
 
-def assign(z_BDS: Tensor, codebook_GKD: Tensor, *, codebook_learns: bool, rotate: bool) -> Assignment:
+def assign(
+    z_BDS: Tensor,
+    codebook_GKD: Tensor,
+    *,
+    codebook_learns: bool,
+    rotate: bool,
+    penalty_GK: Tensor | None = None,
+) -> Assignment:
     """Replace every vector of `z_BDS`, fp32, by the nearest one.
 
     Args:
+        penalty_GK: what is added to the squared distance to every code; None: nothing.
         codebook_learns: give the codebook loss a gradient to `codebook_GKD`.
         rotate: turn the gradient as the vector was turned, instead of copying it.
     """
     groups = len(codebook_GKD)
     z_GND = Split.apply(z_BDS, groups)
-    codes_GN = torch.stack([nearest_codes(z_GND[g], codebook_GKD[g]) for g in range(groups)])
+    penalties = [None] * groups if penalty_GK is None else penalty_GK.unbind()
+    codes_GN = torch.stack([nearest_codes(z_GND[g], codebook_GKD[g], penalties[g]) for g in range(groups)])
     e_BDS, squared = replace(z_GND, codes_GN, codebook_GKD, z_BDS.shape)
     mean_squared = squared / max(1, z_BDS.numel())
     codebook_loss = mean_squared

@@ -9,11 +9,15 @@
 - A code whose bias-corrected share falls below `revival_threshold` / K moves onto a vector of the current batch, after
   the averaging step, and its vector, sum and usage are set together, as if it had had its fair share all along.
   From a random start every code that the first batch does not use is therefore placed on data at once.
+- With a `rate_weight`, the bits of a code count beside its distance (entropy-constrained vector quantisation [1]). They
+  are those of the shares above, which are summed over ranks, kept in the checkpoint and left alone in eval mode.
 - `update` moves all this once per optimiser step, so that a non-finite loss can stop the step first and accumulated
   batches can be added up.
 
 Under torch.distributed the statistics are summed and revival draws from all ranks' vectors with rank 0's random
 numbers: the codebook is the same on every rank and (up to the rounding of sums) the same as with one process.
+
+[1] Chou, Lookabaugh, Gray, "Entropy-constrained vector quantization", IEEE Trans. ASSP 37(1), 1989.
 
 Shapes: G codebooks, K codes, D channels of one codebook's vectors, N tokens.
 """
@@ -32,6 +36,10 @@ from twostage.errors import UsageError
 Update = Literal["ema", "loss"]
 Gradient = Literal["straight-through", "rotation"]
 
+_UNSEEN = 0.01
+"""Weight of equal shares beside the history of all batches (1): a code that was never used costs a few bits more than
+log2 K, not infinitely many, so that it can be chosen again."""
+
 
 class CodebookSettings(TypedDict, total=False):
     """What `LearnedCodebook` is given beside its sizes."""
@@ -41,6 +49,7 @@ class CodebookSettings(TypedDict, total=False):
     commitment_beta: float
     decay: float
     revival_threshold: float
+    rate_weight: float
 
 
 class LearnedCodebook(nn.Module):
@@ -66,6 +75,7 @@ class LearnedCodebook(nn.Module):
         commitment_beta: float = 0.25,
         decay: float = 0.99,
         revival_threshold: float = 0.03,
+        rate_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if update not in ("ema", "loss"):
@@ -76,7 +86,9 @@ class LearnedCodebook(nn.Module):
                 "The quantiser expects 0 <= decay < 1 and 0 <= revival_threshold < 1, got "
                 f"{decay} and {revival_threshold}; correct these."
             )
-        self.codebook_size, self.codebooks = codebook_size, codebooks
+        if not rate_weight >= 0:
+            raise UsageError(f"The quantiser expects rate_weight >= 0, got {rate_weight}; correct it.")
+        self.codebook_size, self.codebooks, self.rate_weight = codebook_size, codebooks, rate_weight
         self.update_rule, self.gradient, self.commitment_beta = update, gradient, commitment_beta
         self.decay, self.revival_threshold = decay, revival_threshold
         codebook_GKD = torch.empty(codebooks, codebook_size, width)
@@ -93,6 +105,30 @@ class LearnedCodebook(nn.Module):
         """Scalar: beta * commitment, plus the codebook loss with update="loss"; eq. 3 without the reconstruction."""
         commitment = self.commitment_beta * quantised.commitment_loss
         return commitment + quantised.codebook_loss if self.update_rule == "loss" else commitment
+
+    def bits(self) -> Tensor:
+        """What each code costs by the running shares, -log2 share, `[G, K]`; log2 K before the first batch."""
+        share_GK = (self.usage + _UNSEEN / self.codebook_size) / (self.weight + _UNSEEN)
+        return -share_GK.log2()
+
+    @torch.no_grad()
+    def penalties(self, codebook_GKD: Tensor) -> Tensor | None:
+        """What the bits of each code add to its squared distance, `[G, K]`; None with a `rate_weight` of 0.
+
+        A bit costs `rate_weight` times the spread of the codes' vectors: their variance by the running shares, over all
+        channels, added up over codebooks. In units of its own the encoder could outgrow any price of a bit; and while
+        codes collapse, the price falls with their spread.
+
+        Args:
+            codebook_GKD: vectors among which codes are chosen.
+        """
+        if not self.rate_weight:
+            return None
+        bits_GK = self.bits()
+        share_GK1 = bits_GK.neg().exp2()[:, :, None]
+        mean_G1D = (share_GK1 * codebook_GKD).sum(1, keepdim=True)
+        spread = (share_GK1 * (codebook_GKD - mean_G1D).square()).sum()
+        return self.rate_weight * spread * bits_GK
 
     @torch.no_grad()
     def update(self, statistics: QuantiserStatistics) -> CodebookUpdate:

@@ -62,11 +62,13 @@ class CosineQuantiser(LearnedCodebook):
         check_channels(z_BDS, self.embedding_dim)
         # fp32 also under autocast: in bf16 neighbouring directions run together
         with torch.autocast(device_type=z_BDS.device.type, enabled=False):
+            codes_GKC = F.normalize(self.codebook, dim=-1)
             found = assign(
                 self.directions(z_BDS),
-                F.normalize(self.codebook, dim=-1),
+                codes_GKC,
                 codebook_learns=self.update_rule == "loss",
                 rotate=self.gradient == "rotation",
+                penalty_GK=self.penalties(codes_GKC),
             )
             vectors_BDS = self._lead_out(found.vectors)
         statistics = self.statistics_of(found.z_GND, found.codes_GN) if self.training else None

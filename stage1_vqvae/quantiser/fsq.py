@@ -3,8 +3,8 @@
 A channel z_i of L_i levels is bounded to f(z_i) = h tanh(z_i + s) - o, with h = (L_i - 1)(1 - eps)/2, and rounded; for
 even L_i the half-shift o = 1/2 (else 0) with s = tan(o / h) makes room for L_i integers, one more below zero than above
 (appendix A.1 of the paper). The values are those integers divided by floor(L_i / 2), in [-1, 1]; the gradient of the
-rounding is one. The codebook is the grid of all values: nothing is learned, so there is neither a commitment nor a
-codebook loss, no start and no revival.
+rounding is one. The codebook is the grid of all values: nothing is learned, so there is no codebook loss, no start and
+no revival.
 
 A code is one integer per position by default, sum_i d_i prod_{j<i} L_j with the digits d_i from 0, so that K is the
 product of the levels; 8, 5, 5, 5 give 1000. With G codebooks the channels are split into G equal consecutive groups,
@@ -16,8 +16,10 @@ Departures, and what to expect:
 
 - Where the embedding has another width than there are channels to round, a linear layer leads in and one leads out, as
   the paper's encoders end in one; they are part of the quantiser here, so that encoder and decoder need not know.
-- Nothing holds vectors to the levels, as in the paper: in one of three short trainings on the digits all of them ran
-  into the same end of tanh and stayed there with a single code (benchmarks/results/2026-11-29_quantiser_study.md).
+- In the paper nothing holds vectors to the levels, and in short trainings they run into the ends of tanh, where its
+  gradient is lost, as far as to a single code. Here beta times the commitment, a penalty, holds them: the mean of the
+  squared way by which |z_i + s| exceeds artanh(1 - 1/(2 (L_i - 1))), which is where a quarter of the outermost level
+  lies behind. It is zero where a vector is within the levels; beta = 0 is the paper.
 - No averages are kept: the perplexity of an update is that of its batch.
 
 Shapes: B items, D channels of the embedding, S any spatial axes, C rounded channels, G codebooks, K codes in each.
@@ -27,8 +29,10 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stage1_vqvae.quantiser.codebook import check_past_quantiser
 from stage1_vqvae.quantiser.gradients import StraightThrough
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, counted, counts_alone
 from stage1_vqvae.quantiser.layout import check_channels, checked_codes
@@ -45,17 +49,27 @@ class FiniteScalarQuantiser(nn.Module):
         embedding_dim: D; where it is not C, linear layers lead in and out.
         fsq_levels: of every channel, at least 2.
         codebooks: G, codes per position.
+        commitment_beta: weight of the penalty beyond the outermost levels.
 
     Raises:
-        UsageError: levels that are none, or that do not split into G groups of the same size and K.
+        UsageError: levels that are none, or that do not split into G groups of the same size and K; a negative weight.
     """
 
     update_rule = "fixed"
     levels_C: Tensor
     place_C: Tensor  # what a digit counts in the code of its group
 
-    def __init__(self, *, embedding_dim: int, fsq_levels: Sequence[int] = (8, 5, 5, 5), codebooks: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        embedding_dim: int,
+        fsq_levels: Sequence[int] = (8, 5, 5, 5),
+        codebooks: int = 1,
+        commitment_beta: float = 0.25,
+    ) -> None:
         super().__init__()
+        check_past_quantiser("straight-through", commitment_beta)
+        self.commitment_beta = commitment_beta
         codebook_size = size_of_levels(fsq_levels, codebooks)
         self.embedding_dim, levels = embedding_dim, tuple(fsq_levels)
         self.codebooks, self.codebook_size = codebooks, codebook_size
@@ -74,18 +88,22 @@ class FiniteScalarQuantiser(nn.Module):
         values_KGW = self._values(codes_GK.t()).unflatten(-1, (self.codebooks, -1))
         return values_KGW.transpose(0, 1).contiguous()
 
-    def bound(self, z_XC: Tensor) -> Tensor:
-        """f(z), `[..., C]`: between the outermost half-integers that rounding takes to the L_i levels."""
+    def bound(self, z_XC: Tensor) -> tuple[Tensor, Tensor]:
+        """f(z), `[..., C]`, between the outermost half-integers that rounding takes to the L_i levels; and the mean of
+        the squared way that z is too far out for it, a scalar."""
         half_C = (self.levels_C - 1) * (1 - _EPSILON) / 2
         offset_C = torch.where(self.levels_C % 2 == 0, 0.5, 0.0)
-        return torch.tanh(z_XC + torch.tan(offset_C / half_C)) * half_C - offset_C
+        shifted_XC = z_XC + torch.tan(offset_C / half_C)
+        reach_C = torch.atanh(1 - 0.5 / (self.levels_C - 1))
+        beyond = F.relu(shifted_XC.abs() - reach_C).square().sum() / max(1, z_XC.numel())
+        return torch.tanh(shifted_XC) * half_C - offset_C, beyond
 
     def forward(self, z_BDS: Tensor, items_B: Tensor | None = None) -> Quantised:
-        """Round `[B, D, *S]`; both losses are zero."""
+        """Round `[B, D, *S]`; the commitment is what lies beyond the levels, the codebook loss zero."""
         check_channels(z_BDS, self.embedding_dim)
         # fp32 also under autocast: in bf16 neighbouring levels run together
         with torch.autocast(device_type=z_BDS.device.type, enabled=False):
-            bounded_BSC = self.bound(self.lead_in(z_BDS.float().movedim(1, -1)))
+            bounded_BSC, beyond = self.bound(self.lead_in(z_BDS.float().movedim(1, -1)))
             whole_BSC, half_C = bounded_BSC.detach().round(), self.levels_C // 2
             vectors_BDS = self._lead_out(StraightThrough.apply(bounded_BSC / half_C, whole_BSC / half_C))
         # a NaN passes through the vectors to the loss, which the training loop looks at, but is no code
@@ -94,11 +112,11 @@ class FiniteScalarQuantiser(nn.Module):
         codes_GN = codes_BSG.flatten(0, -2).t()
         statistics = counted(codes_GN, self.codebook_size) if self.training else None
         zero = vectors_BDS.new_zeros(())
-        return Quantised(vectors_BDS, codes_BSG.movedim(-1, 1).contiguous(), zero, zero, statistics)
+        return Quantised(vectors_BDS, codes_BSG.movedim(-1, 1).contiguous(), beyond, zero, statistics)
 
     def loss(self, quantised: Quantised) -> Tensor:
-        """Zero: rounding has nothing to learn and needs nothing to hold vectors to it."""
-        return quantised.codebook_loss
+        """Scalar: beta * commitment."""
+        return self.commitment_beta * quantised.commitment_loss
 
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""

@@ -25,8 +25,10 @@ _ACCELERATOR_SCORES = 2**26
 
 
 @torch.no_grad()
-def nearest_codes(z_ND: Tensor, codebook_KD: Tensor) -> Tensor:
+def nearest_codes(z_ND: Tensor, codebook_KD: Tensor, penalty_K: Tensor | None = None) -> Tensor:
     """Index of the nearest codebook vector (Euclidean, lowest index on a tie) of every row, int64 `[N]`.
+
+    `penalty_K` is added to the squared distances; it costs nothing, for it goes into the bias of the product.
 
     The products are taken in the codebook's dtype (fp32), also inside an autocast region: in bf16 the scores of
     neighbouring codes are often equal.
@@ -36,6 +38,8 @@ def nearest_codes(z_ND: Tensor, codebook_KD: Tensor) -> Tensor:
         mean_D = codebook_KD.mean(dim=0)
         centred_KD = codebook_KD - mean_D
         bias_K = (centred_KD * (codebook_KD + mean_D)).sum(dim=1)
+        if penalty_K is not None:
+            bias_K = bias_K + penalty_K
         factor_DK = (-2.0 * centred_KD).t()
         codes_N = torch.empty(len(z_ND), dtype=torch.int64, device=z_ND.device)
         on_cpu = z_ND.device.type == "cpu"

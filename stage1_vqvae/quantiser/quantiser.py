@@ -6,6 +6,9 @@ scaled as the vector was (gradient="rotation", see `stage1_vqvae.quantiser.gradi
 sg(e)|^2 pulls the encoder towards its codes, and the codebook follows the encoder either through |sg(z) - e|^2 (eq. 3,
 update="loss") or through exponential moving averages (appendix A.1 of [1] and [2], update="ema").
 
+With a `rate_weight` the codes pay for themselves: each group takes the code of the least |z - e|^2 + lambda * bits, see
+`LearnedCodebook.penalties`.
+
 Departures: beta stands on the commitment term, as in eq. 3; several libraries put it on the codebook term. `forward`
 never changes the codebook. How averages are kept and dead codes revived, and why, stands in
 `stage1_vqvae.quantiser.codebook`.
@@ -58,6 +61,7 @@ class VectorQuantiser(LearnedCodebook):
                 self.codebook,
                 codebook_learns=self.update_rule == "loss",
                 rotate=self.gradient == "rotation",
+                penalty_GK=self.penalties(self.codebook),
             )
         statistics = self.statistics_of(found.z_GND, found.codes_GN) if self.training else None
         codes_BGS = codes_by_item(found.codes_GN, z_BDS.shape)

@@ -7,6 +7,9 @@ of every partial sum, sum_g |z - sg(e_1 + ... + e_g)|^2 [2, section 3.1], and co
 |sg(r_g) - e_g|^2 or by moving averages. k-means starts level by level, each on the residuals that the levels before it
 leave; dead codes move onto residuals of their level.
 
+With a `rate_weight` every level takes the code of the least |r_g - e_g|^2 + lambda * bits, one after the other, see
+`LearnedCodebook.penalties`.
+
 Quantiser dropout trains prefixes [1, section III-C]: for a share `quantiser_dropout` of the items of a batch, the
 decoder is given the first n levels alone at all positions of the item, with n uniform in 1..G.
 
@@ -126,8 +129,9 @@ class ResidualQuantiser(LearnedCodebook):
     def _descend(self, z_ND: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Of every level: what it is given, `[N, D]`, its codes, `[N]`, and their vectors, with gradient."""
         residuals, codes, chosen = [z_ND], [], []
-        for codebook_KD in self.codebook:
-            codes.append(nearest_codes(residuals[-1], codebook_KD))
+        penalty_GK = self.penalties(self.codebook)
+        for g, codebook_KD in enumerate(self.codebook):
+            codes.append(nearest_codes(residuals[-1], codebook_KD, None if penalty_GK is None else penalty_GK[g]))
             chosen.append(F.embedding(codes[-1], codebook_KD))
             residuals.append(residuals[-1] - chosen[-1].detach())
         return residuals[:-1], codes, chosen

@@ -22,7 +22,7 @@ from twostage_pipelines.media.wav import write_wav
 
 KINDS: dict[str, tuple[str, int, int]] = {
     "vq": ("codebook_size = 12\ncodebooks = 2", 2, 12),
-    "residual": ("codebook_size = 8\ncodebooks = 3\nquantiser_dropout = 0.5", 3, 8),
+    "residual": ("codebook_size = 8\ncodebooks = 3\nquantiser_dropout = 0.5\nrate_weight = 0.05", 3, 8),
     "fsq": ("fsq_levels = [3, 4, 4, 3]\ncodebooks = 2", 2, 12),
     "cosine": ("codebook_size = 16\ncode_dim = 4", 1, 16),
     "simvq": ("codebook_size = 16", 1, 16),

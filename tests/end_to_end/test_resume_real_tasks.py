@@ -92,6 +92,7 @@ def _prior(make: Callable[[], PixelCNN | HierarchicalPrior]) -> Task:
 TASKS: dict[str, Callable[[], Task]] = {
     "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
+    "paid codes": lambda: _codebook(**LEARNED, rate_weight=0.1),
     "residual": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7),
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),

@@ -111,6 +111,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "commitment_beta": _NOT_NEGATIVE,
         "decay": _SHARE,
         "revival_threshold": _SHARE,
+        "rate_weight": _NOT_NEGATIVE,
         "quantiser_dropout": Limit(0, 1),
         # On a sphere of one dimension there are two codes.
         "code_dim": Limit(2, 65536),

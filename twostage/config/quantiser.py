@@ -34,13 +34,16 @@ class QuantiserConfig:
     gradient: Literal["straight-through", "rotation"] = "straight-through"
     """Gradient past the quantiser: copied, or rotated and scaled with the vector (rotation trick)."""
     commitment_beta: float = 0.25
-    """Weight of the commitment term |sg(e) - z|^2."""
+    """Weight of the commitment term |sg(e) - z|^2; with `fsq` of what lies beyond the outermost levels."""
     decay: float = 0.99
     """Decay of the moving averages (counts are tracked in both modes)."""
     init: Literal["kmeans", "random"] = "kmeans"
     """Codebook at step 0: k-means on encoded training images, or small random vectors."""
     revival_threshold: float = 0.03
     """A code used less than this share of the tokens expected per code moves onto an encoded vector; 0: never."""
+    rate_weight: float = 0.0
+    """What a bit of a code counts beside the squared distance when codes are chosen, as a share of the variance of the
+    codes' vectors; its bits are those of running frequencies. 0.01 to 0.1 save rate at some distortion; 0: nearest."""
     quantiser_dropout: float = 0.0
     """Share of the training items of which the decoder sees a random prefix of the levels of `residual`: codes then
     decode from any number of them."""
@@ -56,6 +59,16 @@ class QuantiserConfig:
     def starts_from_data(self) -> bool:
         """Whether k-means places the codebook before step 0."""
         return self.init == "kmeans" and "init" in QUANTISERS[self.kind].reads
+
+    @property
+    def size(self) -> int:
+        """K: as chosen, or as the levels of the kind have it.
+
+        Raises:
+            UsageError: the levels do not give every codebook as many codes.
+        """
+        levels = "fsq_levels" in QUANTISERS[self.kind].reads
+        return size_of_levels(self.fsq_levels, self.codebooks) if levels else self.codebook_size
 
     @property
     def update_rule(self) -> Literal["ema", "loss", "fixed"]:
@@ -81,17 +94,18 @@ class QuantiserFacts:
     """Whether the embedding is split into a part for each codebook."""
     update: Literal["loss", "fixed"] = "loss"
     """How its codebook learns where `update` is not read."""
+    levels: bool = False
+    """Whether codebooks are levels, the first of which decode by themselves; there are at least two."""
 
 
 _SHARED = ("kind", "embedding_dim", "auxiliary_weight")
 _COMMITTED = ("codebook_size", "codebooks", "gradient", "commitment_beta")
-_LEARNED = (*_COMMITTED, "update", "decay", "init", "revival_threshold")
-_OF_VIMCO = ("codebook_size", "codebooks")
+_LEARNED = (*_COMMITTED, "update", "decay", "init", "revival_threshold", "rate_weight")
 
 QUANTISERS: Mapping[QuantiserKind, QuantiserFacts] = {
     "vq": QuantiserFacts(reads=_LEARNED, splits=True),
-    "residual": QuantiserFacts(reads=(*_LEARNED, "quantiser_dropout")),
-    "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks"), update="fixed"),
+    "residual": QuantiserFacts(reads=(*_LEARNED, "quantiser_dropout"), levels=True),
+    "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks", "commitment_beta"), update="fixed"),
     "cosine": QuantiserFacts(reads=(*_LEARNED, "code_dim")),
     "simvq": QuantiserFacts(reads=_COMMITTED, splits=True),
 }
@@ -122,7 +136,7 @@ def size_of_levels(levels: Sequence[int], codebooks: int) -> int:
 
 def unread(config: QuantiserConfig, models: Sequence[str]) -> dict[str, Any]:
     """Settings that are not at their defaults, which come back, and that neither the kind nor a model reads."""
-    read = {*QUANTISERS[config.kind].reads, *_SHARED, *(_OF_VIMCO if "vimco" in models else ())}
+    read = {*QUANTISERS[config.kind].reads, *_SHARED, *(("codebooks",) if "vimco" in models else ())}
     return {
         item.name: item.default
         for item in fields(config)
@@ -168,9 +182,10 @@ def check_quantiser(config: QuantiserConfig, models: tuple[str, ...], *, searche
             size_of_levels(config.fsq_levels, config.codebooks)
         except UsageError as error:
             raise UsageError(f"{source}: {error}") from None
-    if config.quantiser_dropout and config.codebooks == 1:
+    if facts.levels and config.codebooks == 1:
         raise UsageError(
-            f"{where}.quantiser_dropout shows the decoder fewer levels, but quantiser.codebooks is 1: it must be 0."
+            f"{where}.kind {config.kind} with a single level is the kind vq: set quantiser.codebooks, which is 1, to "
+            "the number of levels, or choose vq."
         )
     for name in models:
         check_update(config, name, source=f"{source}: models")

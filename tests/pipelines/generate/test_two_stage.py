@@ -432,6 +432,9 @@ def test_images_have_the_same_methods(
         model.convert(images, "ann")
     with pytest.raises(UsageError, match="seconds is for recordings"):
         model.generate(1, seconds=1.0)
+    what = "quantiser.kind vq" if name == "vq-vae" else "no codes"
+    with pytest.raises(UsageError, match=f"levels 1 decodes .* but model {name} with {what} has no levels"):
+        model.reconstruct(images, labels=given, levels=1)
 
 
 def test_many_files_have_pictures_for_the_first_and_a_line_that_says_so(

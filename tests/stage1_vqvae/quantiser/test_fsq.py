@@ -97,13 +97,59 @@ def test_the_gradient_is_that_of_the_bound() -> None:
         torch.testing.assert_close(z_BD.grad[:, channel], slope * weights[:, channel])
 
 
-def test_layers_in_and_out_learn_by_the_reconstruction_alone_and_there_are_no_other_losses() -> None:
+def test_what_lies_beyond_the_levels_is_pulled_back_by_plain_arithmetic() -> None:
+    module = quantiser(commitment_beta=0.5)
+    z_BD = (4 * torch.randn(9, 4)).requires_grad_()
+    quantised = module(z_BD)
+    squares, slopes = [], torch.zeros(9, 4)
+    for b, i in itertools.product(range(9), range(4)):
+        shift = math.tan((0.5 if LEVELS[i] % 2 == 0 else 0.0) / ((LEVELS[i] - 1) * 0.999 / 2))
+        u = float(z_BD[b, i].detach()) + shift
+        excess = max(0.0, abs(u) - math.atanh(1 - 0.5 / (LEVELS[i] - 1)))
+        squares.append(excess**2)
+        slopes[b, i] = math.copysign(2 * excess, u) / 36
+    assert 5 < sum(square > 0 for square in squares) < 36
+    assert quantised.commitment_loss.item() == pytest.approx(sum(squares) / 36)
+    assert quantised.codebook_loss.item() == 0.0
+    assert module.loss(quantised).item() == pytest.approx(0.5 * sum(squares) / 36)
+    quantised.commitment_loss.backward()
+    torch.testing.assert_close(z_BD.grad, slopes)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 16, 255])
+def test_within_the_levels_there_is_no_pull_and_all_of_them_are_within(count: int) -> None:
+    module = quantiser(embedding_dim=1, fsq_levels=(count,))
+    z_BD = torch.linspace(-8, 8, 16001)[:, None].requires_grad_()
+    quantised = module(z_BD)
+    quantised.commitment_loss.backward()
+    assert z_BD.grad is not None
+    pulled_B, codes_B = z_BD.grad[:, 0] != 0, quantised.codes[:, 0]
+    assert codes_B[pulled_B].unique().tolist() == [0, count - 1]
+    assert codes_B[~pulled_B].unique().tolist() == list(range(count))
+
+
+def test_vectors_that_ran_into_one_end_come_back() -> None:
+    """Without the penalty the gradient of tanh is gone there, and one code is left for good."""
+    used, wanted_BD = {}, torch.rand(64, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for beta in (0.0, 0.25):
+        module, z_BD = quantiser(commitment_beta=beta), (torch.randn(64, 4) + 12).requires_grad_()
+        optimiser = torch.optim.Adam([z_BD], lr=0.2)
+        for _ in range(200):
+            quantised = module(z_BD)
+            optimiser.zero_grad()
+            ((quantised.vectors - wanted_BD).square().mean() + module.loss(quantised)).backward()
+            optimiser.step()
+        used[beta] = len(module(z_BD).codes.unique())
+    assert used[0.0] == 1
+    assert used[0.25] > 30
+
+
+def test_layers_in_and_out_learn_by_the_reconstruction_alone() -> None:
     module = quantiser(embedding_dim=6)
     assert [name for name, _ in quantiser().named_parameters()] == []
     z_BDS = torch.randn(5, 6, 3, requires_grad=True)
     quantised = module(z_BDS)
-    assert module.loss(quantised).item() == quantised.commitment_loss.item() == 0.0
-    (quantised.vectors.square().sum() + module.loss(quantised)).backward()
+    quantised.vectors.square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0
@@ -147,6 +193,7 @@ def test_what_is_not_finite_reaches_the_vectors_and_is_still_a_code() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"commitment_beta": -0.1}, "commitment_beta >= 0"),
         ({"fsq_levels": ()}, "at least 2 in every channel"),
         ({"fsq_levels": (3, 1)}, r"at least 2 in every channel.*\(3, 1\)"),
         ({"fsq_levels": (3, 3, 3), "codebooks": 2}, r"codebooks \(2\) divides"),

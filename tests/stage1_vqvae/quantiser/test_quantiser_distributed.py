@@ -10,7 +10,8 @@ from torch import Tensor
 
 from stage1_vqvae.quantiser.choose import make_quantiser
 
-NAMES = ["vq ema", "vq loss", "residual ema", "residual loss", "cosine ema"]
+NAMES = ["vq ema 0", "vq loss 0", "vq ema 0.1", "residual ema 0", "residual loss 0.1", "cosine ema 0"]
+"""Kind, update and rate_weight."""
 
 # Runs in each process. Ranks hold batches of different sizes, show k-means different vectors and seed differently:
 # rank 0 decides. Threshold and decay are such that most steps revive codes.
@@ -28,10 +29,11 @@ torch.distributed.init_process_group(
 )
 result = {}
 for name in sys.argv[3:]:
-    kind, update = name.split()
+    kind, update, rate_weight = name.split()
     torch.manual_seed(0)
     module = make_quantiser(
-        kind, codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6
+        kind, codebook_size=16, embedding_dim=6, codebooks=2, update=update, decay=0.5, revival_threshold=0.6,
+        rate_weight=float(rate_weight),
     )
     data = torch.load(f"{folder}/data.pt", weights_only=True)
     module.initialise(data["kmeans"] + 5 * rank, seed=rank)
@@ -47,7 +49,7 @@ torch.distributed.destroy_process_group()
 
 
 def one_process(data: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    kind, update = name.split()
+    kind, update, rate_weight = name.split()
     torch.manual_seed(0)
     module = make_quantiser(
         kind,  # type: ignore[arg-type]
@@ -55,6 +57,7 @@ def one_process(data: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         embedding_dim=6,
         codebooks=2,
         update=update,
+        rate_weight=float(rate_weight),
         decay=0.5,
         revival_threshold=0.6,
     )

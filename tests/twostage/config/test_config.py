@@ -16,7 +16,9 @@ from twostage.config.load import dump_recipe, load_recipe, load_run_recipe, pars
 from twostage.config.model_names import baseline_beta, baseline_name, check_model, model_spec
 from twostage.config.quantiser import QUANTISERS
 from twostage.config.schema import DataConfig, PriorConfig, QuantiserConfig, Recipe, TrainingConfig
+from twostage.data import load_dataset
 from twostage.errors import RunError, UsageError
+from twostage_pipelines.modality.images import stage1_architecture
 
 
 def refusal(text: str) -> str:
@@ -226,8 +228,11 @@ def test_schema_and_checks_import_neither_pydantic_nor_torch() -> None:
         ('kind = "fsq"\nupdate = "loss"', ["quantiser.update is not read by quantiser.kind fsq, but is 'loss'"]),
         ("quantiser_dropout = 0.5", ["quantiser_dropout is not read by quantiser.kind vq", "set it back to 0.0"]),
         ('kind = "residual"\ncodebooks = 0', ["quantiser.codebooks must be at least 1", "but is 0"]),
-        ('kind = "residual"\nquantiser_dropout = 0.5', ["quantiser.codebooks is 1: it must be 0"]),
+        ('kind = "residual"', ["quantiser.kind residual with a single level is the kind vq", "which is 1"]),
         ('kind = "residual"\ncodebooks = 2\nquantiser_dropout = 1.5', ["quantiser_dropout must be", "at most 1"]),
+        ("rate_weight = -0.5", ["quantiser.rate_weight must be", "but is -0.5"]),
+        ('kind = "fsq"\nrate_weight = 0.1', ["rate_weight is not read by quantiser.kind fsq", "set it back to 0.0"]),
+        ('kind = "simvq"\nrate_weight = 0.1', ["rate_weight is not read by quantiser.kind simvq"]),
         ("code_dim = 8", ["code_dim is not read by quantiser.kind vq", "set it back to 32"]),
         ('kind = "cosine"\ncode_dim = 1', ["quantiser.code_dim must be at least 2", "but is 1"]),
         ('kind = "simvq"\nrevival_threshold = 0.5', ["revival_threshold is not read by quantiser.kind simvq"]),
@@ -264,7 +269,16 @@ def test_every_quantiser_reads_settings_that_there_are_and_says_what_it_needs() 
         assert config.update_rule == ("ema" if "update" in facts.reads else facts.update)
         assert model_spec("vq-vae", Recipe(quantiser=config)).codebook_update == config.update_rule
         assert config.starts_from_data == ("init" in facts.reads)
-    parse_recipe('models = ["vq-vae", "vimco"]\n[quantiser]\nkind = "fsq"\ncodebook_size = 9', source="mine.toml")
+
+
+def test_vimco_has_as_many_codes_as_the_levels_of_fsq_give() -> None:
+    text = 'models = ["vq-vae", "vimco"]\n[quantiser]\nkind = "fsq"\nfsq_levels = [4, 3]\n'
+    recipe = parse_recipe(text, source="mine.toml")
+    assert recipe.quantiser.size == 12
+    spec, digits = model_spec("vimco", recipe), load_dataset(DataConfig(name="digits"))
+    assert stage1_architecture(spec, recipe, digits)["codebook_size"] == 12
+    with pytest.raises(UsageError, match="codebook_size is not read by quantiser.kind fsq"):
+        parse_recipe(f"{text}codebook_size = 9", source="mine.toml")
 
 
 @pytest.mark.parametrize(
