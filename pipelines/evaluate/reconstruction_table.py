@@ -12,7 +12,7 @@ MEANINGS = {
     "colour error": "mean distance in CIELAB (CIE76): about 2.3 is just noticed",
     "chroma": "mean distance of colours from grey, over that of the originals",
     "colour spread": "deviation of colours from their mean, over that of the originals: 0 is grey or one tint",
-    "grid dB": "power at the harmonics of the code grid, over what the frequencies beside it let expect: 0 is no grid",
+    "grid dB": "power at the harmonics of the code grid, over what those beside it let expect: 0 is no grid",
 }
 """By heading."""
 

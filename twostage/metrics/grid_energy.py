@@ -16,6 +16,9 @@ frequencies: lines are made level first, by subtracting a ramp.
 Powers are summed over all pictures, channels, directions and frequencies across: a grid is at the same place in every
 picture, so that a few dozen pictures tell.
 
+A pattern that changes its sign from one side of a picture to the other has its power beside the harmonics, and is not
+seen; it may read below 0.
+
 Shapes: B pictures, C channels, H x W pixels, K harmonics: 1/period, 2/period and so on to 1/2.
 """
 
