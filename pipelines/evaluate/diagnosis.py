@@ -5,7 +5,7 @@ data are.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,13 @@ class Diagnosing:
             scored: its rows of this evaluation.
         """
         kinds = {"codes": self._codes, "gaussian": self._gaussian, "table": self._table, "none": self._none}
-        return kinds[stage1.model.latents](name, stage1, scored)
+        found = kinds[stage1.model.latents](name, stage1, scored)
+        faults = self.writer.measures.faults(asdict(scored[0].row)) if scored else ()
+        if not faults:
+            return found
+        found = found or Diagnosis(name, faults[0].name, (), {})
+        sentences = (*found.sentences, *(f"{fault.sentence}." for fault in faults))
+        return replace(found, sentences=sentences, faults=tuple(fault.name for fault in faults))
 
     @property
     def _items(self) -> int:

@@ -208,7 +208,7 @@ class Images:
         return (*SPLITS, MIRRORED) if recipe.data.horizontal_flips else SPLITS
 
     def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
-        return ImageMeasures(dataset, split)
+        return ImageMeasures(dataset, split, downsampling=recipe.stage1.downsampling)
 
     def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
         return ImagePictures(recipe, dataset)

@@ -216,7 +216,9 @@ class ShownModel:
     @cached_property
     def latents(self) -> list[Tensor]:
         """Latents of the test items whose reconstructions are shown."""
-        rows = self.shown.reconstructed
+        return self._latents_at(self.shown.reconstructed)
+
+    def _latents_at(self, rows: np.ndarray) -> list[Tensor]:
         if self.continuous:
             return [self.vectors.of_items[row] for row in rows]
         if "test" in self.codes:
@@ -227,6 +229,10 @@ class ShownModel:
     def reconstructions(self) -> Items:
         """What the model itself makes of them."""
         return self.decode(stacked(self.latents), self.asked(self.shown.reconstructed))
+
+    def reconstruct(self, rows: np.ndarray) -> Items:
+        """What the model itself makes of some test items."""
+        return self.decode(stacked(self._latents_at(rows)), self.asked(rows))
 
     def decode(self, latents: Tensor, asked: Asked, *, by: Any = None) -> list[np.ndarray]:
         """Items of latents, batch by batch to bound the memory.

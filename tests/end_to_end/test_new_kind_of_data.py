@@ -36,7 +36,7 @@ from twostage_pipelines.cli.main import main
 from twostage_pipelines.generate.two_stage import load_run
 from twostage_pipelines.modality.choose import MODALITIES
 from twostage_pipelines.modality.files import Shown
-from twostage_pipelines.modality.measures import Beside, Side
+from twostage_pipelines.modality.measures import Beside, Fault, Side
 from twostage_pipelines.modality.pictures import Curve
 
 LENGTH, VALUES, STRIDE = 16, 6, 4
@@ -276,7 +276,7 @@ class IntegerMeasures:
     """A reconstruction is as good as the share of integers that it has right; see `Measures`."""
 
     decoder: str | None = None
-    dims = LENGTH
+    dims, numbers = LENGTH, 1
     sizes_N: np.ndarray | None = None
     seconds: float | None = None
 
@@ -301,10 +301,13 @@ class IntegerMeasures:
     def decoded_items(self, model: Any) -> np.ndarray:
         return np.arange(self.items)
 
-    def error(self, batch: Batch, decoded: Tensor) -> Tensor:
-        return (decoded != batch.x).double().sum(1)
+    def compare(self, batch: Batch, decoded: Tensor) -> Tensor:
+        return (decoded != batch.x).double().sum(1)[None]
 
-    def quality(self, error_M: np.ndarray, items_M: np.ndarray, model: Any) -> dict[str, Any]:
+    def faults(self, row: Mapping[str, Any]) -> tuple[Fault, ...]:
+        return ()
+
+    def quality(self, numbers_RM: np.ndarray, items_M: np.ndarray, model: Any) -> dict[str, Any]:
         return {}
 
     def meaning(self, train: CodeFile, codes: CodeFile) -> None:

@@ -202,7 +202,8 @@ class EvaluationConfig:
     """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
     lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
-    """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
+    """Samples, and reconstructions, scored by Fréchet distance in the features of a classifier trained on the recipe's
+    data; 0: no score."""
 
 
 @dataclass(frozen=True, kw_only=True)

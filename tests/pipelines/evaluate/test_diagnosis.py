@@ -85,3 +85,15 @@ def test_the_costs_say_what_the_prior_is_given(diagnosed: Callable[..., Diagnosi
     assert "under the learned prior given label," in diagnosed(learned(rate_given="label")).sentences[-1]
     assert "given" not in diagnosed(learned(rate_given="nothing")).sentences[-1]
     assert "given" not in diagnosed(learned()).sentences[-1]
+
+
+def test_what_is_wrong_with_reconstructions_stands_behind_the_verdict(diagnosed: Callable[..., Diagnosis]) -> None:
+    plain = diagnosed(learned(explained_share=0.9, sharpness=0.8, grid_db=0.5))
+    assert plain.faults == ()
+    found = diagnosed(learned(explained_share=0.9, sharpness=0.1, grid_db=6.0), learned(grid_db=None))
+    assert (found.verdict, found.faults) == (plain.verdict, ("blurred", "grid"))
+    assert found.sentences[: len(plain.sentences)] == plain.sentences
+    blurred, grid = found.sentences[len(plain.sentences) :]
+    assert blurred.startswith("Reconstructions are blurred: their gradients have 10% of the originals' energy; ")
+    assert grid.startswith("Reconstructions show the grid of the codes: 6.0 dB of power at its harmonics")
+    assert grid.endswith(".")
