@@ -47,8 +47,7 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
     Raises:
         UsageError: a conditional model is asked for, but the data set has no labels.
     """
-    networks = _without(asdict(recipe.stage1), "hierarchy")
-    common = {"image_shape": dataset.shape, "levels": dataset.levels, **networks}
+    common = {"image_shape": dataset.shape, "levels": dataset.levels, **recipe.stage1.networks}
     gaussian = asdict(recipe.gaussian)
     if spec.kind == "vq-vae":
         auxiliary_weight = recipe.quantiser.auxiliary_weight

@@ -5,7 +5,7 @@ flags on the command line, and written back, complete, as `config.toml` in the r
 is its help text. Modules never see these classes: pipelines unpack them into plain keyword arguments.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from twostage.config.audio_schema import (
@@ -85,6 +85,11 @@ class Stage1Config:
     """Width of those layers, read where there are any."""
     autoregressive_kernel: int = 5
     """Kernel side of the first of them; the later ones have 3."""
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """Keyword arguments that all models of images take: the settings without the hierarchy."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "hierarchy"}
 
 
 @dataclass(frozen=True, kw_only=True)
