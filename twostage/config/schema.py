@@ -71,8 +71,9 @@ class Stage1Config:
     head_channels: int = 64
     """Channels per pixel that the decoder hands to the likelihood."""
     likelihood: Literal["categorical", "hurdle", "logistic-mixture", "bernoulli", "mse"] = "categorical"
-    """p(x|z) over the levels: `categorical`, `hurdle` (P(0), then a categorical over the others), `logistic-mixture`
-    (discretised, sub-pixels in order), `bernoulli` (binarised data), or `mse`, which has PSNR but no bits/dim."""
+    """p(x|z) over the levels: `categorical`, `hurdle` (P(0), then a categorical over the others), both up to 4096
+    levels, `logistic-mixture` (discretised, sub-pixels in order), `bernoulli` (binarised data), or `mse`, which has
+    PSNR but no bits/dim."""
     mixtures: int = 10
     """Components per pixel, read by `logistic-mixture` alone."""
     autoregressive_layers: int = 0
