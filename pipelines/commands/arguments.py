@@ -73,8 +73,8 @@ class DataPlace:
     """Where the data of a run are."""
 
     path: str | None = None
-    """Folder or file that the run's data were moved to; they must be the same to the last bit. Kept in the run's config.toml.
-    Unless given, they are where that says."""
+    """Folder or file that the run's data were moved to; they must be the same to the last bit. Kept in the run's
+    config.toml. Unless given, they are where that says."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe, with its data at this place if one is given."""
