@@ -2,14 +2,14 @@
 
 A frame is a centre c_c for every channel, the logarithm of one unit u, and a link a_cj for every pair of channels
 j < c. A component's location in channel c is `c_c + u mu_mc + sum_{j<c} a_cj (x_j - c_j)`, its scale u s_mc. Two
-choices of the parameters make a linear layer learn centres as quickly as one trained by squared error; neither
-changes what distributions there are:
+choices of the parameters let a linear layer learn brightness sooner (`docs/log.md`); neither changes what distributions
+there are:
 
 - A centre is what all channels share plus a half of what the channel adds. The channels of a photograph go up and down
-  together, and given the first the others are known ten times as well: their gradients say almost nothing but colour,
+  together, and given the first the others are known several times as well: their gradients speak of colour above all,
   and brightness would be learned from one channel in three.
 - The link from the channel just before starts at tanh(1), so that colours are counted from brightness from the first
-  step on. Channels that have nothing in common unlearn it.
+  step on. Channels that have nothing in common have to unlearn it.
 
 Shapes: B items, F features, C image channels, H x W pixels, N = C (C - 1) / 2 pairs (1-0, 2-0, 2-1 ...).
 """

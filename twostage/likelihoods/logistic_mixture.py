@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.errors import UsageError
 from twostage.likelihoods.frame import Frame, LearnedFrame
 
 LOG_SCALES = (-7.0, 7.0)
@@ -89,6 +90,9 @@ class LogisticMixtureLikelihood(nn.Module):
             or `none`: the centre is 0 and the unit 1.
         start_spread: the components' locations start evenly from minus to plus this, in units.
         start_log_scales: and their log-scales evenly from the first to the second of these.
+
+    Raises:
+        UsageError: several channels without a learned frame, which alone has links.
     """
 
     discrete = True
@@ -105,6 +109,8 @@ class LogisticMixtureLikelihood(nn.Module):
         start_log_scales: tuple[float, float] = (-0.7, 0.7),
     ) -> None:
         super().__init__()
+        if channels > 1 and frame != "learned":
+            raise UsageError(f"a pixel of {channels} channels needs a learned frame, not one that is {frame}")
         self.channels, self.levels, self.mixtures = channels, levels, mixtures
         self.log_scales = (LOG_SCALES[0] - math.log(max(levels / 256, 1.0)), LOG_SCALES[1])
         self.frame = LearnedFrame(features=features, channels=channels) if frame == "learned" else None

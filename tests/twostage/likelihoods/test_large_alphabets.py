@@ -11,6 +11,7 @@ from scipy.special import log_expit, logsumexp
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from twostage.errors import UsageError
 from twostage.likelihoods.images import draw_levels, make_likelihood
 from twostage.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 
@@ -139,3 +140,9 @@ def test_nothing_but_the_table_of_masses_has_an_axis_of_levels() -> None:
     with _LargestTensor() as seen:
         likelihood.probabilities(features[:1, :, :1, :1], x[:1, :, :1, :1])
     assert seen.largest >= LEVELS
+
+
+@pytest.mark.parametrize("frame", ["given", "none"])
+def test_several_channels_without_links_are_refused(frame: Any) -> None:
+    with pytest.raises(UsageError, match=f"3 channels needs a learned frame, not one that is {frame}"):
+        LogisticMixtureLikelihood(features=5, channels=3, levels=256, mixtures=2, frame=frame)
