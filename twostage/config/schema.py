@@ -53,6 +53,9 @@ class Stage1Config:
 
     downsampling: Literal[2, 4, 8] = 4
     """Image side divided by code-grid side: one stride-2 convolution per factor of two."""
+    upsampling: Literal["transposed", "nearest-convolution", "subpixel"] = "transposed"
+    """The decoder's way back: `transposed` convolutions; `nearest-convolution`, nearest neighbours and a convolution,
+    which leave less of a grid in pictures; or `subpixel` convolutions, which start without one."""
     channels: int = 256
     """Width of the encoder and decoder at the code grid."""
     residual_blocks: int = 2
