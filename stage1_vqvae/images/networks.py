@@ -1,7 +1,7 @@
 """Convolutional encoder and decoder of stage one (van den Oord et al. 2017, arXiv 1711.00937, section 4.1).
 
 Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and
-a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions (or others, see `upsampling`). No
+a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions (or others, `upsampling`). No
 normalisation layers, as in the paper. The decoder ends in features; the likelihood owns the last layer.
 
 Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck channels, F features for the likelihood.
