@@ -58,7 +58,7 @@ def image_faults(row: Mapping[str, Any]) -> tuple[Fault, ...]:
             Fault(
                 "grid",
                 f"Reconstructions show the grid of the codes: {grid:.1f} dB of power at its harmonics, of originals 0; "
-                "train stage one longer",
+                "set stage1.upsampling to nearest-convolution, or train stage one longer",
             )
         )
     return tuple(found)

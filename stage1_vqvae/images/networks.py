@@ -1,8 +1,8 @@
 """Convolutional encoder and decoder of stage one (van den Oord et al. 2017, arXiv 1711.00937, section 4.1).
 
 Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and
-a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions. No normalisation layers, as in
-the paper. The decoder ends in features; the likelihood owns the last layer.
+a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions (or others, `upsampling`). No
+normalisation layers, as in the paper. The decoder ends in features; the likelihood owns the last layer.
 
 Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck channels, F features for the likelihood.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stage1_vqvae.images.upsampling import Upsampling, upsampling_layer
 from twostage.errors import UsageError
 from twostage.layers.residual import ResidualBlock
 
@@ -118,12 +119,13 @@ class Decoder(nn.Module):
         residual_channels: int,
         downsampling: int,
         features: int,
+        upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
         widths = [*level_widths(channels, downsampling), features]
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
-            layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
+            layers += [upsampling_layer(upsampling, width_in, width_out), nn.ReLU()]
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1),
             _residual_stack(blocks=residual_blocks, channels=channels, residual_channels=residual_channels),
@@ -142,6 +144,7 @@ class ImageNetworkSettings(TypedDict, total=False):
     likelihood: str
     mixtures: int
     downsampling: int
+    upsampling: Upsampling
     channels: int
     residual_blocks: int
     residual_channels: int
@@ -165,6 +168,8 @@ class ImageNetworks:
     """Components of a mixture likelihood."""
     downsampling: int = 4
     """One of `DOWNSAMPLINGS`; the code grid is (H, W) / downsampling."""
+    upsampling: Upsampling = "transposed"
+    """How the decoder goes back, see `upsampling_layer`."""
     channels: int = 256
     """Width of encoder and decoder."""
     residual_blocks: int = 2

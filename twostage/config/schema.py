@@ -65,6 +65,9 @@ class Stage1Config:
     hierarchy: int = 1
     """Levels of a VQ-VAE (VQ-VAE-2): grids of codes, the finest that of `downsampling`, the sides of each coarser one
     half as long; 1: that grid alone, which is all that other models have."""
+    upsampling: Literal["transposed", "nearest-convolution", "subpixel"] = "transposed"
+    """The decoder's way back: `transposed` convolutions; `nearest-convolution`, nearest neighbours and a convolution,
+    which leave less of a grid in pictures; or `subpixel` convolutions, which start without one."""
     channels: int = 256
     """Width of the encoder and decoder at the code grid."""
     residual_blocks: int = 2
