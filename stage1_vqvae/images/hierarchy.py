@@ -79,7 +79,8 @@ class HierarchicalVQVAE(ImageCodec):
             ]
         )
         self.coarser = nn.ModuleList(
-            Decoder(in_channels=level * embedding_dim, features=width, **size) for level in finer
+            Decoder(in_channels=level * embedding_dim, features=width, upsampling=networks.upsampling, **size)
+            for level in finer
         )
         self.project = nn.ModuleList(nn.Conv2d(2 * width, embedding_dim, 1) for _ in finer)
         self.enlarge = nn.ModuleList(

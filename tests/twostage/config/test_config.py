@@ -277,7 +277,7 @@ def test_vimco_has_as_many_codes_as_the_levels_of_fsq_give() -> None:
     assert recipe.quantiser.size == 12
     spec, digits = model_spec("vimco", recipe), load_dataset(DataConfig(name="digits"))
     assert stage1_architecture(spec, recipe, digits)["codebook_size"] == 12
-    with pytest.raises(UsageError, match="codebook_size is not read by quantiser.kind fsq"):
+    with pytest.raises(UsageError, match=r"codebook_size is not read by quantiser.kind fsq"):
         parse_recipe(f"{text}codebook_size = 9", source="mine.toml")
 
 
