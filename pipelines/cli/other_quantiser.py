@@ -1,15 +1,15 @@
 """A flag for another kind of quantiser than the recipe's takes what only the recipe's kind reads out of the recipe.
 
 Who asks for `--quantiser.kind fsq` has said nothing of the `codebook_size` that the recipe chose for its own kind. What
-is asked for by a flag of its own is left as it is, and refused where it does not fit (`twostage.config.check`). Without
-torch.
+is asked for by a flag of its own is left as it is, and refused where it does not fit (`twostage.config.check`). Where
+the recipe has one codebook, a kind of levels gets two. Without torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from twostage.config.quantiser import has_update, unread
+from twostage.config.quantiser import QUANTISERS, has_update, unread
 from twostage.progress import say
 
 C = TypeVar("C")
@@ -32,6 +32,9 @@ def fitted(command: C, arguments: Sequence[str]) -> C:
         if f"--quantiser.{name}".replace("_", "-") not in given:
             say(f"quantiser.{name} of the recipe, {getattr(quantiser, name)}, is left out, {because}")
             quantiser = replace(quantiser, **{name: default})
+    if QUANTISERS[quantiser.kind].levels and quantiser.codebooks == 1 and "--quantiser.codebooks" not in given:
+        say(f"quantiser.codebooks of the recipe, 1, becomes 2, {because}, of which a single level is the kind vq")
+        quantiser = replace(quantiser, codebooks=2)
     models = recipe.models
     if "--models" not in given:
         models = tuple(name for name in models if has_update(quantiser, name))

@@ -31,3 +31,15 @@ def test_what_a_flag_asks_for_is_refused_and_not_left_out() -> None:
         parse("train", [*fsq, "--quantiser.codebook-size", "30"])
     with pytest.raises(UsageError, match="vq-vae-loss says how a codebook learns"):
         parse("train", [*fsq, "--models", "vq-vae-loss"])
+
+
+def test_a_kind_of_levels_gets_two_of_them_unless_a_flag_says_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+    residual = ["mnist", "--quantiser.kind", "residual"]
+    assert parse("train", residual).recipe.quantiser.codebooks == 2
+    said = (
+        "quantiser.codebooks of the recipe, 1, becomes 2, because quantiser.kind is residual, of which a single level"
+    )
+    assert capsys.readouterr().err.splitlines() == [f"{said} is the kind vq"]
+    assert parse("train", [*residual, "--quantiser.codebooks", "3"]).recipe.quantiser.codebooks == 3
+    with pytest.raises(UsageError, match="residual with a single level is the kind vq"):
+        parse("train", [*residual, "--quantiser.codebooks", "1"])
