@@ -217,6 +217,16 @@ def is_finished(folder: Path) -> bool:
     return state is not None and bool(state["finished"])
 
 
+def steps_done(folder: Path) -> int:
+    """Steps of a training folder, 0 where none has begun.
+
+    Raises:
+        RunError: its checkpoints are damaged, or of another program.
+    """
+    state = recorded_state(folder, warn=say)
+    return 0 if state is None else int(state["step"])
+
+
 @dataclass(frozen=True)
 class TrainingCost:
     """What a finished training took."""
