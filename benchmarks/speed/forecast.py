@@ -85,7 +85,7 @@ def compared(run: Run, dataset: Any, job: Any) -> dict[str, float]:
     return {
         "rehearsed": rehearsed,
         "seconds": time.process_time() - began,
-        "foreseen_seconds": foreseen.cpu_seconds,
+        "foreseen_seconds": foreseen.time.cpu_seconds,
         "bytes": resident_bytes("VmHWM") - before,
         "foreseen_bytes": foreseen.bytes - before,
     }

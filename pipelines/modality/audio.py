@@ -15,6 +15,7 @@ from stage1_vqvae.audio.with_decoder import WithDecoder
 from stage1_vqvae.interface import Codec
 from stage2_prior import WaveNet
 from stage2_prior.training import PriorTask
+from twostage.config.dial import Asked, Dialled, dial_sound
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.audio import (
@@ -125,6 +126,10 @@ class Audio:
         self, codebook: AudioVQVAE, decoder: WaveNetDecoder, progress: Callable[[int, int], None] | None = None
     ) -> Codec:
         return WithDecoder(codebook, decoder, progress=progress)
+
+    def dial(self, asked: Asked, dataset: AudioDataset) -> Dialled:
+        split = dataset.train
+        return dial_sound(asked, sample_rate_hz=dataset.sample_rate_hz, samples=len(split.samples), items=len(split))
 
     def check(
         self,

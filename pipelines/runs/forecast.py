@@ -7,8 +7,6 @@ updated, or two VAEs that differ in beta, cost the same, and one of them is rehe
 Shapes: N items, G codebooks, T the axes of the codes of an item.
 """
 
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +24,12 @@ from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile
 from twostage.training.live_bytes import resident_bytes
 from twostage.training.memory import available_bytes, readable_bytes
-from twostage.training.rehearsal import FEWEST_STEPS, Rehearsal, Stand, count, rehearse
+from twostage.training.rehearsal import FEWEST_STEPS, Rehearsal, Spent, Stand, count, rehearse, spent
 from twostage.training.task import Task
 
 from ..modality.choose import modality_of
 from ..modality.encoding import encode_split, positions_of
+from ..modality.interface import SPLITS
 from .jobs import Job
 from .loading import parameter_count
 from .run import Run
@@ -44,13 +43,11 @@ class Forecast:
     """What one training will take."""
 
     parameters: int
-    seconds: float
+    time: Spent
     """Of its steps and validations, and of the codes that are extracted before it."""
-    cpu_seconds: float
-    """The same in processor time of all threads."""
     bytes: int
     """Most memory of the device at a time; on the CPU with what the process holds anyway."""
-    item_seconds: float
+    item: Spent
     """Of one validation item."""
 
 
@@ -59,7 +56,8 @@ class _Rehearsed:
     """What a rehearsal has found of all trainings of a kind."""
 
     parameters: int
-    codes_seconds: float
+    codes: Spent
+    """Of extracting those of all splits."""
     needed_bytes: int
     costs: Rehearsal
 
@@ -96,18 +94,16 @@ class Forecaster:
                 self._found[key] = self._rehearsed(job, stage1)
         found, training, steps = self._found[key], job.training, job.training.steps - done
         validations = -(-training.steps // training.validate_every) - done // training.validate_every
-        beside = validations * found.costs.item_seconds * len(self.dataset.validation)
-        beside += found.codes_seconds if done == 0 else 0.0
+        time = found.costs.step.times(steps) + found.costs.item.times(validations * len(self.dataset.validation))
         return Forecast(
             parameters=found.parameters,
-            seconds=steps * found.costs.step_seconds + beside,
-            cpu_seconds=steps * found.costs.step_cpu_seconds + beside,
+            time=time + found.codes if done == 0 else time,
             bytes=found.needed_bytes + self._held,
-            item_seconds=found.costs.item_seconds,
+            item=found.costs.item,
         )
 
     def _rehearsed(self, job: Job, stage1: nn.Module | None) -> _Rehearsed:
-        recipe, seconds = self.run.recipe, 0.0
+        recipe, codes = self.run.recipe, Spent(0.0, 0.0)
         if stage1 is not None:
             model, side_by_side = stage1.to(self.device), self._side_by_side(stage1)
         else:
@@ -116,7 +112,8 @@ class Forecaster:
             seed_step(recipe.seed, 0)
             model = self.modality.build(kind, arguments).to(self.device)
             side_by_side = recipe.evaluation.batch_size if job.stage == "prior" else self._side_by_side(codebook)
-            seconds = self._codes_seconds(codebook) if job.stage == self._first_follower(job) else 0.0
+            if job.stage == self._first_follower(job):
+                codes = self._encoding(codebook)
         stand = Stand(
             model=model,
             task=lambda train, validation: self._task(job, model, train, validation),
@@ -130,7 +127,7 @@ class Forecaster:
             self._held = resident_bytes()
         return _Rehearsed(
             parameters=parameter_count(model),
-            codes_seconds=seconds,
+            codes=codes,
             needed_bytes=counted.needed_bytes,
             costs=rehearse(stand, counted, seed=recipe.seed),
         )
@@ -197,15 +194,14 @@ class Forecaster:
             samples=sizes,
         )
 
-    def _codes_seconds(self, codebook: Any) -> float:
-        """Seconds that the codes of every split take, by those of a few items."""
+    def _encoding(self, codebook: Any) -> Spent:
+        """What the codes of every split take, by those of a few items."""
         recipe, few = self.run.recipe, self._part(_ENCODED, 1).train
-        began = time.perf_counter()
-        encode_split(self.modality.files, codebook, few, label="", recipe=recipe, device=self.device)
-        each = (time.perf_counter() - began) / len(few)
-        splits: Mapping[str, Any] = {name: self.dataset.split(name) for name in ("train", "validation", "test")}
-        wanted = self.modality.code_splits(recipe)
-        return each * sum(len(splits.get(name, self.dataset.train)) for name in wanted)
+        files, device = self.modality.files, self.device
+        found = spent(lambda: encode_split(files, codebook, few, label="", recipe=recipe, device=device))
+        splits = {name: self.dataset.split(name) for name in SPLITS}
+        items = sum(len(splits.get(name, self.dataset.train)) for name in self.modality.code_splits(recipe))
+        return found.times(items / len(few))
 
     def _side_by_side(self, stage1: Any) -> int:
         """Items of a batch of the evaluation."""

@@ -83,7 +83,7 @@ class Plan:
         lines = [_line(each) for each in self._planned]
         found = [each.forecast for each in self._planned if each.forecast is not None]
         if found:
-            seconds, peak = sum(each.seconds for each in found), max(each.bytes for each in found)
+            seconds, peak = sum(each.time.seconds for each in found), max(each.bytes for each in found)
             lines.append(f"  in all about {duration(seconds)} of training here, and memory of {readable_bytes(peak)}")
         return lines
 
@@ -97,5 +97,5 @@ def _line(planned: Planned) -> str:
         else f"{counted(training.steps, 'steps')} of {counted(training.batch_size, 'items')}"
     )
     if forecast is not None:
-        parts += [f"about {duration(forecast.seconds)}", readable_bytes(forecast.bytes)]
+        parts += [f"about {duration(forecast.time.seconds)}", readable_bytes(forecast.bytes)]
     return f"  {planned.job.label}: {', '.join(parts)}"

@@ -24,25 +24,47 @@ FEWEST_STEPS = 100
 _SHARE = 30
 """One step in so many is rehearsed, at most."""
 _SECONDS = 0.5
-"""Time for steps of the whole batch, after which no other is begun."""
-_SLOW_SECONDS = 2.0
-"""A step or a validation of more is not tried: its time follows from a few items."""
+"""On the clock for steps of the whole batch, after which no other is begun."""
+_SLOW_SECONDS = 10.0
+"""Of the processor. A step or a validation that would take more is not tried: its time follows from a few items."""
 _VALIDATED = 64
 """Items of the validation that is timed."""
 _FEW = (2, 4)
 """Items of the batches whose tensors are counted."""
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Time of some work."""
+
+    seconds: float
+    """On the clock."""
+    cpu_seconds: float
+    """Of the processor, all threads together."""
+
+    def times(self, number: float) -> "Spent":
+        """That of `number` times the work."""
+        return Spent(number * self.seconds, number * self.cpu_seconds)
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+
+def spent(act: Callable[[], object]) -> Spent:
+    """Do it, and say how long it took."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    act()
+    return Spent(time.perf_counter() - began, time.process_time() - began_cpu)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
-    """Costs of a training, as far as a few steps show them."""
+    """Time of a training, as far as a few steps show it."""
 
-    step_seconds: float
-    """Of a step of the whole batch."""
-    step_cpu_seconds: float
-    """The same in processor time of all threads."""
-    item_seconds: float
-    """Of one validation item."""
+    step: Spent
+    """Of the whole batch."""
+    item: Spent
+    """Of a validation, for each of its items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +87,8 @@ class Counted:
 
     needed_bytes: int
     """Most memory that the whole training takes at a time, beside its data."""
-    step_seconds: float
-    """Of a step of the whole batch, as slow for every item as a small one."""
-    item_seconds: float
-    """Of a validation item."""
+    times: Rehearsal
+    """As if every item took as long as one of a few, which is more than it does."""
 
 
 def count(stand: Stand, *, seed: int) -> Counted:
@@ -77,53 +97,47 @@ def count(stand: Stand, *, seed: int) -> Counted:
     few = [min(items, budget.batch_size) for items in _FEW]
     with LiveBytes() as live:
         fit = _fit(stand, stand.task(budget.batch_size, _FEW[-1]), seed=seed)
-        steps, seconds = list[int](), 0.0
+        steps, step = list[int](), Spent(0.0, 0.0)
         for items in (few[0], *few):  # the optimiser's moments are there from the second step on
             fit.budget = replace(fit.budget, batch_size=items, accumulate=1)
             live.start_anew()
-            began = time.perf_counter()
-            fit.train_step()
-            seconds = time.perf_counter() - began
+            step = spent(fit.train_step)
             steps.append(live.peak)
         model.zero_grad(set_to_none=True)
         validations = []
         for items in _FEW:
             task = stand.task(1, items)
             live.start_anew()
-            item_seconds = _validation_seconds(task) / items
+            item = _validation(task).times(1 / items)
             validations.append(live.peak)
     whole = ceil(budget.batch_size / budget.accumulate)
     own = sum(each.nbytes for each in (*model.parameters(), *model.buffers()))
     made = max(_line(few, steps[1:], whole), _line(_FEW, validations, stand.validation_batch))
     return Counted(
         needed_bytes=own + (own if budget.weight_ema else 0) + made,
-        step_seconds=seconds / few[-1] * budget.batch_size,
-        item_seconds=item_seconds,
+        times=Rehearsal(step=step.times(budget.batch_size / few[-1]), item=item),
     )
 
 
 def rehearse(stand: Stand, counted: Counted, *, seed: int) -> Rehearsal:
-    """Time a few steps of the whole batch and a validation of a few items, unless they are slow as counted."""
-    step = cpu = counted.step_seconds
-    if step < _SLOW_SECONDS:
-        step, cpu = _step_seconds(stand, seed=seed)
-    item_seconds, wanted = counted.item_seconds, min(stand.validation_batch, _VALIDATED)
-    if item_seconds * wanted < _SLOW_SECONDS:
-        item_seconds = _validation_seconds(stand.task(1, wanted)) / wanted
-    return Rehearsal(step_seconds=step, step_cpu_seconds=cpu, item_seconds=item_seconds)
+    """Time a few steps of the whole batch and a validation of some items, unless they are too slow as counted."""
+    step, item, wanted = counted.times.step, counted.times.item, min(stand.validation_batch, _VALIDATED)
+    if step.cpu_seconds < _SLOW_SECONDS:
+        step = _step(stand, seed=seed)
+    if item.cpu_seconds * wanted < _SLOW_SECONDS:
+        item = _validation(stand.task(1, wanted)).times(1 / wanted)
+    return Rehearsal(step=step, item=item)
 
 
-def _step_seconds(stand: Stand, *, seed: int) -> tuple[float, float]:
-    """Of a step of the whole batch, on the clock and of all threads; that of the middle of several."""
+def _step(stand: Stand, *, seed: int) -> Spent:
+    """Of a step of the whole batch, the one in the middle of several; of a slow one the first must do."""
     fit = _fit(stand, stand.task(stand.budget.batch_size, 1), seed=seed)
-    fit.train_step()
-    seconds, cpu = list[float](), list[float]()
-    while len(seconds) < max(2, stand.budget.steps // _SHARE) and sum(seconds) < _SECONDS:
-        began, began_cpu = time.perf_counter(), time.process_time()
-        fit.train_step()
-        seconds.append(time.perf_counter() - began)
-        cpu.append(time.process_time() - began_cpu)
-    return median(seconds), median(cpu)
+    first, found = spent(fit.train_step), list[Spent]()
+    while len(found) < stand.budget.steps // _SHARE and first.seconds + sum(s.seconds for s in found) < _SECONDS:
+        found.append(spent(fit.train_step))
+    if not found:
+        return first
+    return Spent(median(s.seconds for s in found), median(s.cpu_seconds for s in found))
 
 
 def _fit(stand: Stand, task: Task, *, seed: int) -> Fit:
@@ -133,12 +147,9 @@ def _fit(stand: Stand, task: Task, *, seed: int) -> Fit:
 
 
 @torch.no_grad()
-def _validation_seconds(task: Task) -> float:
-    """How long a task validates."""
+def _validation(task: Task) -> Spent:
     task.model.eval()
-    began = time.perf_counter()
-    task.validate()
-    return time.perf_counter() - began
+    return spent(task.validate)
 
 
 def _line(sizes: tuple[int, ...] | list[int], found: list[int], size: int) -> int:
