@@ -91,10 +91,9 @@ class Audio:
 
     def describe(self, dataset: AudioDataset) -> str:
         hours = sum(dataset.durations_seconds(split).sum() for split in SPLITS) / 3600
-        return (
-            f"recordings, {hours:.2f} h at {dataset.sample_rate_hz} Hz, {counted(len(dataset.classes), 'labels')}, "
-            f"{counted(len(dataset.speakers), 'speakers')} ({dataset.split_rule})"
-        )
+        told = ((dataset.classes, "labels"), (dataset.speakers, "speakers"))
+        known = ", ".join(counted(len(names), what) if names else f"no {what} to tell apart" for names, what in told)
+        return f"recordings, {hours:.2f} h at {dataset.sample_rate_hz} Hz, {known} ({dataset.split_rule})"
 
     def facts(self, dataset: AudioDataset) -> dict[str, Any]:
         return {

@@ -58,7 +58,6 @@ class _Rehearsed:
     parameters: int
     codes: Spent
     """Of extracting those of all splits."""
-    needed_bytes: int
     costs: Rehearsal
 
 
@@ -98,7 +97,7 @@ class Forecaster:
         return Forecast(
             parameters=found.parameters,
             time=time + found.codes if done == 0 else time,
-            bytes=found.needed_bytes + self._held,
+            bytes=found.costs.bytes + self._held,
             item=found.costs.item,
         )
 
@@ -122,13 +121,12 @@ class Forecaster:
             device=self.device,
         )
         counted = count(stand, seed=recipe.seed)
-        self._check_fits(job, counted.needed_bytes)
+        self._check_fits(job, counted.bytes)
         if not self._held and self.device.type == "cpu":
             self._held = resident_bytes()
         return _Rehearsed(
             parameters=parameter_count(model),
             codes=codes,
-            needed_bytes=counted.needed_bytes,
             costs=rehearse(stand, counted, seed=recipe.seed),
         )
 

@@ -13,6 +13,7 @@ from twostage.training.gradients import check_parts
 from twostage.training.memory import readable_bytes
 
 from ..modality.choose import modality_of
+from ..modality.interface import SPLITS
 from .forecast import Forecast, Forecaster
 from .jobs import Job
 from .loading import parameter_count
@@ -41,7 +42,7 @@ class Plan:
     """
 
     def __init__(self, run: Run, dataset: Any, device: torch.device, *, forecast: bool) -> None:
-        self.run, self.dataset = run, dataset
+        self.run, self.dataset, self._device = run, dataset, device
         self._forecaster = Forecaster(run, dataset, device) if forecast else None
         self._planned = list[Planned]()
 
@@ -79,8 +80,11 @@ class Plan:
         return model
 
     def lines(self) -> list[str]:
-        """A line for every job, and one for all of them where their costs are known."""
-        lines = [_line(each) for each in self._planned]
+        """A line on the data, one for every job, and one for all of them where their costs are known."""
+        dataset = self.dataset
+        counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
+        described = modality_of(self.run.recipe).describe(dataset)
+        lines = [f"{dataset.name}: {counts} {described}; device {self._device}", *map(_line, self._planned)]
         found = [each.forecast for each in self._planned if each.forecast is not None]
         if found:
             seconds, peak = sum(each.time.seconds for each in found), max(each.bytes for each in found)

@@ -9,9 +9,10 @@ RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,6 +29,8 @@ from twostage.storage.training_state import recorded_state
 
 from ..modality.choose import modality_of
 from .loading import Loaded, check_made_for, load_model
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,13 @@ class Run:
         if key not in self._loaded:
             self._loaded[key] = load_codes(path, expect_stage1_sha256=stage1_sha256, remedy=remedy)
         found: CodeFile = self._loaded[key]
+        return found
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made once per command: of that model's weights, say, whose digest is part of the key."""
+        if key not in self._loaded:
+            self._loaded[key] = make()
+        found: T = self._loaded[key]
         return found
 
     def _load(self, folder: Path, device: torch.device) -> Loaded[Any]:

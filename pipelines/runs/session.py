@@ -25,7 +25,6 @@ from twostage.training.loop import CHECKPOINTS_KEPT, Fit
 from twostage.training.precision import check_bf16
 from twostage.training.task import Task
 
-from ..modality.choose import modality_of
 from .class_numbers import tell_untrained
 from .device import pick_device, use_threads
 from .extension import extend_training, extensions
@@ -86,8 +85,6 @@ def prepare(
         plan.add(job, goes_on=job.folder in goes_on)
     tell_untrained(dataset)
     if dry_run or plan.measured:
-        counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
-        say(f"{dataset.name}: {counts} {modality_of(run.recipe).describe(dataset)}; device {where}")
         for line in [*plan.lines(), *(f"  {each.sentence}" for each in longer if dry_run)]:
             say(line)
     if dry_run:

@@ -204,7 +204,8 @@ def dial_images(asked: Asked, *, height: int, width: int, items: int) -> Dialled
         asked,
         row,
         settings,
-        items=dict.fromkeys(row.budgets, items),
+        items=items,
+        units=dict.fromkeys(row.budgets, items),
         vectors=vectors,
         about=f"images of {height}x{width} as grids of {grid[0]}x{grid[1]} codes (downsampling {factor})",
     )
@@ -224,14 +225,15 @@ def dial_sound(asked: Asked, *, sample_rate_hz: int, samples: int, items: int) -
         "audio": {**row.settings["audio"], "downsampling_layers": layers},
         "wavenet_prior": {**row.settings["wavenet_prior"], "layers_per_block": depth},
     }
-    of_stage = {"prior_training": items}
+    segments = {"prior_training": items}
     for section, own in (("codebook_training", "audio"), ("decoder_training", "wavenet_decoder")):
-        of_stage[section] = max(items, samples // getattr(asked.recipe, own).segment_samples)
+        segments[section] = max(items, samples // getattr(asked.recipe, own).segment_samples)
     return _dialled(
         asked,
         row,
         settings,
-        items={**of_stage, "baseline_training": of_stage["codebook_training"]},
+        items=items,
+        units={**segments, "baseline_training": segments["codebook_training"]},
         vectors=codes,
         about=f"{2**layers} samples a code at {sample_rate_hz} Hz, {sample_rate_hz / 2**layers:.0f} codes a second",
     )
@@ -242,11 +244,15 @@ def _dialled(
     row: Row,
     settings: Mapping[str, Mapping[str, int]],
     *,
-    items: Mapping[str, int],
+    items: int,
+    units: Mapping[str, int],
     vectors: int,
     about: str,
 ) -> Dialled:
-    """The recipe with the row's networks, its K for so many training vectors, and its budgets for so many items."""
+    """The recipe with the row's networks, its K for so many training vectors, and its budgets.
+
+    `units` are what a training goes over, items or segments of them; no batch has more than all `items`.
+    """
     recipe, reasons = asked.recipe, [f"size {asked.size}: {about}"]
     for section, values in settings.items():
         recipe = _set(asked, recipe, section, values)
@@ -256,17 +262,17 @@ def _dialled(
         reasons.append(f"K {recipe.quantiser.codebook_size}, with {vectors:,} training vectors")
     budgets = []
     for section, budget in row.budgets.items():
-        recipe = _trained(asked, recipe, section, budget, items[section])
+        recipe = _trained(asked, recipe, section, budget, units=units[section], items=items)
         training = getattr(recipe, section)
         budgets.append(f"{section.removesuffix('_training')} {training.steps:,} x {training.batch_size}")
     reasons.append(f"steps x items: {', '.join(budgets)}")
     return Dialled(recipe=recipe, reasons=tuple(reasons))
 
 
-def _trained(asked: Asked, recipe: Recipe, section: str, budget: Passes, items: int) -> Recipe:
+def _trained(asked: Asked, recipe: Recipe, section: str, budget: Passes, *, units: int, items: int) -> Recipe:
     """The recipe with the budget of one training; what is counted in steps is fitted to those it has in the end."""
     batch_size = min(budget.batch_size, items)
-    recipe = _set(asked, recipe, section, {"steps": budget.steps(items), "batch_size": batch_size})
+    recipe = _set(asked, recipe, section, {"steps": budget.steps(units), "batch_size": batch_size})
     steps = getattr(recipe, section).steps
     fitted = {
         "warmup_steps": min(_WARMUP_STEPS, steps // 10),

@@ -23,12 +23,13 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.peak = 0
         """Most bytes at a time, of tensors made within."""
-        self._now = 0
+        self.now = 0
+        """Bytes of those that are alive."""
         self._known = set[int]()
 
     def start_anew(self) -> None:
         """The peak from now on; what is alive stays counted."""
-        self.peak = self._now
+        self.peak = self.now
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {storage._cdata for storage in _storages(tree_leaves((args, kwargs)))}
@@ -38,13 +39,13 @@ class LiveBytes(TorchDispatchMode):
                 size, key = storage.nbytes(), storage._cdata
                 self._known.add(key)
                 weakref.finalize(storage, self._free, key, size).atexit = False
-                self._now += size
-        self.peak = max(self.peak, self._now)
+                self.now += size
+        self.peak = max(self.peak, self.now)
         return made
 
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
-        self._now -= size
+        self.now -= size
 
 
 def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:

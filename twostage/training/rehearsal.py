@@ -11,6 +11,7 @@ from math import ceil
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -59,12 +60,14 @@ def spent(act: Callable[[], object]) -> Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
-    """Time of a training, as far as a few steps show it."""
+    """What a few steps show of a training."""
 
     step: Spent
     """Of the whole batch."""
     item: Spent
     """Of a validation, for each of its items."""
+    bytes: int
+    """Most memory that the training takes at a time, beside its data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,59 +88,81 @@ class Stand:
 class Counted:
     """What batches of a few items tell of a training."""
 
-    needed_bytes: int
-    """Most memory that the whole training takes at a time, beside its data."""
-    times: Rehearsal
-    """As if every item took as long as one of a few, which is more than it does."""
+    step: Spent
+    item: Spent
+    """As in a rehearsal; a step as if every item took as long as one of a few, which is more than it does."""
+    model_bytes: int
+    """The model, with its moving average."""
+    trained_bytes: int
+    """What optimiser and gradients take beside it."""
+    step_bytes: int
+    """What a step makes of the whole batch, at the end of its forward pass."""
+    validation_bytes: int
+    """What a validation makes of a whole batch."""
+
+    @property
+    def bytes(self) -> int:
+        """Most memory that the training takes at a time, beside its data."""
+        return self.model_bytes + self.trained_bytes + max(self.step_bytes, self.validation_bytes)
 
 
 def count(stand: Stand, *, seed: int) -> Counted:
     """Memory of a training, and a first look at its time; nothing larger than a few items is made."""
     budget, model = stand.budget, stand.model
-    few = [min(items, budget.batch_size) for items in _FEW]
+    few, steps, validations = [min(items, budget.batch_size) for items in _FEW], list[int](), list[int]()
     with LiveBytes() as live:
         fit = _fit(stand, stand.task(budget.batch_size, _FEW[-1]), seed=seed)
-        steps, step = list[int](), Spent(0.0, 0.0)
-        for items in (few[0], *few):  # the optimiser's moments are there from the second step on
-            fit.budget = replace(fit.budget, batch_size=items, accumulate=1)
+        fit.budget = replace(fit.budget, batch_size=few[-1], accumulate=1)
+        fit.train_step()
+        step, held = spent(fit.train_step), live.now
+        for items in few:
             live.start_anew()
-            step = spent(fit.train_step)
-            steps.append(live.peak)
-        model.zero_grad(set_to_none=True)
-        validations = []
+            fit.task.loss(np.arange(items))
+            steps.append(live.peak - held)
         for items in _FEW:
             task = stand.task(1, items)
             live.start_anew()
             item = _validation(task).times(1 / items)
-            validations.append(live.peak)
-    whole = ceil(budget.batch_size / budget.accumulate)
+            validations.append(live.peak - held)
     own = sum(each.nbytes for each in (*model.parameters(), *model.buffers()))
-    made = max(_line(few, steps[1:], whole), _line(_FEW, validations, stand.validation_batch))
     return Counted(
-        needed_bytes=own + (own if budget.weight_ema else 0) + made,
-        times=Rehearsal(step=step.times(budget.batch_size / few[-1]), item=item),
+        step=step.times(budget.batch_size / few[-1]),
+        item=item,
+        model_bytes=2 * own if budget.weight_ema else own,
+        trained_bytes=held,
+        step_bytes=_line(few, steps, ceil(budget.batch_size / budget.accumulate)),
+        validation_bytes=_line(_FEW, validations, stand.validation_batch),
     )
 
 
 def rehearse(stand: Stand, counted: Counted, *, seed: int) -> Rehearsal:
-    """Time a few steps of the whole batch and a validation of some items, unless they are too slow as counted."""
-    step, item, wanted = counted.times.step, counted.times.item, min(stand.validation_batch, _VALIDATED)
+    """Take a few steps of the whole batch and validate some items, unless they are too slow: then as counted."""
+    step, item, size = counted.step, counted.item, counted.bytes
     if step.cpu_seconds < _SLOW_SECONDS:
-        step = _step(stand, seed=seed)
+        step, peak = _step(stand, seed=seed)
+        if peak:
+            validating = counted.trained_bytes + counted.validation_bytes
+            size = counted.model_bytes + max(peak, validating)
+    wanted = min(stand.validation_batch, _VALIDATED)
     if item.cpu_seconds * wanted < _SLOW_SECONDS:
         item = _validation(stand.task(1, wanted)).times(1 / wanted)
-    return Rehearsal(step=step, item=item)
+    return Rehearsal(step=step, item=item, bytes=size)
 
 
-def _step(stand: Stand, *, seed: int) -> Spent:
-    """Of a step of the whole batch, the one in the middle of several; of a slow one the first must do."""
-    fit = _fit(stand, stand.task(stand.budget.batch_size, 1), seed=seed)
-    first, found = spent(fit.train_step), list[Spent]()
-    while len(found) < stand.budget.steps // _SHARE and first.seconds + sum(s.seconds for s in found) < _SECONDS:
+def _step(stand: Stand, *, seed: int) -> tuple[Spent, int]:
+    """A step of the whole batch, the one in the middle of several, and the bytes of tensors that are made by then.
+
+    Of a slow step the first must do, and there is nothing to count.
+    """
+    with LiveBytes() as live:
+        fit = _fit(stand, stand.task(stand.budget.batch_size, 1), seed=seed)
+        first, found = spent(fit.train_step), list[Spent]()
+        if first.seconds > _SECONDS:
+            return first, 0
+        fit.train_step()
+    while len(found) < max(2, stand.budget.steps // _SHARE) and sum(each.seconds for each in found) < _SECONDS:
         found.append(spent(fit.train_step))
-    if not found:
-        return first
-    return Spent(median(s.seconds for s in found), median(s.cpu_seconds for s in found))
+    return Spent(median(s.seconds for s in found), median(s.cpu_seconds for s in found)), live.peak
 
 
 def _fit(stand: Stand, task: Task, *, seed: int) -> Fit:
