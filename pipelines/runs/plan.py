@@ -39,9 +39,13 @@ class Plan:
         dataset: what is learned from.
         device: where to compute.
         forecast: whether to find out what every job will take.
+        evaluated: whether an evaluation follows.
     """
 
-    def __init__(self, run: Run, dataset: Any, device: torch.device, *, forecast: bool) -> None:
+    def __init__(
+        self, run: Run, dataset: Any, device: torch.device, *, forecast: bool, evaluated: bool = False
+    ) -> None:
+        self._evaluated = evaluated
         self.run, self.dataset, self._device = run, dataset, device
         self._forecaster = Forecaster(run, dataset, device) if forecast else None
         self._planned = list[Planned]()
@@ -88,8 +92,27 @@ class Plan:
         found = [each.forecast for each in self._planned if each.forecast is not None]
         if found:
             seconds, peak = sum(each.time.seconds for each in found), max(each.bytes for each in found)
-            lines.append(f"  in all about {duration(seconds)} of training here, and memory of {readable_bytes(peak)}")
+            evaluation = f", about {duration(self._evaluation_seconds())} of evaluation" if self._evaluated else ""
+            lines.append(
+                f"  in all about {duration(seconds)} of training{evaluation}, and memory of {readable_bytes(peak)}"
+            )
         return lines
+
+    def _evaluation_seconds(self) -> float:
+        """Roughly, without the pictures of the report and the sounds that a WaveNet draws sample by sample.
+
+        By how often an item is scored: a codebook's distortion, with codes swapped, its reconstruction; a prior's rate,
+        in all and by position, for every label; a VAE's bound as often as it has samples, which encode once together.
+        """
+        recipe, seconds = self.run.recipe, 0.0
+        samples, labels = recipe.evaluation.iwae_samples, max(1, len(self.dataset.classes))
+        drawn = 3 + 0.6 * samples
+        scored = {"vq-vae": 6.0, "ae": 3.0, "vae": drawn, "cvae": drawn, "vimco": drawn}
+        for each in self._planned:
+            times = {"stage1": scored[model_spec(each.job.model, recipe).kind], "decoder": 2.0, "prior": 3.0 * labels}
+            if each.forecast is not None:
+                seconds += times[each.job.stage] * each.forecast.item.seconds * len(self.dataset.test)
+        return seconds
 
 
 def _line(planned: Planned) -> str:

@@ -57,6 +57,7 @@ def prepare(
     extend: bool = False,
     dry_run: bool = False,
     forecast: bool = True,
+    evaluated: bool = False,
 ) -> TrainingSession | None:
     """Check everything, say what it will take, then write the recipe into the run folder unless it is a `dry_run`.
 
@@ -65,7 +66,7 @@ def prepare(
         dataset: what is learned from.
         jobs: the trainings in order.
         device, resume, extend, dry_run: of the command.
-        forecast: whether to find out what it will take.
+        forecast, evaluated: whether to find out what it will take, and whether an evaluation follows.
 
     Raises:
         UsageError: settings, data, device or run folder do not fit together.
@@ -80,7 +81,7 @@ def prepare(
         if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
             check_bf16(job.training.precision, where, what=job.label)
     goes_on = {each.job.folder for each in longer}
-    plan = Plan(run, dataset, where, forecast=forecast)
+    plan = Plan(run, dataset, where, forecast=forecast, evaluated=evaluated)
     for job in jobs:
         plan.add(job, goes_on=job.folder in goes_on)
     tell_untrained(dataset)

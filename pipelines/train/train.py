@@ -162,7 +162,14 @@ def run_train(command: Train) -> None:
     run = Run(path=command.run, recipe=_recipe_of(command, dataset))
     jobs = all_jobs(run, dataset)
     session = prepare(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+        run,
+        dataset,
+        jobs,
+        device=command.device,
+        resume=command.resume,
+        extend=command.extend,
+        dry_run=command.dry_run,
+        evaluated=True,
     )
     if session is None:
         return

@@ -182,6 +182,6 @@ def test_a_dry_run_says_what_the_dial_chose_and_what_it_costs(
     run = tmp_path / "run"
     assert dialled(photographs, run, "--dry-run", "--codebook-training.steps", "200", "--stage1.channels", "8") == 0
     said = capsys.readouterr().err
-    assert re.search(r"vq-vae stage one: [\d,]+ parameters, 200 steps of 16 items, about \d+ s, [\d.]+ [MG]iB", said)
+    assert re.search(r"vq-vae stage one: [\d,]+ parameters, 200 steps of 16 items, about [\d.]+ (s|min|h), [\d.]+ [MG]iB", said)
     assert "steps x items: codebook 200 x 16" in said
     assert not run.exists()
