@@ -182,6 +182,16 @@ def test_a_dry_run_says_what_the_dial_chose_and_what_it_costs(
     run = tmp_path / "run"
     assert dialled(photographs, run, "--dry-run", "--codebook-training.steps", "200", "--stage1.channels", "8") == 0
     said = capsys.readouterr().err
-    assert re.search(r"vq-vae stage one: [\d,]+ parameters, 200 steps of 16 items, about [\d.]+ (s|min|h), [\d.]+ [MG]iB", said)
+    cost = r"about [\d.]+ (s|min|h), [\d.]+ [MG]iB"
+    assert re.search(rf"vq-vae stage one: [\d,]+ parameters, 200 steps of 16 items, {cost}", said)
     assert "steps x items: codebook 200 x 16" in said
     assert not run.exists()
+
+
+def test_a_training_that_is_not_finite_says_so_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    flags = ["--codebook-training.learning-rate", "1e38", "--codebook-training.warmup-steps", "0", "--out", str(run)]
+    assert main(["train-codebook", "digits", *flags]) == 1
+    said = capsys.readouterr().err
+    assert "is not finite at step" in said
+    assert f"any checkpoint in {run / 'models' / 'vq-vae' / 'stage1'}" in said
