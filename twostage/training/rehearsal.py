@@ -25,7 +25,7 @@ FEWEST_STEPS = 100
 _SHARE = 30
 """One step in so many is rehearsed, at most."""
 _SECONDS = 0.5
-"""On the clock for steps of the whole batch, after which no other is begun."""
+"""Of the processor for steps of the whole batch, after which no other is begun."""
 _SLOW_SECONDS = 10.0
 """Of the processor. A step or a validation that would take more is not tried: its time follows from a few items."""
 _VALIDATED = 64
@@ -157,10 +157,10 @@ def _step(stand: Stand, *, seed: int) -> tuple[Spent, int]:
     with LiveBytes() as live:
         fit = _fit(stand, stand.task(stand.budget.batch_size, 1), seed=seed)
         first, found = spent(fit.train_step), list[Spent]()
-        if first.seconds > _SECONDS:
+        if first.cpu_seconds > _SECONDS:
             return first, 0
         fit.train_step()
-    while len(found) < max(2, stand.budget.steps // _SHARE) and sum(each.seconds for each in found) < _SECONDS:
+    while len(found) < max(2, stand.budget.steps // _SHARE) and sum(each.cpu_seconds for each in found) < _SECONDS:
         found.append(spent(fit.train_step))
     return Spent(median(s.seconds for s in found), median(s.cpu_seconds for s in found)), live.peak
 
