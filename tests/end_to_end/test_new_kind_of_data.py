@@ -1,7 +1,6 @@
 """A third kind of data, defined here alone, goes through every verb of the command line: sequences of integers.
 
-It is what CONTRIBUTING asks of a new kind: a modality, its data, a section of the recipe, an entry in each of two
-tables. No verb knows of it.
+It is what CONTRIBUTING asks: a modality, its data, a section of the recipe, two entries. No verb knows of it.
 
 Shapes: N items, B items of a batch, L integers of a sequence, V values, D channels, T codes.
 """
@@ -82,8 +81,6 @@ KIND = DataKind(
 
 
 # --- data ---
-
-
 @dataclass(frozen=True)
 class IntegerSplit:
     """Sequences that count up (label 0) or down (label 1) with some noise."""
@@ -133,8 +130,6 @@ def make_split(count: int, seed: int) -> IntegerSplit:
 
 
 # --- stage one ---
-
-
 class IntegerVQVAE(Deterministic, nn.Module):
     """Codes of four integers each; a `Codec`."""
 
@@ -401,7 +396,6 @@ class Integers:
 
 
 # --- the verbs ---
-
 RECIPE = """
 models = ["vq-vae"]
 threads = 1
