@@ -24,7 +24,7 @@ from ..runs.run import Run, is_finished
 from .code_diagnosis import PriorDiagnosis, diagnose_prior, items_of
 from .differences import Scored
 from .latent_diagnosis import COLLAPSED_BITS, diagnose_posteriors
-from .posteriors import posteriors_of
+from .posteriors import posteriors_of_split
 from .row_writer import RowWriter
 from .rows import Diagnosis
 from .verdict import StageFacts, limiting_stage, undertrained_reason
@@ -86,7 +86,8 @@ class Diagnosing:
 
     def _gaussian(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
         """What the latents hold, and whether the decoder does without them."""
-        posteriors = posteriors_of(stage1.model, self.writer.batches(stage1.model), items=self._items)
+        batches = self.writer.batches(stage1.model)
+        posteriors = posteriors_of_split(self.run, name, stage1, self.writer.split, batches, items=self._items)
         if len(posteriors) < 2:
             return None
         found = diagnose_posteriors(posteriors, seed=self.run.recipe.seed)

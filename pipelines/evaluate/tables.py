@@ -28,6 +28,7 @@ PARTS = (
 )
 """Of the bits of recordings."""
 FLAC_FILES = "FLAC, a file each"
+FLAC_KINDS = f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it"
 NAME = "model, prior or bound"
 TOTAL = "total"
 
@@ -85,11 +86,13 @@ def _model_columns(rows: Sequence[Row]) -> list[Column[Row]]:
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the bits of every row and, of recordings, of FLAC."""
     headings, cells = cells_of(_score_columns(evaluation), evaluation.rows)
-    return headings, cells + ([] if evaluation.flac is None else _flac_lines(evaluation.flac, headings))
+    return headings, cells + flac_lines(evaluation.flac, headings)
 
 
-def _flac_lines(flac: Flac, headings: Sequence[str]) -> list[list[str]]:
-    """Totals alone: it is one part, and of 16 bits."""
+def flac_lines(flac: Flac | None, headings: Sequence[str]) -> list[list[str]]:
+    """Cells of what FLAC takes, where there is one: totals alone, as it is one part, and of 16 bits."""
+    if flac is None:
+        return []
     total = f"{TOTAL}, {LEVELS[SAMPLE_LEVELS]}"
     bits = {
         FLAC_FRAMES: flac.frames_bits_per_sample,
@@ -128,7 +131,7 @@ def score_notes(evaluation: Evaluation) -> list[str]:
         what = f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions"
         lines.append(what + wrong * known)
     if evaluation.flac is not None:
-        lines.append(f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it")
+        lines.append(FLAC_KINDS)
     return lines
 
 

@@ -19,6 +19,7 @@ from stage1_vqvae.images.vimco import VIMCO
 from stage1_vqvae.interface import Codec
 from stage2_prior import HierarchicalPrior, PixelCNN
 from stage2_prior.training import PriorTask
+from twostage.config.dial import Asked, Dialled, dial_images
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data import ImageDataset, load_dataset
@@ -148,6 +149,10 @@ class Images:
         self, codebook: ImageCodec, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
     ) -> Codec:
         raise NotImplementedError  # `sections` has no decoder, so that there is none to ask for
+
+    def dial(self, asked: Asked, dataset: ImageDataset) -> Dialled:
+        _, height, width = dataset.shape
+        return dial_images(asked, height=height, width=width, items=len(dataset.train))
 
     def check(self, model: Any, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str) -> None:
         if model.latents == "codes":

@@ -1,7 +1,6 @@
 """A third kind of data, defined here alone, goes through every verb of the command line: sequences of integers.
 
-It is what CONTRIBUTING asks of a new kind: a modality, its data, a section of the recipe, an entry in each of two
-tables. No verb knows of it.
+It is what CONTRIBUTING asks: a modality, its data, a section of the recipe, two entries. No verb knows of it.
 
 Shapes: N items, B items of a batch, L integers of a sequence, V values, D channels, T codes.
 """
@@ -27,9 +26,10 @@ from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.interface import LatentKind
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
+from twostage.config.dial import Dialled
 from twostage.config.kinds import KINDS, DataKind
 from twostage.config.schema import DataConfig, Recipe
-from twostage.errors import DataError
+from twostage.errors import DataError, UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import StepResult
 from twostage_pipelines.cli.main import main
@@ -81,8 +81,6 @@ KIND = DataKind(
 
 
 # --- data ---
-
-
 @dataclass(frozen=True)
 class IntegerSplit:
     """Sequences that count up (label 0) or down (label 1) with some noise."""
@@ -92,6 +90,9 @@ class IntegerSplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "IntegerSplit":
+        return IntegerSplit(self.sequences[rows], self.labels[rows])
 
     @property
     def speakers(self) -> np.ndarray:
@@ -129,8 +130,6 @@ def make_split(count: int, seed: int) -> IntegerSplit:
 
 
 # --- stage one ---
-
-
 class IntegerVQVAE(Deterministic, nn.Module):
     """Codes of four integers each; a `Codec`."""
 
@@ -372,6 +371,9 @@ class Integers:
         own = {key: tuple(v) if isinstance(v, list) else v for key, v in arguments.items() if key != "likelihood"}
         return PixelCNN(**own) if kind == "pixelcnn" else IntegerVQVAE(**own)
 
+    def dial(self, asked: Any, dataset: IntegerDataset) -> Dialled:
+        raise UsageError("there are no sizes for integers: leave --size out")
+
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: Any, *, label: str) -> None:
         pass
 
@@ -400,7 +402,6 @@ class Integers:
 
 
 # --- the verbs ---
-
 RECIPE = """
 models = ["vq-vae"]
 threads = 1
@@ -497,6 +498,7 @@ def test_what_there_is_not_of_this_kind_is_refused_in_a_sentence(run: Path, caps
         (("train-baseline", run, "--model", "vae"), "vae is no model of integers"),
         (("train-decoder", run), "is about integers, whose models have no decoder to train"),
         (("generate", run, "--seconds", 1), "--seconds is for runs on recordings, but this one is about integers"),
+        (("train", run.parent / "integers.toml", "--size", "small"), "there are no sizes for integers"),
         (("convert", run, run / "x.txt", "--speaker", "ada"), "is about integers"),
     ):
         assert twostage(*arguments) == 2

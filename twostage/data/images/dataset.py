@@ -35,6 +35,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: np.ndarray) -> "Split":
+        """The images of these numbers."""
+        return Split(self.images[rows], self.labels[rows], None if self.intensities is None else self.intensities[rows])
+
     @property
     def speakers(self) -> np.ndarray:
         """int64 [N], all 0: nobody speaks in an image."""
