@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from stage2_prior.pixelcnn import GatedSettings, PixelCNN
 from stage2_prior.prior import LogProbParts, check_codes
-from stage2_prior.state import check_step
+from stage2_prior.state import check_same_condition, check_step
 from twostage.errors import UsageError
 from twostage.grids import Grids, axes_of, positions_of, split_levels
 from twostage.layers.residual import ResidualBlock
@@ -103,12 +103,13 @@ class HierarchicalPrior(nn.Module):
         self.codebook_size = codebook_size
         self.code_shape: tuple[int, ...] = (codebooks, *axes_of(self.grids))
         self.classes = tuple(classes)
-        channels = settings.get("channels", 64)
         sizes = {"codebook_size": codebook_size, "codebooks": codebooks}
-        self.levels = nn.ModuleList(
-            PixelCNN(**sizes, grid=grid, classes=self.classes, map_channels=channels if level else 0, **settings)
-            for level, grid in enumerate(grids)
+        coarsest = PixelCNN(**sizes, grid=grids[0], classes=self.classes, **settings)
+        channels = coarsest.stack.channels
+        finer = (
+            PixelCNN(**sizes, grid=grid, classes=self.classes, map_channels=channels, **settings) for grid in grids[1:]
         )
+        self.levels = nn.ModuleList([coarsest, *finer])
         self.coarser = nn.ModuleList(
             CoarserCodes(**sizes, grids=self.grids[: level + 1], channels=channels, blocks=level_blocks)
             for level in range(1, len(grids))
@@ -226,6 +227,7 @@ class HierarchicalState:
             UsageError: the symbol or the condition does not fit the state, or all levels are complete.
         """
         check_step(self._symbol, self._symbols, symbol_B, batch_size=self._batch_size)
+        check_same_condition(condition_BA, self._condition_BA)
         self._symbol += 1
         if symbol_B is not None:
             self._drawn.append(symbol_B)

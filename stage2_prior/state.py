@@ -79,7 +79,7 @@ class CodeState:
             UsageError: the symbol or the condition does not fit the state, or all positions are complete.
         """
         check_step(self._symbol, self._symbols, symbol_B, batch_size=self._batch_size)
-        self._check_condition(condition_BA)
+        check_same_condition(condition_BA, self._condition_BA)
         codebook = self._symbol % self._codebooks
         self._symbol += 1
         if symbol_B is not None:
@@ -91,13 +91,15 @@ class CodeState:
         self._features_BS = self._trunk.advance(self._x_BC)
         return self._head.first(self._features_BS)
 
-    def _check_condition(self, condition_BA: Tensor | None) -> None:
-        if condition_BA is None or condition_BA is self._condition_BA:
-            return
-        if self._condition_BA is None or not torch.equal(condition_BA, self._condition_BA):
-            raise UsageError(
-                "Expected the condition that the state was made with, got another one: make a new state for it."
-            )
+
+def check_same_condition(condition_BA: Tensor | None, own_BA: Tensor | None) -> None:
+    """Raise UsageError unless a condition, where one is given, is the one that a state was made with."""
+    if condition_BA is None or condition_BA is own_BA:
+        return
+    if own_BA is None or not torch.equal(condition_BA, own_BA):
+        raise UsageError(
+            "Expected the condition that the state was made with, got another one: make a new state for it."
+        )
 
 
 def check_step(step: int, steps: int, symbol_B: Tensor | None, *, batch_size: int) -> None:

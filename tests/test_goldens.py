@@ -25,7 +25,7 @@ from stage1_vqvae import (
     HierarchicalVQVAE,
     WaveNetDecoder,
 )
-from stage2_prior import PixelCNN, WaveNet
+from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
 
 FOLDER = Path(__file__).parent / "goldens"
 _STAGE1 = {"image_shape": (1, 4, 4), "levels": 5, "downsampling": 2, "channels": 6, "residual_channels": 3}
@@ -97,6 +97,9 @@ def _models() -> dict[str, nn.Module]:
         "pixelcnn-attention": PixelCNN(
             codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3, **_ATTENTION
         ),
+        "hierarchical-pixelcnn": HierarchicalPrior(
+            codebook_size=5, grids=((1, 2), (2, 4)), codebooks=2, classes=(3,), channels=4, layers=2, first_kernel=3
+        ),
         "pixelcnn": PixelCNN(codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3),
     }
 
@@ -116,6 +119,9 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
         return {"codes": parts.codes, "end": parts.end}
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
+        return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
+    if isinstance(model, HierarchicalPrior):
+        codes = (torch.arange(40) * 7 % 5).reshape(2, 2, 10)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
     if isinstance(model, AudioVQVAE | AudioVAE | AudioAutoencoder | WaveNetDecoder):
         return _audio_outputs(model)

@@ -130,7 +130,8 @@ def test_a_state_keeps_the_weights_it_was_made_with() -> None:
 
 def test_steps_out_of_place_are_refused() -> None:
     prior = build(classes=(3,))
-    state = prior.initial_state(2, torch.tensor([[0], [1]]))
+    condition_BA = torch.tensor([[0], [1]])
+    state = prior.initial_state(2, condition_BA)
     with pytest.raises(UsageError, match="no symbol at the first step"):
         prior.step(state, torch.tensor([0, 0]))
     prior.step(state, None)
@@ -141,6 +142,10 @@ def test_steps_out_of_place_are_refused() -> None:
             prior.step(state, wrong)
     with pytest.raises(UsageError, match="Expected the condition that the state was made with"):
         prior.step(state, torch.tensor([0, 0]), torch.tensor([[0], [2]]))
+    logits_BK, _ = prior.step(state, torch.tensor([0, 0]), condition_BA)  # what was refused has moved nothing
+    with torch.no_grad():
+        expected_BK = prior(torch.zeros(2, *prior.code_shape, dtype=torch.int64), condition_BA)[:, 0, 6]
+    torch.testing.assert_close(logits_BK, expected_BK, rtol=0, atol=1e-4)
 
 
 def test_step_is_eval_mode_whatever_the_module_is_in() -> None:
