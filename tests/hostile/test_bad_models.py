@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from stage1_vqvae import VQVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae import VQVAE, AudioVQVAE, HierarchicalVQVAE, WaveNetDecoder
 from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
 from twostage.errors import TwoStageError
 from twostage.storage.checkpoint import save_checkpoint
@@ -21,6 +21,7 @@ from twostage_pipelines.runs.loading import load_model
 
 IMAGES: dict[str, dict[str, Any]] = {
     "vq-vae": {"codebook_size": 4, "embedding_dim": 4},
+    "hierarchical-vq-vae": {"codebook_size": 4, "embedding_dim": 4, "downsampling": 2},
     "vimco": {"codebook_size": 4, "embedding_dim": 4},
     "ae": {"latent_channels": 2},
     "vae": {"latent_dim": 2, "network": "mlp", "mlp_layers": 2, "mlp_width": 4},
@@ -133,6 +134,24 @@ def test_a_record_that_claims_another_model_is_refused_before_it_takes_memory(cl
     architecture = {**ARCHITECTURE, **IMAGES["vq-vae"]}
     claimed = {"kind": "vq-vae", "architecture": {**architecture, **HOSTILE[claim]}}
     _save(tmp_path, VQVAE(**architecture), claimed)
+    _refused_in_little_memory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"hierarchy": 3},
+        {"hierarchy": 2.0},
+        {"hierarchy": "2"},
+        {"hierarchy": 10**9},
+        {"hierarchy": 1000, "image_shape": [1, 2**1001, 2**1001]},
+        {"hierarchy": 10, "image_shape": [1, 2**40, 2**40]},
+    ],
+)
+def test_a_record_of_another_hierarchy_of_codebooks_is_refused(claim: dict[str, Any], tmp_path: Path) -> None:
+    architecture = {**ARCHITECTURE, **IMAGES["hierarchical-vq-vae"]}
+    claimed = {"kind": "hierarchical-vq-vae", "architecture": {**architecture, **claim}}
+    _save(tmp_path, HierarchicalVQVAE(**architecture), claimed)
     _refused_in_little_memory(tmp_path)
 
 

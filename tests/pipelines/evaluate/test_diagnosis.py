@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from twostage.data import ImageDataset, load_dataset
+from twostage.grids import Grids
 from twostage.metrics.codebook_usage import CodebookUsage, codebook_usage
 from twostage_pipelines.evaluate import diagnosis
 from twostage_pipelines.evaluate.diagnosis import Diagnosing
@@ -49,7 +50,7 @@ def diagnosed(write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -
     few = replace(dataset, **{split: _some(dataset, split) for split in ("train", "validation", "test")})
 
     def diagnose(*rows: Scored, used: int = 16) -> Diagnosis:
-        def usage(_: np.ndarray, *, codebook_size: int, lengths_N: None) -> CodebookUsage:
+        def usage(_: np.ndarray, *, codebook_size: int, lengths_N: None, grids: Grids) -> CodebookUsage:
             return codebook_usage(np.tile(np.arange(480) % used, (2, 1))[None], codebook_size=codebook_size)
 
         monkeypatch.setattr(diagnosis, "codebook_usage", usage)
