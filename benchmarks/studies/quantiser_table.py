@@ -1,4 +1,4 @@
-"""Tables and the picture of what `quantiser_study.py` has measured.
+"""Tables and the picture of what `quantiser_comparison.py` has measured.
 
     python benchmarks/studies/quantiser_table.py mnist.jsonl natural32.jsonl --picture quantisers.png
 
@@ -82,9 +82,9 @@ def budgets(line: Line) -> str:
     return f"{said}." if real is None else f"{said}; Fréchet distance of training items {real:.1f}."
 
 
-def panel(axis: Axes, lines: Sequence[Line]) -> None:
-    """Distortion against learned rate of a data set."""
-    for kind, name in enumerate(dict.fromkeys(line["quantiser"] for line in lines)):
+def panel(axis: Axes, lines: Sequence[Line], kinds: Sequence[str]) -> None:
+    """Distortion against learned rate of a data set; the place of a kind among `kinds` decides its colour."""
+    for kind, name in enumerate(kinds):
         groups = settings([line for line in lines if line["quantiser"] == name])
         rates = [average(group, "learned_rate") for group in groups]
         distortions = [average(group, "distortion") for group in groups]
@@ -98,9 +98,12 @@ def panel(axis: Axes, lines: Sequence[Line]) -> None:
 
 def picture(data: Sequence[Sequence[Line]], path: Path) -> None:
     """A panel for every data set, one legend."""
+    # Models whose prefixes decode spend other bits a position.
+    compared = [[line for line in lines if not line["prefix_psnr_db"]] for lines in data]
+    kinds = list(dict.fromkeys(line["quantiser"] for lines in compared for line in lines))
     figure, axes = plt.subplots(1, len(data), figsize=(4.8 * len(data) + 2.0, 4.2), squeeze=False)
-    for axis, lines in zip(axes[0], data, strict=True):
-        panel(axis, lines)
+    for axis, lines in zip(axes[0], compared, strict=True):
+        panel(axis, lines, kinds)
     axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""One training of the quantiser study: both stages from a recipe with a quantiser in it, and all that is measured.
+"""One training of the quantiser comparison: both stages from a recipe with a quantiser in it, and all that is measured.
 
 Trainings are made of the library's parts and not of run folders: the data, their subsets and the classifier are the
 same for all and stay in memory. All numbers are of validation items.
@@ -166,7 +166,7 @@ class Study:
     def codebook(self, quantiser: QuantiserConfig, seed: int, label: str) -> tuple[VQVAE, float]:
         """A trained stage one, and its seconds."""
         recipe = replace(self.recipe, quantiser=quantiser, seed=seed)
-        check_recipe(recipe, source="quantiser study")
+        check_recipe(recipe, source="quantiser comparison")
         seed_step(seed, 0)
         model = build_stage1("vq-vae", stage1_architecture(model_spec(MAIN_MODEL, recipe), recipe, self.dataset))
         assert isinstance(model, VQVAE)
