@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stage1_vqvae.audio.wavenet_decoder import WaveNetDecoder
     from stage1_vqvae.audio.with_decoder import WithDecoder
     from stage1_vqvae.images.autoencoder import Autoencoder
+    from stage1_vqvae.images.hierarchy import HierarchicalVQVAE
     from stage1_vqvae.images.vae import VAE
     from stage1_vqvae.images.vimco import VIMCO
     from stage1_vqvae.images.vqvae import VQVAE
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 
     # The contract, for the type checker: these classes answer it.
-    CODECS: tuple[type[Codec], ...] = (VQVAE, AudioVQVAE, WithDecoder)
+    CODECS: tuple[type[Codec], ...] = (VQVAE, HierarchicalVQVAE, AudioVQVAE, WithDecoder)
     OTHERS: tuple[type[Stage1Model], ...] = (VAE, Autoencoder, VIMCO, AudioVAE, AudioAutoencoder)
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "AudioVAE",
     "AudioVQVAE",
     "Autoencoder",
+    "HierarchicalVQVAE",
     "Quantised",
     "VectorQuantiser",
     "WaveNetDecoder",
@@ -43,6 +45,7 @@ _HOME = {
     "AudioVAE": "stage1_vqvae.audio.vae",
     "AudioVQVAE": "stage1_vqvae.audio.vqvae",
     "Autoencoder": "stage1_vqvae.images.autoencoder",
+    "HierarchicalVQVAE": "stage1_vqvae.images.hierarchy",
     "VAE": "stage1_vqvae.images.vae",
     "VIMCO": "stage1_vqvae.images.vimco",
     "VQVAE": "stage1_vqvae.images.vqvae",

@@ -7,14 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stage2_prior.hierarchical import HierarchicalPrior
     from stage2_prior.pixelcnn import PixelCNN
     from stage2_prior.prior import Prior
     from stage2_prior.sampling import Sampled, sample
     from stage2_prior.wavenet import WaveNet
 
-__all__ = ["PixelCNN", "Prior", "Sampled", "WaveNet", "sample"]
+__all__ = ["HierarchicalPrior", "PixelCNN", "Prior", "Sampled", "WaveNet", "sample"]
 
 _MODULES = {
+    "HierarchicalPrior": "hierarchical",
     "PixelCNN": "pixelcnn",
     "Prior": "prior",
     "Sampled": "sampling",

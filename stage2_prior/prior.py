@@ -4,7 +4,8 @@ Sampling, training, evaluation and the range coder know a prior only through thi
 ([B, G, H, W]) and sequences of sound ([B, G, T]) take the same road.
 
 Order of the symbols: raster over the grid, and inside one grid position the G codebooks in order. Symbol n of an item
-is code g = n mod G at raster position n div G.
+is code g = n mod G at raster position n div G. Of a hierarchy the grids follow one another, coarsest first, in codes
+[B, G, N] (`twostage.grids`).
 
 A prior with an end is one over sequences of 1 to T positions, T the last of its `code_shape`: before every position but
 the first it also decides whether the sequence ends there. A grid has no end and no lengths.
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from twostage.errors import UsageError
+from twostage.grids import Grids
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class LogProbParts:
     end: Tensor
     """Of going on after every position but the last, and of ending there: [B], or [B, T] after each position. 0 of
     grids, which have no decisions, [B, 0]."""
+
+    @classmethod
+    def of_grid(cls, codes: Tensor) -> "LogProbParts":
+        """Of codes without an end, by item or by code."""
+        return cls(codes, codes.new_zeros(codes.shape if codes.ndim == 1 else (len(codes), 0)))
 
 
 class Prior(Protocol):
@@ -46,7 +53,11 @@ class Prior(Protocol):
 
     @property
     def code_shape(self) -> tuple[int, ...]:
-        """(G, *grid) of one item."""
+        """(G, *grid) of one item, of a hierarchy (G, N)."""
+
+    @property
+    def grids(self) -> Grids:
+        """Grid of every level, coarsest first; one of all but a hierarchy."""
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -5,8 +5,10 @@ front on the CPU and turned into a code by the inverse of the cumulative distrib
 batch, and on which device, changes nothing but rounding. The decisions whether a sequence ends have numbers of their
 own, so that an item drawn with a fixed length has the codes of the free one as far as both go.
 
-Completion: the codes of the first rows (or positions) may be given. They are kept as they are and only walked through,
-so the others follow p(rest | given); an item completed from its own first rows, under its own seed, is that item again.
+Completion: the codes of some positions may be given. They are kept as they are and only walked through, so that an item
+completed from codes of its own, under its own seed, is that item again. Where the first rows (or positions) are given,
+the others follow p(rest | given). Under a mask a code follows p(code | all before it), known or drawn: what is known of
+later positions, and of finer levels of a hierarchy, has no say in it.
 
 The distribution is sharpened in this order: temperature, then top-k, then top-p on what is left; equal logits are
 ranked by code number. The end is always drawn from its own probability: sharpening it would stretch every sequence
@@ -43,6 +45,20 @@ class Sampled:
     """Positions of every item, int64 [B]; None of grids."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """Codes that are given."""
+
+    codes_NB: Tensor
+    """int64, in the order of the symbols: of the first rows, or of all."""
+    kept_N: list[bool]
+    """Which of them count."""
+
+    def at(self, symbol: int) -> Tensor | None:
+        """Codes [B] of a symbol; None where it is to be drawn."""
+        return self.codes_NB[symbol] if symbol < len(self.kept_N) and self.kept_N[symbol] else None
+
+
 @torch.no_grad()
 def sample(
     prior: Prior,
@@ -50,6 +66,7 @@ def sample(
     count: int,
     condition: Tensor | None = None,
     known: Tensor | None = None,
+    known_mask: Tensor | None = None,
     length: int | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -67,7 +84,9 @@ def sample(
         count: items to draw.
         condition: int64 [count, A] for a conditional prior; None without classes, or for no label after label dropout.
         known: int64 [count, G, n, *rest of the grid], the codes of the first n rows (positions) of every item, kept; no
-            sequence ends before them.
+            sequence ends before them. With a mask [count, G, *grid], kept where it is true.
+        known_mask: bool [*grid], [N] of a hierarchy: the positions whose codes are known, the same of every item; for a
+            prior without an end alone.
         length: positions of every item, for a prior with an end alone; None draws each item's own.
         temperature: logits of codes are divided by it; 0 takes the most probable code (and needs no noise).
         top_k: keep this many of the most probable codes; 0 keeps all.
@@ -99,10 +118,10 @@ def sample(
         optional=prior.condition_optional,
         batch_size=count,
     )
-    known_NB = _known_symbols(prior, known, count=count).to(device)
-    positions = _positions(prior, length, known=0 if known is None else known.shape[2])
+    kept = _known_codes(prior, known, known_mask, count=count)
+    positions = _positions(prior, length, known=sum(kept.kept_N) // prior.code_shape[0])
     symbols = positions * prior.code_shape[0]
-    if known is not None and len(known_NB) == symbols:
+    if known is not None and sum(kept.kept_N) == symbols:
         lengths = torch.full((count,), positions, device=device) if prior.has_end else None
         return Sampled(known.to(device, copy=True), lengths)
     batches = []
@@ -114,7 +133,7 @@ def sample(
             prior,
             noise_NB=noise(symbols=symbols).T.contiguous().to(device),
             end_noise_TB=noise(symbols=positions, stream=_END_STREAM).T.to(device) if ends_freely else None,
-            known_NB=known_NB[:, start : start + items],
+            known=_Known(kept.codes_NB[:, start : start + items].to(device), kept.kept_N),
             condition_BA=None if condition is None else condition[start : start + items].to(device),
             draw_code=partial(draw, temperature=temperature, top_k=top_k, top_p=top_p),
             report=partial(_report_progress, progress, before=start * symbols, total=count * symbols),
@@ -128,12 +147,12 @@ def _sample_batch(
     *,
     noise_NB: Tensor,
     end_noise_TB: Tensor | None,
-    known_NB: Tensor,
+    known: _Known,
     condition_BA: Tensor | None,
     draw_code: Callable[[Tensor, Tensor], Tensor],
     report: Callable[[int], None],
 ) -> Sampled:
-    """One batch, known codes first, until every item has ended or the noise is used up; without noise none ends.
+    """One batch, until every item has ended or the noise is used up; without noise for ends none ends.
 
     `report` is told the number of codes so far.
     """
@@ -142,22 +161,22 @@ def _sample_batch(
     lengths_B = torch.full((items,), symbols // codebooks, device=noise_NB.device)
     state = prior.initial_state(items, condition_BA)
     drawn: list[Tensor] = []
+    looked = False
     for n, noise_B in enumerate(noise_NB):
         logits_BK, state = prior.step(state, drawn[-1] if drawn else None, condition_BA)
         position, codebook = divmod(n, codebooks)
-        if end_noise_TB is not None and codebook == 0 and n and n >= len(known_NB):
+        known_B = known.at(n)
+        if end_noise_TB is not None and codebook == 0 and n and known_B is None:
             ends_B = end_noise_TB[position] < prior.end_logit(state).double().sigmoid()
             lengths_B = torch.where(ends_B & (lengths_B > position), position, lengths_B)
             if bool((lengths_B <= position).all()):
                 report(symbols * items)
                 break
         # Looked at once per batch: a diverged prior shows at once, and a look per code would stall an accelerator.
-        if n == len(known_NB) and not _usable(logits_BK):
-            raise RunError(
-                "Expected finite logits from the prior, got NaN or infinity: its training diverged, take an earlier "
-                "checkpoint or train again."
-            )
-        drawn.append(known_NB[n] if n < len(known_NB) else draw_code(logits_BK, noise_B))
+        if known_B is None and not looked:
+            _check_finite(logits_BK)
+            looked = True
+        drawn.append(draw_code(logits_BK, noise_B) if known_B is None else known_B)
         report(len(drawn) * items)
     # Symbols run over positions outside and codebooks inside; codes are stored the other way round.
     codes_BGP = torch.stack(drawn, dim=1).unflatten(1, (-1, codebooks)).transpose(1, 2)
@@ -199,20 +218,44 @@ def _positions(prior: Prior, length: int | None, *, known: int) -> int:
     return length
 
 
-def _known_symbols(prior: Prior, known: Tensor | None, *, count: int) -> Tensor:
-    """Known codes in the order of the symbols, int64 [n, count]; n = 0 where nothing is known."""
+def _known_codes(prior: Prior, known: Tensor | None, mask: Tensor | None, *, count: int) -> _Known:
+    """The known codes of all items.
+
+    Raises:
+        UsageError: codes or mask do not fit the prior, or there is a mask alone, or one of sequences.
+    """
     codebooks, rows, *rest = prior.code_shape
+    if mask is not None:
+        _check_mask(prior, known, mask)
     if known is None:
-        return torch.empty(0, count, dtype=torch.int64)
-    expected, came = [count, codebooks, f"0 to {rows}", *rest], list(known.shape)
+        return _Known(torch.empty(0, count, dtype=torch.int64), [])
+    expected, came = [count, codebooks, f"0 to {rows}" if mask is None else rows, *rest], list(known.shape)
     same_but_rows = came[:2] + came[3:] == expected[:2] + expected[3:] and len(came) == len(expected)
-    if not same_but_rows or came[2] > rows or known.dtype != torch.int64:
+    fits = same_but_rows and (came[2] <= rows if mask is None else came[2] == rows)
+    if not fits or known.dtype != torch.int64:
         raise UsageError(
             f"Expected known codes of shape [{', '.join(map(str, expected))}] and type int64, got {came} and "
-            f"{known.dtype}: give the first rows of every item."
+            f"{known.dtype}: give the {'first rows' if mask is None else 'codes of all positions'} of every item."
         )
-    check_code_values(known, codebook_size=prior.codebook_size, what="known codes")
-    return known.flatten(2).permute(2, 1, 0).flatten(0, 1)
+    kept_P = torch.ones(known.shape[2:], dtype=torch.bool).flatten() if mask is None else mask.flatten().cpu()
+    codes_PGB = known.flatten(2).permute(2, 1, 0)
+    check_code_values(codes_PGB[kept_P], codebook_size=prior.codebook_size, what="known codes")
+    return _Known(codes_PGB.flatten(0, 1), kept_P.repeat_interleave(codebooks).tolist())
+
+
+def _check_mask(prior: Prior, known: Tensor | None, mask: Tensor) -> None:
+    if prior.has_end:
+        raise UsageError(
+            "Expected no mask because this prior is one over sequences, got one: give the first positions."
+        )
+    if known is None:
+        raise UsageError("Expected known codes for the mask, got none: give codes of all positions, or no mask.")
+    axes = list(prior.code_shape[1:])
+    if list(mask.shape) != axes or mask.dtype != torch.bool:
+        raise UsageError(
+            f"Expected a mask of known positions of shape {axes} and type bool, got {list(mask.shape)} and "
+            f"{mask.dtype}: give one value per position."
+        )
 
 
 def _report_progress(progress: Callable[[int, int], None] | None, done: int, *, before: int, total: int) -> None:
@@ -220,9 +263,13 @@ def _report_progress(progress: Callable[[int, int], None] | None, done: int, *, 
         progress(before + done, total)
 
 
-def _usable(logits_BK: Tensor) -> bool:
-    """Whether every row has a finite maximum; minus infinity alone rules a code out and is fine."""
-    return bool(logits_BK.amax(dim=1).isfinite().all())
+def _check_finite(logits_BK: Tensor) -> None:
+    """Raise RunError unless every row has a finite maximum; minus infinity alone rules a code out and is fine."""
+    if not bool(logits_BK.amax(dim=1).isfinite().all()):
+        raise RunError(
+            "Expected finite logits from the prior, got NaN or infinity: its training diverged, take an earlier "
+            "checkpoint or train again."
+        )
 
 
 def _check_arguments(

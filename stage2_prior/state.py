@@ -78,7 +78,8 @@ class CodeState:
         Raises:
             UsageError: the symbol or the condition does not fit the state, or all positions are complete.
         """
-        self._check(symbol_B, condition_BA)
+        check_step(self._symbol, self._symbols, symbol_B, batch_size=self._batch_size)
+        check_same_condition(condition_BA, self._condition_BA)
         codebook = self._symbol % self._codebooks
         self._symbol += 1
         if symbol_B is not None:
@@ -90,23 +91,29 @@ class CodeState:
         self._features_BS = self._trunk.advance(self._x_BC)
         return self._head.first(self._features_BS)
 
-    def _check(self, symbol_B: Tensor | None, condition_BA: Tensor | None) -> None:
-        if self._symbol == self._symbols:
-            raise UsageError(f"Expected at most {self._symbols} steps per state, got one more: make a new state.")
-        if (symbol_B is None) != (self._symbol == 0):
-            came = "none" if symbol_B is None else "one"
-            raise UsageError(
-                f"Expected no symbol at the first step and one at every other, got {came} at step {self._symbol}: "
-                f"hand in the symbol drawn last."
-            )
-        if symbol_B is not None and (symbol_B.shape != (self._batch_size,) or symbol_B.dtype != torch.int64):
-            raise UsageError(
-                f"Expected a symbol of shape [{self._batch_size}] and type int64, got {list(symbol_B.shape)} and "
-                f"{symbol_B.dtype}: hand in one code per item."
-            )
-        if condition_BA is None or condition_BA is self._condition_BA:
-            return
-        if self._condition_BA is None or not torch.equal(condition_BA, self._condition_BA):
-            raise UsageError(
-                "Expected the condition that the state was made with, got another one: make a new state for it."
-            )
+
+def check_same_condition(condition_BA: Tensor | None, own_BA: Tensor | None) -> None:
+    """Raise UsageError unless a condition, where one is given, is the one that a state was made with."""
+    if condition_BA is None or condition_BA is own_BA:
+        return
+    if own_BA is None or not torch.equal(condition_BA, own_BA):
+        raise UsageError(
+            "Expected the condition that the state was made with, got another one: make a new state for it."
+        )
+
+
+def check_step(step: int, steps: int, symbol_B: Tensor | None, *, batch_size: int) -> None:
+    """Raise UsageError unless a step of at most `steps` may follow `step` others and take in that symbol."""
+    if step == steps:
+        raise UsageError(f"Expected at most {steps} steps per state, got one more: make a new state.")
+    if (symbol_B is None) != (step == 0):
+        came = "none" if symbol_B is None else "one"
+        raise UsageError(
+            f"Expected no symbol at the first step and one at every other, got {came} at step {step}: hand in the "
+            "symbol drawn last."
+        )
+    if symbol_B is not None and (symbol_B.shape != (batch_size,) or symbol_B.dtype != torch.int64):
+        raise UsageError(
+            f"Expected a symbol of shape [{batch_size}] and type int64, got {list(symbol_B.shape)} and "
+            f"{symbol_B.dtype}: hand in one code per item."
+        )

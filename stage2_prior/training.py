@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stage2_prior.hierarchical import HierarchicalPrior
 from stage2_prior.pixelcnn import PixelCNN
 from stage2_prior.wavenet import WaveNet
 from twostage.distributed import own_batches, sum_over_ranks
+from twostage.grids import named_grids, positions_of, split_levels
 from twostage.training.task import StepResult
 
 
@@ -33,7 +35,7 @@ class PriorTask:
 
     def __init__(
         self,
-        model: PixelCNN | WaveNet,
+        model: PixelCNN | HierarchicalPrior | WaveNet,
         *,
         train: Tensor,
         train_condition: Tensor | None,
@@ -70,7 +72,12 @@ class PriorTask:
         return {}
 
     def validate(self) -> Mapping[str, float]:
-        """Bits per code over all validation items, with the ends, and of sequences those of the end alone per item."""
+        """Bits per code over all validation items, with the ends, and of sequences those of the end alone per item.
+
+        Of a hierarchy also those of every level.
+        """
+        if len(self.model.grids) > 1:
+            return self._validate_levels()
         lengths_N, items = self.validation_lengths, len(self.validation)
         order_N = torch.arange(items, device=self.validation.device)
         if lengths_N is not None:  # equal lengths side by side: padding is computed like anything else
@@ -88,6 +95,26 @@ class PriorTask:
         if self.model.has_end:
             found["end_bits_per_item"] = end_nats_N.mean().item() / math.log(2)
         return found
+
+    def _validate_levels(self) -> Mapping[str, float]:
+        """Bits per code of all levels, and `bits_per_code_HxW` of each."""
+        grids, items = self.model.grids, len(self.validation)
+        nats_LN = torch.zeros(len(grids), items, dtype=torch.float64, device=self.validation.device)
+        order_N = torch.arange(items, device=self.validation.device)
+        for batch in own_batches(items, self.evaluation_batch_size):
+            rows = order_N[batch]
+            codes, condition_BA, _ = _batch(rows, self.validation, self.validation_condition, None)
+            (parts,) = self.model.log_probs_by_code(codes, [condition_BA])
+            for level, log_prob in enumerate(split_levels(parts.codes, grids)):
+                nats_LN[level, rows] = -log_prob.double().flatten(1).sum(1)
+        (nats_LN,) = sum_over_ranks(nats_LN)
+        bits_L = (nats_LN.mean(1) / math.log(2)).tolist()
+        codes_L = [positions * self.validation.shape[1] for positions in positions_of(grids)]
+        by_level = zip(grids, bits_L, codes_L, strict=True)
+        return {
+            self.objective: sum(bits_L) / sum(codes_L),
+            **{f"{self.objective}_{named_grids((grid,))}": bits / codes for grid, bits, codes in by_level},
+        }
 
 
 def _batch(

@@ -26,6 +26,7 @@ from stage2_prior.heads import CodeHead, at_least_fp32, code_nats
 from stage2_prior.prior import LogProbParts, check_codes, check_lengths
 from stage2_prior.state import CodeState
 from twostage.errors import UsageError
+from twostage.grids import Grids
 from twostage.layers.attention import AttentionBlocks
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
@@ -112,6 +113,11 @@ class WaveNet(nn.Module):
     def max_length(self) -> int:
         """Most positions of a sequence."""
         return self.code_shape[1]
+
+    @property
+    def grids(self) -> Grids:
+        """The one grid, of `max_length` positions."""
+        return (self.code_shape[1:],)
 
     @property
     def condition_optional(self) -> bool:

@@ -130,7 +130,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "twostage.storage": ("twostage",),
     "twostage.config": ("twostage.storage",),
     "twostage.data": ("twostage.config",),
-    "twostage.data.images": ("twostage.config",),
+    "twostage.data.arrays": ("twostage.config",),
+    "twostage.data.images": ("twostage.config", "twostage.data.arrays"),
     "twostage.data.audio": ("twostage.config",),
     "twostage.likelihoods": ("twostage.data", "twostage.data.audio"),
     "twostage.metrics": ("twostage.data", "twostage.data.audio"),
@@ -157,7 +158,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 # each other, modules that do not (test_no_module_imports_itself_in_a_circle). The kinds never see each other.
 BOTH_WAYS = {
     (one, other)
-    for kind in ("twostage.data.images", "twostage.data.audio")
+    for kind in ("twostage.data.arrays", "twostage.data.images", "twostage.data.audio")
     for one, other in ((kind, "twostage.data"), ("twostage.data", kind))
 }
 

@@ -22,9 +22,10 @@ from stage1_vqvae import (
     AudioVAE,
     AudioVQVAE,
     Autoencoder,
+    HierarchicalVQVAE,
     WaveNetDecoder,
 )
-from stage2_prior import PixelCNN, WaveNet
+from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
 
 FOLDER = Path(__file__).parent / "goldens"
 _STAGE1 = {"image_shape": (1, 4, 4), "levels": 5, "downsampling": 2, "channels": 6, "residual_channels": 3}
@@ -60,6 +61,9 @@ def _models() -> dict[str, nn.Module]:
         "vq-vae-simvq": VQVAE(
             **_STAGE1, head_channels=4, embedding_dim=4, quantiser="simvq", codebook_size=5, codebooks=2
         ),
+        "vq-vae-hierarchy": HierarchicalVQVAE(
+            **{**_STAGE1, "image_shape": (1, 16, 16)}, hierarchy=3, head_channels=4, embedding_dim=2, codebook_size=5
+        ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
         "vimco": VIMCO(**_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, samples=2),
@@ -93,6 +97,9 @@ def _models() -> dict[str, nn.Module]:
         "pixelcnn-attention": PixelCNN(
             codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3, **_ATTENTION
         ),
+        "hierarchical-pixelcnn": HierarchicalPrior(
+            codebook_size=5, grids=((1, 2), (2, 4)), codebooks=2, classes=(3,), channels=4, layers=2, first_kernel=3
+        ),
         "pixelcnn": PixelCNN(codebook_size=5, grid=(3, 2), codebooks=2, classes=(3,), channels=4, layers=3),
     }
 
@@ -113,11 +120,14 @@ def _outputs(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, PixelCNN):
         codes = (torch.arange(24) * 7 % 5).reshape(2, 2, 3, 2)
         return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
+    if isinstance(model, HierarchicalPrior):
+        codes = (torch.arange(40) * 7 % 5).reshape(2, 2, 10)
+        return {"log_prob": model.log_prob(codes, torch.tensor([[0], [2]]))}
     if isinstance(model, AudioVQVAE | AudioVAE | AudioAutoencoder | WaveNetDecoder):
         return _audio_outputs(model)
-    assert isinstance(model, VQVAE | VAE | Autoencoder | VIMCO)
+    assert isinstance(model, VQVAE | HierarchicalVQVAE | VAE | Autoencoder | VIMCO)
     x = (torch.arange(2 * model.dims) % 5).reshape(2, *model.image_shape)
-    if isinstance(model, VQVAE):
+    if isinstance(model, VQVAE | HierarchicalVQVAE):
         codes = model.encode(x)
         return {"codes": codes, "log_prob": model.log_prob(x, codes), "mean": model.decode(codes)}
     if isinstance(model, Autoencoder):

@@ -25,3 +25,12 @@ def show(names: list[str], *, most: int = 10) -> str:
 def counted(count: int, things: str) -> str:
     """`counted(1, "files")` is `1 file`, `counted(1200, "files")` is `1,200 files`."""
     return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds to read, with two digits: `45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    for size, unit in ((86400 * 2, "days"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            number = seconds / {"days": 86400, "h": 3600, "min": 60}[unit]
+            return f"{number:.1f} {unit}" if number < 10 else f"{number:.0f} {unit}"
+    return f"{seconds:.0f} s"

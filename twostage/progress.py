@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -24,6 +24,17 @@ def mute() -> None:
 def is_mute() -> bool:
     """Whether this process is not the one that speaks."""
     return _mute
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Within, nothing is said or shown: what is done is no part of the job."""
+    global _mute
+    before, _mute = _mute, True
+    try:
+        yield
+    finally:
+        _mute = before
 
 
 def say(line: str) -> None:

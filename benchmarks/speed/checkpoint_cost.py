@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,7 +44,7 @@ def tasks(recipe: Recipe) -> dict[str, Task]:
     """Both trainings of the recipe on random items."""
     shape, levels = SHAPES[recipe.name]
     quantiser = recipe.quantiser.arguments(update=recipe.quantiser.update)
-    architecture = {"image_shape": shape, "levels": levels, **asdict(recipe.stage1), **quantiser}
+    architecture = {"image_shape": shape, "levels": levels, **recipe.stage1.networks, **quantiser}
     model = build_stage1("vq-vae", architecture)
     assert isinstance(model, VQVAE)
     images = torch.randint(levels, (ITEMS, *shape), dtype=torch.uint8)

@@ -164,10 +164,10 @@ def _manifest_targets(folder: Path, sealed: bool) -> list[Target]:
 
 def _code_targets(folder: Path, sealed: bool) -> list[Target]:
     random = np.random.default_rng(0)
-    header = CodeHeader("digits", "train", "vq-vae", 32, 2, (3, 4), 10, "0123456789abcdef" * 4)
+    header = CodeHeader("digits", "train", "vq-vae", 32, 2, ((3, 4),), 10, "0123456789abcdef" * 4)
     images = CodeFile(random.integers(0, 32, (40, 2, 3, 4)), random.integers(0, 10, 40), header)
     names = tuple(f"file {number}" for number in range(12))
-    spoken = replace(header, split="files", codebook_size=512, codebooks=1, grid=(30,), speakers=3, names=names)
+    spoken = replace(header, split="files", codebook_size=512, codebooks=1, grids=((30,),), speakers=3, names=names)
     codes, labels = random.integers(0, 512, (12, 1, 30)), random.integers(0, 10, 12)
     lengths = random.integers(1, 31, 12)
     sounds = CodeFile(codes, labels, spoken, lengths, random.integers(0, 3, 12), samples=64 * lengths)

@@ -86,24 +86,26 @@ def bound_bits(model: Stage1Model, batches: Batches, *, items: int, samples: int
 
 
 @torch.no_grad()
-def reconstruction_errors(
+def reconstruction_numbers(
     model: Stage1Model,
     batches: Batches,
-    error: Callable[[Batch, Tensor], Tensor],
+    compare: Callable[[Batch, Tensor], Tensor],
     *,
+    numbers: int,
     items: int,
     seed: int,
     codes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Error `[N]` float64 of every item decoded from its codes or, without any, from what the model says stands for it.
+    """Numbers `[R, N]` float64 of every item, decoded from its codes or from what the model says stands for it.
 
     Args:
         model: that decodes, and of which an autoregressive decoder draws.
         batches: the items.
-        error: of decoded items, `[B]`.
+        compare: the numbers `[R, B]` of items and of what was decoded of them.
+        numbers: R.
         items: how many there are.
         seed: of what is drawn.
-        codes: `[N, G, *T]`.
+        codes: `[N, G, *T]`; None: what stands for an item is asked of the model.
     """
 
     def measure(places_B: np.ndarray, batch: Batch) -> list[np.ndarray]:
@@ -111,10 +113,10 @@ def reconstruction_errors(
             latents = model.latents_of(batch, seed=seed)
         else:
             latents = torch.from_numpy(codes[places_B]).to(batch.x.device)
-        return [error(batch, model.decode_batch(latents, batch, seed=seed)).double().cpu().numpy()]
+        return list(compare(batch, model.decode_batch(latents, batch, seed=seed)).double().cpu().numpy())
 
     measured = ((places, measure(places, batch)) for places, batch in batches)
-    return over_batches("reconstructions", 1, items, measured)[0]
+    return over_batches("reconstructions", numbers, items, measured)
 
 
 class DrawsCodes(Protocol):

@@ -18,6 +18,7 @@ from torch import Tensor
 from stage2_prior import Prior
 from twostage.distributed import own_batches
 from twostage.errors import UsageError
+from twostage.grids import Grids, split_levels
 
 from .batches import over_batches
 
@@ -40,8 +41,16 @@ def unigram_bits(
     codebook_size: int,
     lengths: np.ndarray | None = None,
     train_lengths: np.ndarray | None = None,
+    *,
+    grids: Grids | None = None,
 ) -> np.ndarray:
-    """`[N]` bits of codes `[N, G, *grid]` under add-one-smoothed training frequencies, one table per codebook."""
+    """`[N]` bits of codes `[N, G, *grid]` under add-one-smoothed training frequencies, one table per codebook.
+
+    Of a hierarchy, codes `[N, G, P]` of several `grids`, one per codebook and level.
+    """
+    if grids is not None and len(grids) > 1:
+        pairs = zip(split_levels(codes, grids), split_levels(train_codes, grids), strict=True)
+        return np.sum([unigram_bits(own, train, codebook_size) for own, train in pairs], axis=0)
     bits_N = np.zeros(len(codes))
     inside, train_inside = _inside(codes, lengths), _inside(train_codes, train_lengths)
     for group in range(codes.shape[1]):

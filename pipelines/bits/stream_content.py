@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stage2_prior.prior import Prior, check_code_values, check_codes, check_condition, check_lengths
 from twostage.errors import UsageError
+from twostage.grids import named_grids
 
 from .stream_header import Labels
 
@@ -32,7 +33,8 @@ class Content:
     """Items, and what is written of each beside its codes: int64 [N] on the CPU."""
 
     codes: Tensor
-    """int64 [N, G, *grid]; of sequences [N, G, T], T the longest of the lengths, 0 behind each."""
+    """int64 [N, G, *grid], of a hierarchy [N, G, P]; of sequences [N, G, T], T the longest of the lengths, 0 behind
+    each."""
     lengths: Tensor | None = None
     """Positions of every sequence; None of grids."""
     pairs: Tensor | None = None
@@ -99,11 +101,13 @@ class Known:
         check_condition(given, classes=prior.classes, optional=prior.condition_optional, batch_size=count)
 
     def digest(self, prior: StoredPrior) -> bytes:
-        """16 bytes of the SHA-256 of the prior's weights and of the tables."""
+        """16 bytes of the SHA-256 of the prior's weights, of a hierarchy's grids and of the tables."""
         sha256 = hashlib.sha256()
         for name, weight in sorted(prior.state_dict().items()):
             sha256.update(f"{name} {weight.dtype} {tuple(weight.shape)};".encode())
             sha256.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        # One grid is in the header; other levels of as many positions could have the same weights.
+        sha256.update(b"" if len(prior.grids) == 1 else named_grids(prior.grids).encode())
         for table in (self.frequencies, self.pairs, self.conditions):
             sha256.update(b"" if table is None else np.asarray(table, "<f8").tobytes())
         sha256.update(b"" if self.stride == 1 else str(self.stride).encode())

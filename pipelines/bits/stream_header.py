@@ -29,7 +29,7 @@ class StreamHeader:
     codebook_size: int
     """K."""
     code_shape: tuple[int, ...]
-    """(G, *grid) of one item; (G, the most positions) of sequences."""
+    """(G, *grid) of one item; (G, the most positions) of sequences, (G, all positions) of a hierarchy."""
     items: int
     batch_size: int
     """Items walked side by side."""

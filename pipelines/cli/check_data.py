@@ -1,4 +1,5 @@
-"""`twostage check-data`: every image or recording of a folder, read once, with all that is wrong with it in one list.
+"""`twostage check-data`: every image, recording or array of a folder, read once, with all that is wrong
+in one list.
 
 Two walks through the folder: the first counts names, the second decodes (`survey`). Names are printed as Python
 literals: no line break, escape sequence or change of writing direction out of one reaches the terminal.
@@ -6,6 +7,7 @@ literals: no line break, escape sequence or change of writing direction out of o
 
 from collections import Counter
 
+from twostage.data.arrays.places import is_arrays
 from twostage.data.audio.listing import Foreign
 from twostage.data.audio.pattern import name_pattern
 from twostage.data.passed_over import PassedOver
@@ -15,6 +17,7 @@ from twostage.errors import DataError
 from twostage.printable import counted, printable
 
 from ..commands.tools import CheckData
+from .check_arrays import check_arrays
 
 
 def run_check_data(command: CheckData) -> None:
@@ -24,6 +27,10 @@ def run_check_data(command: CheckData) -> None:
         DataError: the folder is not there, has none of the files looked for, or something in it is not well.
     """
     root, shown = command.path, printable(str(command.path))
+    sound = command.pattern is not None or bool(command.ignore)
+    if command.kind == "arrays" or (command.kind == "auto" and not sound and is_arrays(root)):
+        check_arrays(root)
+        return
     if not root.is_dir():
         what = "a file" if root.exists() else "not there"
         raise DataError(f"expected a folder with images or recordings, but {shown} is {what}: correct the path")
@@ -34,6 +41,7 @@ def run_check_data(command: CheckData) -> None:
         total=total,
         pattern=None if command.pattern is None else name_pattern(command.pattern),
         ignore=command.ignore,
+        bits=command.bits,
         show=(lambda line: print(f"  {line}")) if command.all else None,
     )
     problems = survey.problems()
@@ -67,7 +75,9 @@ def _choose_kind(command: CheckData, shown: str) -> tuple[Kind, int]:
             foreign.add(found.name)
             others.add(found.name)
     sound = command.pattern is not None or bool(command.ignore) or counts["recordings"] > counts["images"]
-    kind: Kind = command.kind if command.kind != "auto" else "recordings" if sound else "images"
+    kind: Kind = "recordings" if sound else "images"
+    if command.kind in SUFFIXES_OF:
+        kind = command.kind
     if not counts[kind]:
         suffixes = ", ".join(s for each in SUFFIXES_OF if command.kind in ("auto", each) for s in SUFFIXES_OF[each])
         beside = f" (besides {foreign})" if foreign.counts else f" (but {others})" if len(others) else ""

@@ -98,14 +98,17 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
 
     from .. import commands
     from ..runs.places import with_homes
+    from .given import with_given
+    from .help_text import running_text
     from .other_quantiser import fitted
     from .shortening import shortened
 
     cls = getattr(commands, VERBS[name].command)
     _refuse_empty(cls, arguments)
     default = cls(**_defaults(name, cls, arguments))
-    given: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
-    return fitted(shortened(with_homes(given), arguments), arguments).resolved()
+    with running_text():
+        given: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
+    return with_given(fitted(shortened(with_homes(given), arguments), arguments), arguments).resolved()
 
 
 def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:

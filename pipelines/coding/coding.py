@@ -123,8 +123,9 @@ def _write(command: Reconstruct | Convert, model: TwoStage, shown: Shown, remark
     """Files with their pictures, and a line for each."""
     what = counted(len(shown.items), f"{model.files.item}s")
     said = model.files.write(command.folder, shown, model.record, what=what)
+    suffix = model.files.suffixes(model.record)[0]
     for path, stem, remark in zip(command.files, shown.stems, remarks, strict=True):
-        say(f"{path} -> {command.folder / stem}{model.files.suffix}{remark}")
+        say(f"{path} -> {command.folder / stem}{suffix}{remark}")
     say(said)
 
 
@@ -240,7 +241,9 @@ def run_decode(command: Decode) -> None:
     while overview in names:  # an item called grid keeps its name
         overview += "-of-all"
     if command.out is not None:  # what was encoded may lie there under the same names
-        _check_free(command.out, [f"{name}{files.suffix}" for name in names] + [f"{overview}.png"] * files.one_overview)
+        ends = files.suffixes(model.record)
+        written = [f"{name}{end}" for name in names for end in ends] + [f"{overview}.png"] * files.one_overview
+        _check_free(command.out, written)
     what = counted(count, f"{files.item}s")
     if command.dry_run:
         say(f"would decode {what} with {model.name} into {command.folder}; nothing was done")

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from twostage.config.check import check_recipe
+from twostage.config.dial import Size
 from twostage.config.load import user_path
 from twostage.config.model_names import check_model
 from twostage.config.schema import Recipe
@@ -31,6 +32,16 @@ RunModel = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], arg(help="Where to compute; auto takes a CUDA device when there is one.")
 ]
+Sized = Annotated[
+    Size | None,
+    arg(
+        help="Networks, codebook and budgets that fit the size and number of the items, in place of the recipe's: "
+        "small for minutes, medium for about an hour, large for a day or a GPU. Settings given as flags stand.",
+        help_behavior_hint="",
+    ),
+]
+Given = Suppress[frozenset[str]]
+"""Settings that flags gave, such as `stage1.channels`; filled in by the command line, and no flag."""
 Resume = Annotated[
     Literal["auto", "never", "must"],
     arg(help="auto continues what was begun, never refuses to, must refuses to start afresh."),
@@ -47,7 +58,7 @@ Timeout = Annotated[
     float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
 ]
 DryRun = Annotated[
-    FlagCreatePairsOff[bool], arg(help="Check everything, say what would be done and where; do nothing.")
+    FlagCreatePairsOff[bool], arg(help="Check everything, say what would be done, where and at what cost; do nothing.")
 ]
 Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="(one or more)")]
 PixelSeed = Annotated[
@@ -73,8 +84,8 @@ class DataPlace:
     """Where the data of a run are."""
 
     path: str | None = None
-    """Folder that the run's data were moved to; they must be the same to the last bit. Kept in the run's config.toml.
-    Unless given, they are where that says."""
+    """Folder or file that the run's data were moved to; they must be the same to the last bit. Kept in the run's
+    config.toml. Unless given, they are where that says."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe, with its data at this place if one is given."""

@@ -63,7 +63,8 @@ class Generate:
     complete: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Image or recording to complete, read as by reconstruct."""
     keep_rows: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Rows of codes to keep of an image, from the top; one is as many image rows as stage one downsamples by."""
+    """Rows of codes to keep of an image, from the top; one is as many image rows as stage one downsamples by. Of a
+    hierarchy rows of the coarsest grid, with those of finer grids that lie under them."""
     keep_seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Seconds to keep of a recording, rounded up to whole codes."""
     temperature: float = 1.0

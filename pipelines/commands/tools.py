@@ -61,17 +61,21 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData:
-    """Read every image or recording of a folder and say which cannot be used and why; nothing is written.
+    """Read all images, recordings or arrays of a folder and say which cannot be used and why; nothing is written.
 
     Training refuses at its start what this refuses, and reads as this reads: by default it takes no unreadable file at
     all. A JPEG that was cut and closed again with an end marker is found, too, unless only its last block is missing,
     or only later scans of a progressive one. Files of formats that are not read are counted. Exit code 0 where all is
-    well, 1 where something is not. Sizes and rates are counted, not judged: which are wanted is the recipe's matter.
+    well, 1 where something is not. Sizes, levels and rates are counted, not judged: which are wanted is the recipe's
+    matter.
     """
 
-    path: Annotated[Positional[Path], arg(metavar="FOLDER")]
-    kind: Literal["auto", "images", "recordings"] = "auto"
-    """What to look for; auto takes the kind of which the folder has more files."""
+    path: Annotated[Positional[Path], arg(metavar="PATH")]
+    kind: Literal["auto", "images", "recordings", "arrays"] = "auto"
+    """What to look for; auto takes arrays where the path is a file of these or has one called train, else the kind of
+    which the folder has more files."""
+    bits: Literal[8, 16] = 8
+    """As data.bits."""
     pattern: Annotated[str | None, arg(metavar="PATTERN", help_behavior_hint="")] = None
     """As recordings.pattern. Unless given, the first sub-folder is the label."""
     ignore: tuple[str, ...] = ()
@@ -80,6 +84,11 @@ class CheckData:
 
     def resolved(self) -> "CheckData":
         """The command, checked."""
-        if self.kind == "images" and (self.pattern is not None or self.ignore):
-            raise UsageError("--pattern and --ignore are settings of recordings, but --kind is images: leave them out.")
+        of_sound = self.pattern is not None or bool(self.ignore)
+        if self.kind in ("images", "arrays") and of_sound:
+            raise UsageError(
+                f"--pattern and --ignore are settings of recordings, but --kind is {self.kind}: leave them out."
+            )
+        if self.bits != 8 and (of_sound or self.kind in ("recordings", "arrays")):
+            raise UsageError("--bits is a setting of images, but other data are asked about: leave it out.")
         return self

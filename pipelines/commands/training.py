@@ -23,10 +23,12 @@ from .arguments import (
     DryRun,
     Extend,
     FlatRecipe,
+    Given,
     OutRun,
     RecipeArgument,
     Resume,
     RunArgument,
+    Sized,
     Timeout,
     check_named,
     require,
@@ -42,6 +44,8 @@ class TrainCodebook:
     recipe: FlatRecipe
     model: CodebookModel = "vq-vae"
     """vq-vae takes the recipe's codebook update; vq-vae-ema and vq-vae-loss force one."""
+    size: Sized = None
+    given: Given = frozenset()
     out: OutRun = None
     device: Device = "auto"
     resume: Resume = "auto"
@@ -198,6 +202,8 @@ class Train:
 
     source: RecipeArgument
     recipe: FlatRecipe
+    size: Sized = None
+    given: Given = frozenset()
     out: OutRun = None
     device: Device = "auto"
     resume: Resume = "auto"

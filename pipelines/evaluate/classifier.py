@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.images.networks import normalise
+from stage1_vqvae.images.networks import image_tensor, normalise
 from twostage.config.schema import TrainingConfig
 from twostage.data.interface import Dataset
 from twostage.errors import RunError
@@ -108,7 +108,7 @@ def read(model: Classifier, pictures_NCHW: np.ndarray, *, device: torch.device, 
     """Features and labels of pictures in integer levels."""
     features, labels = [], []
     for start in range(0, len(pictures_NCHW), batch_size):
-        x_BCHW = torch.from_numpy(pictures_NCHW[start : start + batch_size]).to(device)
+        x_BCHW = image_tensor(pictures_NCHW[start : start + batch_size]).to(device)
         features_BF = model.features(x_BCHW)
         features.append(features_BF.cpu().numpy())
         labels.append(model.logits(features_BF).argmax(1).cpu().numpy())
@@ -130,8 +130,10 @@ class ClassifierTask:
         evaluation_batch_size: int,
     ) -> None:
         self.model, self.items = model, len(train[0])
-        self.pictures, self.labels = (torch.from_numpy(part).to(device) for part in train)
-        self.validation = tuple(torch.from_numpy(part).to(device) for part in validation)
+        (self.pictures, self.labels), self.validation = (
+            (image_tensor(pictures).to(device), torch.from_numpy(labels).to(device))
+            for pictures, labels in (train, validation)
+        )
         self.evaluation_batch_size = evaluation_batch_size
 
     def start(self) -> None:

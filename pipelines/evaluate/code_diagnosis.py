@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from stage2_prior import Prior
+from twostage.grids import Grid, named_grids, split_levels
 from twostage.metrics.ratios import ratio
 from twostage.metrics.statistics import evenly, mean_and_error
 from twostage.printable import counted
@@ -30,6 +31,25 @@ from ..bits.rate import label_frequencies, learned_rate, unigram_bits
 
 OVERFITTED_SHARE = 0.10
 """Gap between held-out and training bits per code, as a share of the latter."""
+
+
+@dataclass(frozen=True)
+class LevelCost:
+    """What the codes of one level of a hierarchy cost under the learned prior, given those of coarser levels."""
+
+    number: int
+    """From 1, the coarsest."""
+    grid: Grid
+    bits_per_code: float
+    bits_per_item: float
+
+    @property
+    def sentence(self) -> str:
+        """Both costs."""
+        return (
+            f"Level {self.number} ({named_grids((self.grid,))}): {self.bits_per_code:.3f} bits a code, "
+            f"{self.bits_per_item:.1f} an item."
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,10 @@ class PriorDiagnosis:
     train_bits_per_code: float
     train_standard_error: float | None
     bits_by_position: np.ndarray
-    """Bits of all G codes of a position: `[h, w]`, of which the sum is the rate of an item, or `[P]` of sequences."""
+    """Bits of all G codes of a position: `[h, w]`, of which the sum is the rate of an item, `[P]` of sequences and of
+    the grids of a hierarchy one behind the other."""
+    levels: tuple["LevelCost", ...] = ()
+    """Of a hierarchy, coarsest first; otherwise none."""
 
     @property
     def overfit_gap(self) -> float:
@@ -71,7 +94,7 @@ class PriorDiagnosis:
             f"A code costs {self.held_out_bits_per_code:.3f} bits under the learned prior"
             f"{f' given {given}' if given else ''}, {self.train_bits_per_code:.3f} on training codes, "
             f"{self.unigram_bits_per_code:.3f} by frequency alone, {self.uniform_bits_per_code:.3f} uniformly "
-            f"({counted(self.items, f'{item}s')})."
+            f"({counted(self.items, f'{item}s')})." + "".join(f" {level.sentence}" for level in self.levels)
         )
 
     def record(self) -> dict[str, Any]:
@@ -85,6 +108,7 @@ class PriorDiagnosis:
             "train_bits_per_code": self.train_bits_per_code,
             "train_standard_error": self.train_standard_error,
             "bits_by_position": self.bits_by_position.tolist(),
+            **({"grids": named_grids(tuple(level.grid for level in self.levels))} if self.levels else {}),
         }
 
 
@@ -153,7 +177,9 @@ def diagnose_prior(
     seen = items_of(train, evenly(len(train.codes), len(held_out.codes)))
     held_out_bits, held_out_error = _per_code(bits_by_position, held_out)
     train_bits, train_error = _per_code(position_bits_of(seen), seen)
-    unigram_N = unigram_bits(held_out.codes, train.codes, prior.codebook_size, held_out.lengths, train.lengths)
+    unigram_N = unigram_bits(
+        held_out.codes, train.codes, prior.codebook_size, held_out.lengths, train.lengths, grids=prior.grids
+    )
     return PriorDiagnosis(
         items=len(held_out.codes),
         uniform_bits_per_code=math.log2(prior.codebook_size),
@@ -163,7 +189,18 @@ def diagnose_prior(
         train_bits_per_code=train_bits,
         train_standard_error=train_error,
         bits_by_position=_by_position(bits_by_position, held_out.lengths),
+        levels=_levels(bits_by_position, held_out),
     )
+
+
+def _levels(bits_NT: np.ndarray, file: CodeFile) -> tuple[LevelCost, ...]:
+    grids, costs = file.header.grids, []
+    if len(grids) == 1:
+        return ()
+    for number, (grid, level) in enumerate(zip(grids, split_levels(bits_NT[:, None], grids), strict=True), start=1):
+        bits = float(level.sum()) / len(bits_NT)
+        costs.append(LevelCost(number, grid, bits / (math.prod(grid) * file.codes.shape[1]), bits))
+    return tuple(costs)
 
 
 def _codes_of_all(file: CodeFile) -> int:

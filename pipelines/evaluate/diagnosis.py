@@ -5,7 +5,7 @@ data are.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..runs.run import Run, is_finished
 from .code_diagnosis import PriorDiagnosis, diagnose_prior, items_of
 from .differences import Scored
 from .latent_diagnosis import COLLAPSED_BITS, diagnose_posteriors
-from .posteriors import posteriors_of
+from .posteriors import posteriors_of_split
 from .row_writer import RowWriter
 from .rows import Diagnosis
 from .verdict import StageFacts, limiting_stage, undertrained_reason
@@ -52,7 +52,13 @@ class Diagnosing:
             scored: its rows of this evaluation.
         """
         kinds = {"codes": self._codes, "gaussian": self._gaussian, "table": self._table, "none": self._none}
-        return kinds[stage1.model.latents](name, stage1, scored)
+        found = kinds[stage1.model.latents](name, stage1, scored)
+        faults = self.writer.measures.faults(asdict(scored[0].row)) if scored else ()
+        if not faults:
+            return found
+        found = found or Diagnosis(name, faults[0].name, (), {})
+        sentences = (*found.sentences, *(f"{fault.sentence}." for fault in faults))
+        return replace(found, sentences=sentences, faults=tuple(fault.name for fault in faults))
 
     @property
     def _items(self) -> int:
@@ -69,14 +75,19 @@ class Diagnosing:
         return () if reason is None else (f"It is undertrained: {reason}.",)
 
     def _used(self, usage: CodebookUsage) -> str:
+        by_level = [
+            f" In {single.name} {single.used} of {usage.codebook_size}, with {single.perplexity:.1f}."
+            for single in (usage.codebooks if usage.levels else ())
+        ]
         return (
-            f"{usage.used} of {usage.codebook_size * len(usage.codebooks)} codes are used on these "
-            f"{self._files.source}s, with a perplexity of {usage.perplexity:.1f}."
+            f"{usage.used} of {usage.size} codes are used on these {self._files.source}s, with a perplexity of "
+            f"{usage.perplexity:.1f}." + "".join(by_level)
         )
 
     def _gaussian(self, name: str, stage1: Loaded[Any], scored: Sequence[Scored]) -> Diagnosis | None:
         """What the latents hold, and whether the decoder does without them."""
-        posteriors = posteriors_of(stage1.model, self.writer.batches(stage1.model), items=self._items)
+        batches = self.writer.batches(stage1.model)
+        posteriors = posteriors_of_split(self.run, name, stage1, self.writer.split, batches, items=self._items)
         if len(posteriors) < 2:
             return None
         found = diagnose_posteriors(posteriors, seed=self.run.recipe.seed)
@@ -115,7 +126,9 @@ class Diagnosing:
         run, model = self.run, stage1.model
         files = extract_codes(run, name, stage1, self.writer.dataset, self.writer.device)
         file = files[self.writer.split]
-        usage = codebook_usage(file.codes, codebook_size=model.codebook_size, lengths_N=file.lengths)
+        usage = codebook_usage(
+            file.codes, codebook_size=model.codebook_size, lengths_N=file.lengths, grids=file.header.grids
+        )
         collapse, of_codes = collapse_of(usage), self._used(usage)
         if not is_finished(run.prior_folder(name)):
             if collapse is not None:

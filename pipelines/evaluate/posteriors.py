@@ -20,6 +20,12 @@ from twostage.distributed import of_every_rank, sum_over_ranks, world_size
 from twostage.errors import RunError
 from twostage.progress import Progress
 
+from ..runs.loading import Loaded
+from ..runs.run import Run
+
+Batches = Iterable[tuple[np.ndarray, Batch]]
+"""This process's share of some items, with their numbers `[B]`."""
+
 
 @dataclass(frozen=True)
 class Posteriors:
@@ -50,9 +56,15 @@ def posterior_of(model: Any, batch: Batch) -> GaussianPosterior:
     return posterior
 
 
-def posteriors_of(
-    model: Any, batches: Iterable[tuple[np.ndarray, Batch]], *, items: int, label: str = "posteriors"
+def posteriors_of_split(
+    run: Run, name: str, stage1: Loaded[Any], split: str, batches: Batches, *, items: int
 ) -> Posteriors:
+    """`posteriors_of` all items of a split of the run's data under the model of that name, found once per command."""
+    key = ("posteriors", name, split, stage1.sha256)
+    return run.once(key, lambda: posteriors_of(stage1.model, batches, items=items))
+
+
+def posteriors_of(model: Any, batches: Batches, *, items: int, label: str = "posteriors") -> Posteriors:
     """q(z|x) of all items.
 
     Args:

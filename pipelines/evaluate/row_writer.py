@@ -15,10 +15,11 @@ from stage1_vqvae.interface import Stage1Model
 from twostage.config.model_names import model_spec
 from twostage.data.interface import Dataset
 from twostage.distributed import world_size
+from twostage.grids import Grids
 from twostage.metrics.codebook_usage import codebook_usage
 from twostage.metrics.statistics import mean_and_error
 
-from ..bits.distortion import Batches, reconstruction_errors
+from ..bits.distortion import Batches, reconstruction_numbers
 from ..modality.choose import modality_of
 from ..modality.measures import Measures, Side
 from ..runs.loading import Loaded, parameter_count
@@ -28,6 +29,8 @@ from .rows import Row
 
 Fields = dict[str, Any]
 """Of a row, by name."""
+EXTREMES = 8
+"""Best and worst reconstructions that a row names."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,15 @@ def costs_of(*parts: Trained) -> Fields:
     }
 
 
-def usage_of(codes: np.ndarray, lengths_N: np.ndarray | None, codebook_size: int) -> Fields:
-    """How codes `[N, G, *T]` use their codebook; what lies behind the end of an item does not count."""
-    usage = codebook_usage(codes, codebook_size=codebook_size, lengths_N=lengths_N)
+def usage_of(
+    codes: np.ndarray, lengths_N: np.ndarray | None, codebook_size: int, *, grids: Grids | None = None
+) -> Fields:
+    """How codes `[N, G, *T]` use their codebooks; what lies behind the end of an item does not count."""
+    usage = codebook_usage(codes, codebook_size=codebook_size, lengths_N=lengths_N, grids=grids)
     return {
         "codebook_perplexity": usage.perplexity,
         "codebook_used": usage.used,
-        "codebook_size": codebook_size * codes.shape[1],
+        "codebook_size": usage.size,
     }
 
 
@@ -142,15 +147,21 @@ class RowWriter:
             rows_M = self.measures.decoded_items(model)
             codes = None if codes is None else codes[rows_M]
         whole = len(rows_M) == len(self.dataset.split(self.split))
-        errors_M = reconstruction_errors(
+        numbers_RM = reconstruction_numbers(
             model,
             self.batches(model, None if whole else rows_M, drawn=model.autoregressive) if len(rows_M) else (),
-            self.measures.error,
+            self.measures.compare,
+            numbers=self.measures.numbers,
             items=len(rows_M),
             seed=self.run.recipe.seed,
             codes=codes,
         )
-        return self.measures.quality(errors_M, rows_M, model)
+        nearest_M = rows_M[np.argsort(numbers_RM[0], kind="stable")]
+        extremes = {
+            "nearest_items": tuple(nearest_M[:EXTREMES].tolist()),
+            "farthest_items": tuple(nearest_M[::-1][:EXTREMES].tolist()),
+        }
+        return extremes | self.measures.quality(numbers_RM, rows_M, model)
 
     def scored(
         self,

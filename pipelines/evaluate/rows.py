@@ -3,36 +3,19 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning
 from twostage.metrics.flac import Flac
 from twostage.printable import counted
 from twostage.storage.atomic import write_atomic
-from twostage.storage.regular_file import read_regular
 
 from ..bits.round_trip import RoundTrip
+from .evaluation_file import read_evaluation
 
+R = TypeVar("R")
 SCHEMA_VERSION = 1
-LARGEST_BYTES = 1 << 26
-"""Of an evaluation.json; those of a dozen models take some hundred thousand."""
-
-
-def read_evaluation(path: Path) -> bytes:
-    """The content of an evaluation.json, whatever it is about.
-
-    Raises:
-        RunError: it is missing, or no file that `evaluate` can have written.
-    """
-    try:
-        return read_regular(path, most=LARGEST_BYTES)
-    except FileNotFoundError:
-        raise RunError(f"there is no {path}; run evaluate {path.parent} first") from None
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be read ({error.strerror}): remove it, and run evaluate {path.parent} again"
-        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +59,35 @@ class Row:
     psnr_db: float | None = None
     """None where every pixel is exact, and of sound, whose phase no decoder can know."""
     psnr_of: str | None = None
-    """`mean` of p(x|z), or `sample` where the decoder is autoregressive."""
+    """`mean` of p(x|z), or `sample` where the decoder is autoregressive; what is measured below, too."""
+    ssim: float | None = None
+    """Mean structural similarity of images; None where scikit-image is missing or they are smaller than its window."""
+    explained_share: float | None = None
+    """Of the variance of the images' pixels: 0 is as far from them as their mean. None of sampled reconstructions."""
+    sharpness: float | None = None
+    """Energy of the gradients of reconstructions, over that of the originals."""
+    colour_error: float | None = None
+    """Mean distance (CIE76) of pixels in CIELAB; None of images that are not RGB, as for the next two."""
+    colourfulness: float | None = None
+    """Mean chroma of reconstructions, over that of the originals."""
+    colour_spread: float | None = None
+    """Deviation of their colours from the mean one, over that of the originals: a tint of all is no spread."""
+    grid_db: float | None = None
+    """Power of reconstructions at the harmonics of the code grid, over what is expected; 0 is no grid."""
     log_mel_l1: float | None = None
     """Mean over recordings of the distance of a reconstruction's log-mel spectrogram, in nats of power."""
     log_mel_ratio: float | None = None
     """That distance over the one of another recording; None where there is no other one, or all are the same."""
     log_mel_items: int | None = None
     """Recordings that it is the mean of."""
+    nearest_items: tuple[int, ...] = ()
+    """Items of the split, by number, whose reconstructions have the smallest error, the smallest first."""
+    farthest_items: tuple[int, ...] = ()
+    """The same of the largest."""
     codebook_perplexity: float | None = None
     codebook_used: int | None = None
     codebook_size: int | None = None
-    """Codes that could be used, all codebooks together: G * K."""
+    """Codes that could be used, all codebooks together: G * K, of a hierarchy in each of its levels."""
     parameters: int
     steps: int
     """Optimiser steps of everything that the row needs: codebook, prior and decoder together."""
@@ -142,13 +143,18 @@ class SampleScore:
 
     model: str
     samples: int
-    frechet_distance: float
+    frechet_distance: float | None
+    """None of a model that cannot sample: an autoencoder, or codes without a prior."""
     reference_distance: float
     """The same distance of as many training items: what real items reach."""
     label_agreement: float | None
     """Share of class-conditional samples that the classifier reads as their label; None where there was no label."""
     classifier_accuracy: float
     """Share of the split's items that it reads as their label: the ceiling for the agreement."""
+    reconstructions: int = 0
+    """Items of the split, spread over it, whose reconstructions are scored."""
+    reconstruction_distance: float | None = None
+    """Fréchet distance of these to the same items, of which exact ones have 0."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,8 @@ class Diagnosis:
     """The verdict first, with its numbers."""
     numbers: dict[str, Any]
     """Behind the sentences; those of `latent_diagnosis.PosteriorDiagnosis` and `code_diagnosis.PriorDiagnosis`."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with reconstructions, such as `blurred`; each has a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,13 +275,11 @@ class Evaluation:
             version = data.pop("schema_version")
             if version != SCHEMA_VERSION or not isinstance(data["unit"], str) or not data["rows"]:
                 raise ValueError(f"schema version {version}")
-            data["rows"] = tuple(Row(**row) for row in data["rows"])
+            data["rows"] = tuple(_read(Row, row) for row in data["rows"])
             data["paired_differences"] = tuple(PairedDifference(**row) for row in data["paired_differences"])
             data["sample_scores"] = tuple(SampleScore(**score) for score in data["sample_scores"])
             data["coding"] = tuple(RoundTrip(**trip) for trip in data["coding"])
-            data["diagnoses"] = tuple(
-                Diagnosis(**{**found, "sentences": tuple(found["sentences"])}) for found in data["diagnoses"]
-            )
+            data["diagnoses"] = tuple(_read(Diagnosis, found) for found in data["diagnoses"])
             data["flac"] = None if data["flac"] is None else Flac(**data["flac"])
             data["meanings"] = {name: CodeMeaning.from_json(meaning) for name, meaning in data["meanings"].items()}
             return cls(**data)
@@ -281,3 +287,8 @@ class Evaluation:
             raise RunError(
                 f"{path} is damaged or of another version (expected version {SCHEMA_VERSION}); run evaluate again"
             ) from error
+
+
+def _read(kind: type[R], fields: dict[str, Any]) -> R:
+    """A frozen record as JSON has it: lists are tuples."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

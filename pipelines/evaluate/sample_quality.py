@@ -1,10 +1,14 @@
-"""Sample quality: Fréchet distance in the features of a classifier trained on the run's own data, and its label check.
+"""Quality of samples and reconstructions: Fréchet distance in the features of a classifier trained on the run's own
+data, and its label check.
 
 A model's samples (latents from its prior, by its own decoder at temperature 1) are compared with the items of a split,
 as the pictures that show them (`Modality.pictures`): images are their own, recordings spectrograms. As many training
 items, compared in the same way, give the value that real items reach. Both use the same number of items because the
 distance of a finite set is biased upwards, the more the fewer there are. The classifier saw the training items, so
 their own distance to a held-out split is not the least that is possible.
+
+Reconstructions are compared with the very items that they are of, so that exact ones have a distance of 0. That takes
+no prior: beside the distance of samples it says how much of that the decoder alone is to blame for.
 
 What draws from a class is asked for the labels of as many training items, spread over all classes, and what does not
 say itself how long an item is, for their lengths. `label_agreement` is the share that the classifier reads as asked,
@@ -13,11 +17,13 @@ which its accuracy on real items puts into perspective.
 Shapes: N samples, C x H x W picture.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from stage1_vqvae.interface import Stage1Model
 from twostage.data.interface import Dataset
 from twostage.metrics.frechet import FeatureGaussian, fit_gaussian, frechet_distance
 from twostage.metrics.statistics import evenly
@@ -31,6 +37,7 @@ from ..modality.pictures import Pictures, to_levels
 from ..runs.loading import Loaded
 from ..runs.run import Run, is_finished
 from .classifier import FEATURES, read, trained_classifier
+from .row_writer import RowWriter
 from .rows import SampleScore
 
 
@@ -48,7 +55,7 @@ def why_not(dataset: Dataset, split: str, wanted: int) -> str | None:
 
 
 def score_samples(run: Run, dataset: Dataset, split: str, device: torch.device) -> tuple[SampleScore, ...]:
-    """Score `evaluation.frechet_samples` samples of every finished model that can sample.
+    """Score `evaluation.frechet_samples` reconstructions of every finished model and as many samples, if it has any.
 
     Nothing is scored, and one sentence says why, where the data have no labels or too few items.
 
@@ -76,27 +83,53 @@ def score_samples(run: Run, dataset: Dataset, split: str, device: torch.device) 
     training = pictures.of(pictures.items(dataset.train, evenly(len(dataset.train), count)))
     train = read(classifier, training, device=device, batch_size=batch_size)
     reference = frechet_distance(gaussian(train.features_NF), target)
-    scores = []
+    writer, rows_M = RowWriter(run, dataset, split, device), evenly(len(held_out), count)
+    originals, scores = gaussian(real.features_NF[rows_M]), []
     for name in run.trained_models():
         stage1 = run.stage1(name, device)
-        if stage1.model.latents == "none":
-            say(f"samples of {name} are not scored: it has no distribution to draw from")
-            continue
-        if stage1.model.latents == "codes" and not is_finished(run.prior_folder(name)):
-            continue
-        drawn, labels = draw_for_scoring(run, name, stage1, dataset, pictures, count=count, device=device)
-        reading = read(classifier, drawn, device=device, batch_size=batch_size)
-        scores.append(
-            SampleScore(
-                model=name,
+        made = reconstruct_for_scoring(writer, stage1.model, pictures, rows_M)
+        again = read(classifier, made, device=device, batch_size=batch_size)
+        score = SampleScore(
+            model=name,
+            samples=0,
+            frechet_distance=None,
+            reference_distance=reference,
+            label_agreement=None,
+            classifier_accuracy=accuracy,
+            reconstructions=len(rows_M),
+            reconstruction_distance=frechet_distance(gaussian(again.features_NF), originals),
+        )
+        if can_sample(run, name, stage1):
+            drawn, labels = draw_for_scoring(run, name, stage1, dataset, pictures, count=count, device=device)
+            reading = read(classifier, drawn, device=device, batch_size=batch_size)
+            score = replace(
+                score,
                 samples=count,
                 frechet_distance=frechet_distance(gaussian(reading.features_NF), target),
-                reference_distance=reference,
                 label_agreement=None if labels is None else reading.agreement(labels),
-                classifier_accuracy=accuracy,
             )
-        )
+        scores.append(score)
     return tuple(scores)
+
+
+def can_sample(run: Run, name: str, stage1: Loaded[Any]) -> bool:
+    """Whether a model has something to draw from; of what never has, a line says so."""
+    if stage1.model.latents == "none":
+        say(f"samples of {name} are not scored: it has no distribution to draw from")
+        return False
+    return stage1.model.latents != "codes" or is_finished(run.prior_folder(name))
+
+
+@torch.no_grad()
+def reconstruct_for_scoring(
+    writer: RowWriter, model: Stage1Model, pictures: Pictures, rows_M: np.ndarray
+) -> np.ndarray:
+    """Pictures of what a model makes of some items of the split, uint8 `[M, C, H, W]`, in any order."""
+    files, seed, made = modality_of(writer.run.recipe).files, writer.run.recipe.seed, list[np.ndarray]()
+    for _, batch in writer.batches(model, rows_M, drawn=model.autoregressive):
+        decoded = model.decode_batch(model.latents_of(batch, seed=seed), batch, seed=seed)
+        made += files.made(decoded, batch.lengths)
+    return to_levels(np.asarray(pictures.of(made)), pictures.levels)
 
 
 def draw_for_scoring(
@@ -109,7 +142,7 @@ def draw_for_scoring(
     count: int,
     device: torch.device,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures of samples, uint8 `[count, C, H, W]`, and the labels asked for; None where there were none."""
+    """Pictures of samples, uint8 or uint16 `[count, C, H, W]`, and the labels asked for; None where there were none."""
     trained = Trained(run, name, stage1, device)
     source, lengths_M = source_of(trained), trained.files.lengths_of(dataset.train)
     rows_N = np.argsort(dataset.train.labels, kind="stable")[evenly(len(dataset.train), count)]

@@ -122,7 +122,8 @@ class CodeRows:
         label = f"{self.name} distortion" + (", second decoder" if codec is not self.stage1.model else "")
         batches, swapped = writer.batches(codec, rows_M), swapped_codes(codes, lengths_N)
         own_M, swapped_M = distortion_bits(codec, batches, codes, swapped, label=label)
-        fields = usage_of(codes, lengths_N, codec.codebook_size) | writer.quality(codec, codes=codes, rows_M=rows_M)
+        fields = usage_of(codes, lengths_N, codec.codebook_size, grids=self.file.header.grids)
+        fields |= writer.quality(codec, codes=codes, rows_M=rows_M)
         if codec.likelihood_is_discrete and len(codes) > 1:
             fields["swapped_distortion_bits_per_dim"] = writer.mean(swapped_M)
         return own_M, fields
@@ -131,7 +132,9 @@ class CodeRows:
         """Under the uniform, the unigram and, where it is finished, the learned prior."""
         run, file, train, model = self.writer.run, self.file, self.files["train"], self.stage1.model
         uniform_N = uniform_bits(file.codes, model.codebook_size, file.lengths)
-        unigram_N = unigram_bits(file.codes, train.codes, model.codebook_size, file.lengths, train.lengths)
+        unigram_N = unigram_bits(
+            file.codes, train.codes, model.codebook_size, file.lengths, train.lengths, grids=file.header.grids
+        )
         found = [self._paid(Rate("uniform", uniform_N)), self._paid(Rate("unigram", unigram_N))]
         folder = run.prior_folder(self.name)
         if not is_finished(folder):

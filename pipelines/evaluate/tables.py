@@ -14,6 +14,7 @@ from twostage.metrics.flac import FLAC_FRAMES, Flac
 from ..bits.round_trip import round_trip_line
 from ..media.console import Output
 from .columns import ABSENT, LEVELS, Column, by_alphabet, cells_of, figure, number, print_table, print_wrapped
+from .reconstruction_table import reconstruction_notes, reconstruction_table
 from .rows import Evaluation, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
@@ -27,6 +28,7 @@ PARTS = (
 )
 """Of the bits of recordings."""
 FLAC_FILES = "FLAC, a file each"
+FLAC_KINDS = f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it"
 NAME = "model, prior or bound"
 TOTAL = "total"
 
@@ -84,11 +86,13 @@ def _model_columns(rows: Sequence[Row]) -> list[Column[Row]]:
 def score_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the bits of every row and, of recordings, of FLAC."""
     headings, cells = cells_of(_score_columns(evaluation), evaluation.rows)
-    return headings, cells + ([] if evaluation.flac is None else _flac_lines(evaluation.flac, headings))
+    return headings, cells + flac_lines(evaluation.flac, headings)
 
 
-def _flac_lines(flac: Flac, headings: Sequence[str]) -> list[list[str]]:
-    """Totals alone: it is one part, and of 16 bits."""
+def flac_lines(flac: Flac | None, headings: Sequence[str]) -> list[list[str]]:
+    """Cells of what FLAC takes, where there is one: totals alone, as it is one part, and of 16 bits."""
+    if flac is None:
+        return []
     total = f"{TOTAL}, {LEVELS[SAMPLE_LEVELS]}"
     bits = {
         FLAC_FRAMES: flac.frames_bits_per_sample,
@@ -127,7 +131,7 @@ def score_notes(evaluation: Evaluation) -> list[str]:
         what = f"log-mel: mean absolute difference ({evaluation.log_mel}) of reconstructions"
         lines.append(what + wrong * known)
     if evaluation.flac is not None:
-        lines.append(f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it")
+        lines.append(FLAC_KINDS)
     return lines
 
 
@@ -150,6 +154,8 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         "Fréchet distance",
         f"training {evaluation.called}",
         "read as their label",
+        "reconstructions",
+        "their distance",
     ]
     cells = [
         [
@@ -158,7 +164,9 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
             f"{evaluation.items:,}",
             number(score.frechet_distance, 3),
             number(score.reference_distance, 3),
-            "-" if score.label_agreement is None else f"{score.label_agreement:.1%}",
+            ABSENT if score.label_agreement is None else f"{score.label_agreement:.1%}",
+            f"{score.reconstructions:,}",
+            number(score.reconstruction_distance, 3),
         ]
         for score in evaluation.sample_scores
     ]
@@ -167,13 +175,13 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 def bias_line(evaluation: Evaluation) -> str:
     """Why a Fréchet distance of few samples is too high, and what to read it beside."""
-    samples = sorted({score.samples for score in evaluation.sample_scores})
-    counts, called = " or ".join(f"{count:,}" for count in samples), evaluation.called
+    samples = sorted({score.samples for score in evaluation.sample_scores if score.samples})
+    counts, called = " or ".join(f"{count:,}" for count in samples) or "no", evaluation.called
     return (
         f"of finite sets this distance is biased upwards, the more the fewer they are: here {counts} samples and "
         f"{evaluation.items:,} {evaluation.split} {called}; 'training {called}' is the distance of as many training "
         f"{called} to the same {evaluation.split} {called}, so read one beside the other and not beside distances of "
-        "other counts"
+        f"other counts; reconstructions are compared with the very {called} that they are of, exact ones have 0"
     )
 
 
@@ -196,8 +204,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The tables and the paired differences, on stdout."""
     console = Output(highlight=False)
     print_wrapped(console, evaluation.title)
-    for table, notes in ((score_table, score_notes), (model_table, model_notes)):
-        print_table(*table(evaluation))
+    tables = ((score_table, score_notes), (reconstruction_table, reconstruction_notes), (model_table, model_notes))
+    for table, notes in tables:
+        headings, cells = table(evaluation)
+        if not cells:
+            continue
+        print_table(headings, cells)
         for note in notes(evaluation):
             print_wrapped(console, f"{note}\n")
     differences = difference_lines(evaluation)

@@ -32,7 +32,9 @@ class Drawing:
     lengths: np.ndarray | None = None
     """`[N]` int64, samples of every recording in the place of `seconds`, where no prior is learned."""
     known: Tensor | None = None
-    """`[N, G, n, ...]`, the first rows (positions) of their codes, which are kept."""
+    """`[N, G, n, ...]`, the first rows (positions) of their codes, which are kept; under a mask all of them."""
+    known_mask: Tensor | None = None
+    """bool `[P]`, which positions of a hierarchy are kept."""
     decoder: str = "convolutional"
     levels: int | None = None
     """Of codes that have levels, how many of the first ones the decoder is given; None: all."""
@@ -134,6 +136,7 @@ def draw_codes(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> Sa
             count=count,
             condition=None if condition is None else condition.to(trained.device),
             known=how.known,
+            known_mask=how.known_mask,
             length=length,
             temperature=how.temperature,
             top_k=how.top_k,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from twostage.class_names import as_file_name
 from twostage.config.model_names import MAIN_MODEL
@@ -18,7 +17,7 @@ from twostage.printable import counted
 from twostage.progress import say
 
 from ..commands.samples import Generate
-from ..modality.files import Shown
+from ..modality.files import Kept, Shown
 from ..runs.class_numbers import trained_numbers
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run, check_folder
@@ -54,8 +53,7 @@ class Opening:
     """What is kept of an item that is completed."""
 
     item: np.ndarray
-    codes: Tensor
-    """`[1, G, n, ...]`, the first rows (positions) of its codes."""
+    kept: Kept
 
 
 def _opening(command: Generate, model: TwoStage) -> Opening | None:
@@ -73,9 +71,9 @@ def _opening(command: Generate, model: TwoStage) -> Opening | None:
         raise UsageError(f"--complete keeps codes for a learned prior to go on from, but {why} and no such prior")
     item = files.read(command.complete, model.record, model.run.recipe)
     codes = torch.from_numpy(model.encode(item).codes)
-    kept, said = files.kept(command, codes, item, model.model, model.record)
-    say(f"keeping {said}")
-    return Opening(item=item, codes=codes[:, :, :kept])
+    kept = files.kept(command, codes, item, model.model, model.record)
+    say(f"keeping {kept.said}")
+    return Opening(item=item, kept=kept)
 
 
 def run_generate(command: Generate) -> None:
@@ -102,7 +100,8 @@ def run_generate(command: Generate) -> None:
         say(f"would write {what} with {model.name} into {command.folder}; nothing was done")
         return
     if opening is not None:
-        how = replace(how, known=opening.codes.expand(count, *opening.codes.shape[1:]))
+        codes, mask = opening.kept.codes, opening.kept.mask
+        how = replace(how, known=codes.expand(count, *codes.shape[1:]), known_mask=mask)
     items = draw(model, count, wanted, how)
     said = model.files.write(command.folder, _shown(command, model, items, wanted, opening), model.record, what=what)
     if opening is not None:
@@ -144,7 +143,7 @@ def _remove_earlier(command: Generate, model: TwoStage, prefix: str) -> None:
     labels, speakers = (
         "|".join(re.escape(as_file_name(name)) for name in names) for names in (model.classes, model.speakers)
     )
-    ends = "|".join(re.escape(end) for end in {model.files.suffix, ".png"})
+    ends = "|".join(re.escape(end) for end in {*model.files.suffixes(model.record), ".png"})
     own_name = re.compile(re.escape(prefix) + rf"[0-9]{{4,}}(-({labels}))?(-({speakers}))?({ends})")
     for path in command.folder.iterdir() if command.folder.is_dir() else ():
         if own_name.fullmatch(path.name):

@@ -54,7 +54,9 @@ class Reference:
         return cls(train_MCHW, held_out, levels=pictures.levels, item=pictures.item, level=pictures.level)
 
 
-def reconstruction_sheet(name: str, shown: Sequence[np.ndarray], *, levels: int, item: str, sampled: bool) -> Sheet:
+def reconstruction_sheet(
+    name: str, shown: Sequence[np.ndarray], *, levels: int, item: str, sampled: bool, which: str = ""
+) -> Sheet:
     """Test items beside what a model makes of them.
 
     Args:
@@ -63,11 +65,12 @@ def reconstruction_sheet(name: str, shown: Sequence[np.ndarray], *, levels: int,
         levels: size of the alphabet.
         item: what a picture shows.
         sampled: whether the reconstructions are draws of an autoregressive decoder.
+        which: of all reconstructions these are, in words with a space behind them; the name of the sheet begins so.
     """
     side_by_side = np.stack([to_bytes(pictures_NCHW, levels) for pictures_NCHW in shown], 1)
-    what = "sampled reconstructions" if sampled else "reconstructions"
+    what = f"{which}{'sampled ' if sampled else ''}reconstructions"
     return Sheet(
-        "reconstructions",
+        f"{which.strip()}-reconstructions".lstrip("-"),
         grid(side_by_side.reshape(-1, *side_by_side.shape[2:]), columns=_WIDE // len(shown) * len(shown)),
         f"{name}: test {item}s (left of each pair) and {what}.",
     )
@@ -78,7 +81,7 @@ def neighbour_sheet(name: str, samples_NCHW: np.ndarray, reference: Reference) -
 
     Args:
         name: of the model.
-        samples_NCHW: uint8 levels; all are compared, evenly chosen ones shown.
+        samples_NCHW: integer levels; all are compared, evenly chosen ones shown.
         reference: what they are compared with.
     """
     count = min(NEIGHBOURS, len(reference.train_MCHW))

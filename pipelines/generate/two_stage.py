@@ -119,7 +119,8 @@ class TwoStage(Trained):
     ) -> Tensor:
         """Codes `[count, G, *T]` of new items from the prior, 0 behind the end of those that have one.
 
-        `drawing`: `known`, the first rows of the codes of every item, which are kept, and arguments of `generate`.
+        `drawing`: `known`, the first rows of the codes of every item, which are kept, or of a hierarchy all codes and a
+        `known_mask` of those that are; and arguments of `generate`.
         """
         how = Drawing(**drawing)
         check_drawing(self, how)

@@ -15,6 +15,7 @@ from stage1_vqvae.audio.with_decoder import WithDecoder
 from stage1_vqvae.interface import Codec
 from stage2_prior import WaveNet
 from stage2_prior.training import PriorTask
+from twostage.config.dial import Asked, Dialled, dial_sound
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.audio import (
@@ -90,10 +91,9 @@ class Audio:
 
     def describe(self, dataset: AudioDataset) -> str:
         hours = sum(dataset.durations_seconds(split).sum() for split in SPLITS) / 3600
-        return (
-            f"recordings, {hours:.2f} h at {dataset.sample_rate_hz} Hz, {counted(len(dataset.classes), 'labels')}, "
-            f"{counted(len(dataset.speakers), 'speakers')} ({dataset.split_rule})"
-        )
+        told = ((dataset.classes, "labels"), (dataset.speakers, "speakers"))
+        known = ", ".join(counted(len(names), what) if names else f"no {what} to tell apart" for names, what in told)
+        return f"recordings, {hours:.2f} h at {dataset.sample_rate_hz} Hz, {known} ({dataset.split_rule})"
 
     def facts(self, dataset: AudioDataset) -> dict[str, Any]:
         return {
@@ -125,6 +125,10 @@ class Audio:
         self, codebook: AudioVQVAE, decoder: WaveNetDecoder, progress: Callable[[int, int], None] | None = None
     ) -> Codec:
         return WithDecoder(codebook, decoder, progress=progress)
+
+    def dial(self, asked: Asked, dataset: AudioDataset) -> Dialled:
+        split = dataset.train
+        return dial_sound(asked, sample_rate_hz=dataset.sample_rate_hz, samples=len(split.samples), items=len(split))
 
     def check(
         self,

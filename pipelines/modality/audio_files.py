@@ -24,11 +24,12 @@ from twostage.data.audio.pattern import name_pattern
 from twostage.data.audio.spectral import log_mel_distance, log_mel_settings, waveform
 from twostage.distributed import own_share
 from twostage.errors import RunError, UsageError
+from twostage.grids import Grids
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import CodeFile
 
 from ..media.wav import read_recording, to_int16, write_wav
-from .files import Record, Shown
+from .files import Kept, Record, Shown
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,19 @@ class Sound:
         return len(self.samples) / self.sample_rate_hz
 
 
+_SUFFIX = ".wav"
+
+
 class AudioFiles:
     """See `Files`."""
 
     item, source = "sound", "recording"
-    suffix, count = ".wav", 16
+    count = 16
     unit, apart = "bits/sample", ", length and speaker apart"
     one_overview, have_lengths = False, True
+
+    def suffixes(self, record: Record) -> tuple[str, ...]:
+        return (_SUFFIX,)
 
     def prefix_of(self, model: str) -> str:
         return "sound-" if model == MAIN_MODEL else f"{model}-sound-"
@@ -123,8 +130,8 @@ class AudioFiles:
     def lengths_of(self, split: AudioSplit) -> np.ndarray:
         return split.lengths
 
-    def grid_of(self, split: AudioSplit, model: Any) -> tuple[int, ...]:
-        return (-(-int(split.lengths.max()) // model.stride),)
+    def grids_of(self, split: AudioSplit, model: Any) -> Grids:
+        return ((-(-int(split.lengths.max()) // model.stride),),)
 
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
         rate, stride = record["sample_rate_hz"], model.stride
@@ -137,7 +144,7 @@ class AudioFiles:
     def length_after(self, positions: Tensor, model: Any) -> Tensor:
         return positions * model.stride
 
-    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
+    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> Kept:
         rate = record["sample_rate_hz"]
         samples = self.length_of(command.keep_seconds, model, record, None, flag="--keep-seconds")
         positions, every = samples // model.stride, codes.shape[2]
@@ -147,13 +154,11 @@ class AudioFiles:
                 f"{command.keep_seconds:g}"
             )
         seconds = min(samples, len(item)) / rate
-        return (
-            positions,
-            f"{positions} of {every} codes of {command.complete}: {seconds:.2f} of {len(item) / rate:.2f} s",
-        )
+        said = f"{positions} of {every} codes of {command.complete}: {seconds:.2f} of {len(item) / rate:.2f} s"
+        return Kept(codes[:, :, :positions], None, said)
 
     def check_codes(self, codes: CodeFile, model: Any, record: Record, *, name: str, source: str, remedy: str) -> None:
-        if len(codes.header.grid) != 1 or codes.lengths is None:
+        if len(codes.header.grids[0]) != 1 or codes.lengths is None:
             raise RunError(f"expected codes that fit model {name}, but {source} holds others: {remedy}")
         if codes.samples is None or codes.header.speakers != len(record["speakers"]):
             raise RunError(
@@ -194,7 +199,7 @@ class AudioFiles:
         rate, own = int(record["sample_rate_hz"]), shown.originals
         settings = log_mel_settings(rate)
         for index, (stem, samples_S) in enumerate(zip(shown.stems, shown.items, strict=True)):
-            write_wav(folder / f"{stem}{self.suffix}", samples_S, rate)
+            write_wav(folder / f"{stem}{_SUFFIX}", samples_S, rate)
             if index >= MOST_PICTURES or not shown.titles:
                 continue
             titles = shown.titles[index]

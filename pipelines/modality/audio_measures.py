@@ -5,6 +5,7 @@ conditioned on them), the number of codes, the remainder of n given T, the codes
 part is the length of a code that could be written.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -26,13 +27,14 @@ from twostage.metrics.statistics import evenly, swap_partners
 from twostage.storage.codes import CodeFile
 
 from .audio_networks import most_codes
-from .measures import Beside, Side
+from .measures import Beside, Fault, Side
 
 
 class AudioMeasures:
     """Recordings of a split as `Measures`."""
 
     decoder: str | None = "convolutional"
+    numbers = 1
 
     def __init__(self, recipe: Recipe, dataset: AudioDataset, split: str) -> None:
         self.recipe, self.dataset, self.data = recipe, dataset, dataset.split(split)
@@ -108,10 +110,10 @@ class AudioMeasures:
         wanted = self.recipe.evaluation.sampled_items if model.autoregressive else len(self.data)
         return evenly(len(self.data), wanted)
 
-    def error(self, batch: Batch, decoded: Tensor) -> Tensor:
+    def compare(self, batch: Batch, decoded: Tensor) -> Tensor:
         """Log-mel distance."""
         longest = decoded.shape[1]  # of drawn recordings without the padding to whole codes
-        return log_mel_distance(waveform(batch.x[:, :longest]), decoded, batch.mask[:, :longest], self.mel)
+        return log_mel_distance(waveform(batch.x[:, :longest]), decoded, batch.mask[:, :longest], self.mel)[None]
 
     @cached_property
     def wrong_N(self) -> np.ndarray:
@@ -124,15 +126,18 @@ class AudioMeasures:
             distance_N[item] = float(log_mel_distance(waveform(own), waveform(other), mask, self.mel))
         return distance_N
 
-    def quality(self, error_M: np.ndarray, items_M: np.ndarray, model: Stage1Model) -> dict[str, Any]:
+    def quality(self, numbers_RM: np.ndarray, items_M: np.ndarray, model: Stage1Model) -> dict[str, Any]:
         if not len(items_M):
             return {"log_mel_items": 0}
-        mean = error_M.mean()
+        mean = numbers_RM[0].mean()
         return {
             "log_mel_l1": float(mean),
             "log_mel_ratio": ratio(mean, self.wrong_N[items_M].mean()),
             "log_mel_items": len(items_M),
         }
+
+    def faults(self, row: Mapping[str, Any]) -> tuple[Fault, ...]:
+        return ()
 
     def meaning(self, train: CodeFile, codes: CodeFile) -> CodeMeaning | None:
         classes, voices = len(self.dataset.classes), len(self.dataset.speakers)

@@ -38,4 +38,8 @@ def check_labels_exist(spec: ModelSpec, dataset: Dataset, *, item: str) -> None:
 
 def as_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """JSON turned the shapes into lists."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    return {key: _as_tuples(value) for key, value in arguments.items()}
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from stage1_vqvae.batch import Asked
 from stage1_vqvae.interface import Codec
 from twostage.config.schema import Recipe
 from twostage.distributed import sum_over_ranks, world_size
+from twostage.grids import axes_of
 from twostage.progress import Progress
 
 from .files import Files
@@ -43,7 +44,7 @@ def encode_split(
         mirrored: encode images mirrored left to right, batch by batch and without a second copy of all.
     """
     # int32: of several processes each sends all of it.
-    codes_NGT = torch.zeros(len(split), model.codebooks, *files.grid_of(split, model), dtype=torch.int32)
+    codes_NGT = torch.zeros(len(split), model.codebooks, *axes_of(files.grids_of(split, model)), dtype=torch.int32)
     with Progress(label, total=len(split), unit=files.source) as progress:
         for items_B, batch in files.batches(split, model, recipe=recipe, device=device):
             given = replace(batch, x=batch.x.flip(-1)) if mirrored else batch

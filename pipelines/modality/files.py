@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stage1_vqvae.batch import Batch
 from twostage.config.schema import Recipe
+from twostage.grids import Grids
 from twostage.storage.codes import CodeFile
 
 Record = Mapping[str, Any]
@@ -40,6 +41,18 @@ class Shown:
     """Of that picture; 0: about as many as rows."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Codes of an item that its completion keeps."""
+
+    codes: Tensor
+    """`[1, G, n, ...]`, the first rows (positions) of its codes, or under a mask all of them."""
+    mask: Tensor | None
+    """bool `[P]`, the positions that are kept, of a hierarchy; None where they come first."""
+    said: str
+    """What they are, in words."""
+
+
 class Files(Protocol):
     """Items of one kind of data as files and arrays. Splits and models in the signatures are those of this kind."""
 
@@ -47,8 +60,6 @@ class Files(Protocol):
     """What one item that was made is called."""
     source: str
     """What one item that was given is called."""
-    suffix: str
-    """Of the files written."""
     count: int
     """New items unless a number is asked for."""
     unit: str
@@ -59,6 +70,9 @@ class Files(Protocol):
     """Whether there is one picture of all items, rather than one of each."""
     have_lengths: bool
     """Whether items differ in length."""
+
+    def suffixes(self, record: Record) -> tuple[str, ...]:
+        """Of the files written of an item: of the item itself, and of its picture where it always has one."""
 
     def prefix_of(self, model: str) -> str:
         """What the names of new items of a model begin with, before their number."""
@@ -94,8 +108,9 @@ class Files(Protocol):
     def lengths_of(self, split: Any) -> np.ndarray | None:
         """Length of every item of a split, `[N]`; None of items that are all of one size."""
 
-    def grid_of(self, split: Any, model: Any) -> tuple[int, ...]:
-        """The axes of the codes of a split, as long as its longest item needs them."""
+    def grids_of(self, split: Any, model: Any) -> Grids:
+        """Grid of every level of the codes of a split, coarsest first; of sequences as long as its longest item needs
+        it."""
 
     def length_of(self, seconds: float, model: Any, record: Record, most: int | None, *, flag: str) -> int:
         """Length in whole codes of what lasts so long; UsageError, with that `flag`, for more than `most` codes."""
@@ -103,8 +118,8 @@ class Files(Protocol):
     def length_after(self, positions: Tensor, model: Any) -> Tensor:
         """Length of items of so many positions of codes, `[N]`."""
 
-    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> tuple[int, str]:
-        """Rows (positions) of an item's codes `[1, G, *T]` that its completion keeps, and what to say of that.
+    def kept(self, command: Any, codes: Tensor, item: np.ndarray, model: Any, record: Record) -> Kept:
+        """What the completion of an item keeps of its codes `[1, G, *T]`.
 
         UsageError where they are more than can be kept.
         """

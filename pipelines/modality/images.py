@@ -1,6 +1,5 @@
 """Images: which networks a recipe asks for, and what trains them."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,19 +8,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae import VAE, VQVAE, HierarchicalVQVAE
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
+from stage1_vqvae.images.codec import ImageCodec
+from stage1_vqvae.images.networks import image_tensor
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
 from stage1_vqvae.interface import Codec
-from stage2_prior import PixelCNN
+from stage2_prior import HierarchicalPrior, PixelCNN
 from stage2_prior.training import PriorTask
+from twostage.config.dial import Asked, Dialled, dial_images
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data import ImageDataset, load_dataset
 from twostage.errors import RunError
+from twostage.grids import positions_of
 from twostage.storage.codes import CodeFile
 from twostage.training.task import Task
 
@@ -33,8 +36,10 @@ from .image_pictures import ImagePictures
 from .interface import MIRRORED, SPLITS, Stage
 from .pictures import Pictures
 
-Stage1 = VQVAE | VAE | Autoencoder | VIMCO
+Stage1 = VQVAE | HierarchicalVQVAE | VAE | Autoencoder | VIMCO
 """A model of images; a conditional VAE is a `VAE` with classes."""
+ImagePrior = PixelCNN | HierarchicalPrior
+"""A prior over codes of one grid, or of several."""
 
 
 def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
@@ -43,12 +48,13 @@ def stage1_architecture(spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) 
     Raises:
         UsageError: a conditional model is asked for, but the data set has no labels.
     """
-    common = {"image_shape": dataset.shape, "levels": dataset.levels, **asdict(recipe.stage1)}
+    common = {"image_shape": dataset.shape, "levels": dataset.levels, **recipe.stage1.networks}
     gaussian = asdict(recipe.gaussian)
     if spec.kind == "vq-vae":
         auxiliary_weight = recipe.quantiser.auxiliary_weight
         arguments = recipe.quantiser.arguments(update=spec.codebook_update)
-        return {**common, "auxiliary_weight": auxiliary_weight, **arguments}
+        grids = {"hierarchy": recipe.stage1.hierarchy} if recipe.stage1.hierarchy > 1 else {}
+        return {**common, "auxiliary_weight": auxiliary_weight, **arguments, **grids}
     if spec.kind == "vimco":
         quantiser = recipe.quantiser
         shape = {
@@ -69,21 +75,28 @@ def _without(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in keys}
 
 
-def prior_architecture(recipe: Recipe, stage1: VQVAE, classes: int) -> dict[str, Any]:
-    """Keyword arguments of `PixelCNN` over the codes of `stage1`."""
+def prior_architecture(recipe: Recipe, stage1: ImageCodec, classes: int) -> dict[str, Any]:
+    """Keyword arguments of `PixelCNN`, or of several grids of `HierarchicalPrior`, over the codes of `stage1`."""
     settings = asdict(recipe.prior)
     conditional = settings.pop("conditional")
-    groups, *grid = stage1.code_shape
     return {
         "codebook_size": stage1.codebook_size,
-        "codebooks": groups,
-        "grid": tuple(grid),
+        "codebooks": stage1.codebooks,
+        **({"grid": stage1.grids[0]} if len(stage1.grids) == 1 else {"grids": stage1.grids}),
         "classes": (classes,) if conditional and classes else (),
         **settings,
     }
 
 
-_CLASSES: dict[str, type[Stage1]] = {"vq-vae": VQVAE, "ae": Autoencoder, "vae": VAE, "cvae": VAE, "vimco": VIMCO}
+_CLASSES: dict[str, type[Stage1]] = {
+    "vq-vae": VQVAE,
+    "hierarchical-vq-vae": HierarchicalVQVAE,
+    "ae": Autoencoder,
+    "vae": VAE,
+    "cvae": VAE,
+    "vimco": VIMCO,
+}
+_PRIORS: dict[str, type[ImagePrior]] = {"pixelcnn": PixelCNN, "hierarchical-pixelcnn": HierarchicalPrior}
 
 
 def build_stage1(kind: str, architecture: Mapping[str, Any]) -> Stage1:
@@ -117,24 +130,33 @@ class Images:
         return ("stage1", "prior") if spec.kind == "vq-vae" else ("stage1",)
 
     def stage1(self, spec: ModelSpec, recipe: Recipe, dataset: ImageDataset) -> tuple[str, dict[str, Any]]:
-        return spec.kind, stage1_architecture(spec, recipe, dataset)
+        hierarchical = spec.kind == "vq-vae" and recipe.stage1.hierarchy > 1
+        kind = "hierarchical-vq-vae" if hierarchical else spec.kind
+        return kind, stage1_architecture(spec, recipe, dataset)
 
     def follower(
-        self, stage: Stage, recipe: Recipe, codebook: VQVAE, dataset: ImageDataset
+        self, stage: Stage, recipe: Recipe, codebook: ImageCodec, dataset: ImageDataset
     ) -> tuple[str, dict[str, Any]]:
-        return "pixelcnn", prior_architecture(recipe, codebook, len(dataset.classes))
+        kind = "pixelcnn" if len(codebook.grids) == 1 else "hierarchical-pixelcnn"
+        return kind, prior_architecture(recipe, codebook, len(dataset.classes))
 
     def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
-        return PixelCNN(**as_arguments(arguments)) if kind == "pixelcnn" else build_stage1(kind, arguments)
+        if kind in _PRIORS:
+            return _PRIORS[kind](**as_arguments(arguments))
+        return build_stage1(kind, arguments)
 
     def with_decoder(
-        self, codebook: VQVAE, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
+        self, codebook: ImageCodec, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
     ) -> Codec:
         raise NotImplementedError  # `sections` has no decoder, so that there is none to ask for
 
+    def dial(self, asked: Asked, dataset: ImageDataset) -> Dialled:
+        _, height, width = dataset.shape
+        return dial_images(asked, height=height, width=width, items=len(dataset.train))
+
     def check(self, model: Any, recipe: Recipe, dataset: ImageDataset, training: TrainingConfig, *, label: str) -> None:
         if model.latents == "codes":
-            vectors = len(dataset.train) * math.prod(model.code_shape[1:])
+            vectors = len(dataset.train) * min(positions_of(model.grids))
             check_codebook_size(model.codebook_size, vectors, f"{len(dataset.train)} training images", label=label)
         if model.latents == "gaussian":
             check_free_bits(model.free_bits, training, label=label)
@@ -143,12 +165,12 @@ class Images:
         source = dataset.train
         common: dict[str, Any] = {
             "train": TrainingImages(
-                _tensor(source.images, device),
+                image_tensor(source.images).to(device),
                 horizontal_flips=recipe.data.horizontal_flips,
-                intensities=None if source.intensities is None else _tensor(source.intensities, device),
+                intensities=None if source.intensities is None else image_tensor(source.intensities).to(device),
                 intensity_levels=dataset.intensity_levels,
             ),
-            "validation": _tensor(dataset.validation.images, device),
+            "validation": image_tensor(dataset.validation.images).to(device),
             "evaluation_batch_size": recipe.evaluation.batch_size,
         }
         if model.latents == "codes":
@@ -163,7 +185,12 @@ class Images:
         return GaussianTask(model, **common)
 
     def follower_task(
-        self, model: PixelCNN, codebook: VQVAE, codes: Mapping[str, CodeFile], recipe: Recipe, dataset: ImageDataset
+        self,
+        model: ImagePrior,
+        codebook: ImageCodec,
+        codes: Mapping[str, CodeFile],
+        recipe: Recipe,
+        dataset: ImageDataset,
     ) -> Task:
         device = next(model.parameters()).device
 
@@ -185,7 +212,7 @@ class Images:
         return (*SPLITS, MIRRORED) if recipe.data.horizontal_flips else SPLITS
 
     def measures(self, recipe: Recipe, dataset: ImageDataset, split: str) -> ImageMeasures:
-        return ImageMeasures(dataset, split)
+        return ImageMeasures(dataset, split, downsampling=recipe.stage1.downsampling)
 
     def pictures(self, recipe: Recipe, dataset: ImageDataset) -> Pictures:
         return ImagePictures(recipe, dataset)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stage1_vqvae.interface import Codec
+from twostage.config.dial import Asked, Dialled
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.storage.codes import CodeFile
@@ -78,6 +79,13 @@ class Modality(Protocol):
         """A codebook with a decoder that was fitted to its codes, where `sections` has one, as one codec.
 
         `progress` is called while it decodes a batch with (done, all).
+        """
+
+    def dial(self, asked: Asked, dataset: Any) -> Dialled:
+        """The recipe that a size makes of one for this data set.
+
+        Raises:
+            UsageError: there are no sizes for this kind of data.
         """
 
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:

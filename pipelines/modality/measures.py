@@ -3,9 +3,10 @@
 `evaluate` scores all models alike. What differs is what else a code must hold (lengths, labels), how near a
 reconstruction comes, and what stands beside the models; `Modality.measures` gives all of it, of one split.
 
-Shapes: N items of the split, M of them, B of a batch.
+Shapes: N items of the split, M of them, B of a batch, R numbers of an item.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +39,16 @@ class Beside:
     """Levels of what it encodes: rows of others are lengths of another message."""
     bits_N: np.ndarray
     """`[N]`."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with reconstructions."""
+
+    name: str
+    """In a word or two."""
+    sentence: str
+    """With the number that shows it, and what to change; without its full stop."""
 
 
 class Measures(Protocol):
@@ -85,11 +96,19 @@ class Measures(Protocol):
     def decoded_items(self, model: Stage1Model) -> np.ndarray:
         """Which items, `[M]`, the quality of reconstructions is measured on."""
 
-    def error(self, batch: Batch, decoded: Tensor) -> Tensor:
-        """How far decoded items are from those of a batch, `[B]`."""
+    @property
+    def numbers(self) -> int:
+        """R, of every pair that `compare` is given."""
 
-    def quality(self, error_M: np.ndarray, items_M: np.ndarray, model: Stage1Model) -> dict[str, Any]:
-        """Fields of a row, from the errors of some items."""
+    def compare(self, batch: Batch, decoded: Tensor) -> Tensor:
+        """Numbers of every item of a batch and what was decoded of it, `[R, B]`; the first says how far they are
+        apart."""
+
+    def quality(self, numbers_RM: np.ndarray, items_M: np.ndarray, model: Stage1Model) -> dict[str, Any]:
+        """Fields of a row, from the numbers of some items."""
+
+    def faults(self, row: Mapping[str, Any]) -> tuple[Fault, ...]:
+        """What is wrong with the reconstructions of a row, by its fields."""
 
     def meaning(self, train: CodeFile, codes: CodeFile) -> CodeMeaning | None:
         """What codes say of labels and speakers, where that is measured."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from twostage.data.images.dataset import level_type
 from twostage.errors import RunError
 from twostage.metrics.memorisation import WithMirrored
 
@@ -58,13 +59,13 @@ class Pictures(Protocol):
         """The items of a split, or those of some rows in that order."""
 
     def of(self, items: Items) -> np.ndarray:
-        """A picture of every item, `[N, C, H, W]` in levels 0..levels-1: uint8, or fp32 of mean images.
+        """A picture of every item, `[N, C, H, W]` in levels 0..levels-1: uint8 or uint16, or fp32 of mean images.
 
         An item has the same picture whatever stands beside it, so that distances between pictures mean something.
         """
 
     def training(self) -> np.ndarray | WithMirrored:
-        """Pictures `[M, C, H, W]`, uint8, of everything that the models were trained on."""
+        """Pictures `[M, C, H, W]`, uint8 or uint16, of everything that the models were trained on."""
 
     def players(self, items: Items, captions: Sequence[str]) -> str:
         """HTML that plays the items; empty where there is nothing to hear."""
@@ -74,11 +75,11 @@ class Pictures(Protocol):
 
 
 def to_levels(pictures_NCHW: np.ndarray, levels: int) -> np.ndarray:
-    """Mean images rounded to the nearest level, uint8.
+    """Mean images rounded to the nearest level, uint8 or, of more than 256 levels, uint16.
 
     Raises:
         RunError: a pixel is not finite.
     """
     if not np.isfinite(pictures_NCHW).all():
         raise RunError("the decoder made pixels that are not finite: its training diverged, train the model again")
-    return np.rint(np.clip(pictures_NCHW, 0, levels - 1)).astype(np.uint8)
+    return np.rint(np.clip(pictures_NCHW, 0, levels - 1)).astype(level_type(levels))

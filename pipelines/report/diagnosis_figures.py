@@ -14,6 +14,8 @@ matplotlib.use("Agg")  # no window, whatever the user's settings say
 
 from matplotlib import pyplot as plt
 
+from twostage.grids import named_grids, parsed_grids, split_levels
+
 from ..evaluate.latent_diagnosis import PosteriorDiagnosis
 from ..media.figures import figure_png
 from ..media.plain_text import legend, plain_text
@@ -170,10 +172,13 @@ def code_costs(numbers: Mapping[str, Any], *, title: str) -> bytes:
 
     Args:
         numbers: of `Diagnosis`, those of `code_diagnosis.PriorDiagnosis`; what is not there is not drawn. Positions of
-            a grid are a picture, those of a sequence a line.
+            a grid are a picture, those of a hierarchy one for every level, those of a sequence a line.
         title: of the left side.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), gridspec_kw={"width_ratios": [1.3, 1]})
+    maps = _maps(numbers)
+    figure, (left, *right) = plt.subplots(
+        1, 1 + len(maps), figsize=(5.6 + 4.0 * len(maps), 3.4), gridspec_kw={"width_ratios": [1.3, *[1] * len(maps)]}
+    )
     bars = {
         "uniform": ("uniform", "0.75"),
         "unigram": ("unigram", "0.6"),
@@ -191,14 +196,25 @@ def code_costs(numbers: Mapping[str, Any], *, title: str) -> bytes:
         left.text(name, bits + error, f"{bits:.2f}", ha="center", va="bottom", fontsize=8)
         tallest = max(tallest, bits)
     left.set(title=title, ylabel="bits per code", ylim=(0, 1.12 * tallest))
-    bits_of_position = np.array(numbers["bits_by_position"], np.float64)
-    if bits_of_position.ndim == 1:
-        right.plot(bits_of_position, linewidth=1)
-        right.set(title="bits of each position", xlabel="position", ylim=(0, None))
-        right.grid(alpha=0.3)
-    else:
-        picture = right.imshow(bits_of_position, vmin=0, cmap="viridis", interpolation="nearest")
-        figure.colorbar(picture, ax=right, shrink=0.9)
-        right.set(title="bits of each position", xticks=[], yticks=[])
+    for axis, (name, bits_of_position) in zip(right, maps.items(), strict=True):
+        axis.set(title=name)
+        if bits_of_position.ndim == 1:
+            axis.plot(bits_of_position, linewidth=1)
+            axis.set(xlabel="position", ylim=(0, None))
+            axis.grid(alpha=0.3)
+        else:
+            picture = axis.imshow(bits_of_position, vmin=0, cmap="viridis", interpolation="nearest")
+            figure.colorbar(picture, ax=axis, shrink=0.9)
+            axis.set(xticks=[], yticks=[])
     figure.tight_layout()
     return figure_png(figure)
+
+
+def _maps(numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Bits of each position, `[h, w]` or `[P]`, under what they are called."""
+    bits, name = np.array(numbers["bits_by_position"], np.float64), "bits of each position"
+    if "grids" not in numbers:
+        return {name: bits}
+    grids = parsed_grids(numbers["grids"])
+    levels = zip(grids, split_levels(bits[None, None], grids), strict=True)
+    return {f"{name}, {named_grids((grid,))}": level[0, 0] for grid, level in levels}

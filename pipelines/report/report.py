@@ -24,7 +24,7 @@ from ..runs.run import Run
 from .class_section import class_section
 from .drawn import draw
 from .latents import latents_section
-from .models import model_section
+from .models import extremes_of, model_section
 from .results import diagnosis_section, results_section, samples_section
 from .shown import Shown, ShownModel
 
@@ -88,7 +88,7 @@ def write_report(run: Run, dataset: Dataset, *, device: torch.device, seed: int)
         samples_section(evaluation),
         diagnosis_section(shown, evaluation),
         class_section(dataset),
-        *(model_section(of, drawn.get(of.name)) for of in models),
+        *(model_section(of, drawn.get(of.name), extremes_of(evaluation, of.name)) for of in models),
         latents_section(shown, models, drawn, evaluation),
         training_section(shown, names),
         f"<h2>Recipe</h2><pre>{html.escape(run_recipe_text(run.path))}</pre>",

@@ -4,6 +4,7 @@ import html
 
 from twostage.metrics.code_labels import meaning_table
 
+from ..evaluate.reconstruction_table import reconstruction_notes, reconstruction_table
 from ..evaluate.rows import Evaluation
 from ..evaluate.sizes import ONE_TRAINING
 from ..evaluate.tables import (
@@ -35,6 +36,7 @@ def results_section(evaluation: Evaluation) -> str:
         f"<h2>Results</h2><p>{html.escape(f'{evaluation.title}; {_meaning(evaluation)}.')}</p>"
         + table(*score_table(evaluation))
         + _list([_sentence(note) for note in score_notes(evaluation)])
+        + _reconstructions(evaluation)
         + table(*model_table(evaluation))
         + _list([_sentence(note) for note in model_notes(evaluation)])
         + _differences(evaluation)
@@ -44,6 +46,13 @@ def results_section(evaluation: Evaluation) -> str:
             for name, meaning in evaluation.meanings.items()
         )
     )
+
+
+def _reconstructions(evaluation: Evaluation) -> str:
+    """How near reconstructions come, beyond their PSNR; empty where that is not measured."""
+    headings, cells = reconstruction_table(evaluation)
+    notes = _list([_sentence(note) for note in reconstruction_notes(evaluation)])
+    return table(headings, cells) + notes if cells else ""
 
 
 def _meaning(evaluation: Evaluation) -> str:
@@ -94,7 +103,8 @@ def samples_section(evaluation: Evaluation) -> str:
     text = (
         f"{evaluation.samples_title}. Lower is better; beside it stands what as many training items reach. "
         f"{_sentence(bias_line(evaluation))} "
-        "The last column is the share of class-conditional samples that the classifier reads as the class asked for. "
+        "'Read as their label' is the share of class-conditional samples that the classifier reads as the class asked "
+        "for. Reconstructions need no prior: their distance is what the decoder alone is to blame for. "
         "The features are those of this data set: the distances compare its models, and are no FID."
     )
     return f"<h2>Samples</h2><p>{html.escape(text)}</p>{table(*sample_table(evaluation))}"

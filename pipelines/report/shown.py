@@ -19,7 +19,7 @@ from twostage.metrics.statistics import evenly
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import CodeFile, load_codes
 
-from ..evaluate.posteriors import Posteriors, posteriors_of
+from ..evaluate.posteriors import Posteriors, posteriors_of_split
 from ..generate.sheets import COMPARED, Reference, Sheet
 from ..generate.trained import Trained
 from ..media.html import image
@@ -167,7 +167,8 @@ class ShownModel:
         rows = np.arange(len(self.shown.dataset.test))
         ends = self._ends(self.asked(rows))
         if self.model.latents == "gaussian":
-            posteriors = posteriors_of(self.model, self._batches("test"), items=len(rows))
+            run, stage1 = self.shown.run, self.trained.stage1
+            posteriors = posteriors_of_split(run, self.name, stage1, "test", self._batches("test"), items=len(rows))
             means_MZ = posteriors.mean_NZ
             own = np.split(means_MZ, np.cumsum([end or 1 for end in ends])[:-1])
             shape = posteriors.latent_shape
@@ -216,7 +217,9 @@ class ShownModel:
     @cached_property
     def latents(self) -> list[Tensor]:
         """Latents of the test items whose reconstructions are shown."""
-        rows = self.shown.reconstructed
+        return self._latents_at(self.shown.reconstructed)
+
+    def _latents_at(self, rows: np.ndarray) -> list[Tensor]:
         if self.continuous:
             return [self.vectors.of_items[row] for row in rows]
         if "test" in self.codes:
@@ -227,6 +230,10 @@ class ShownModel:
     def reconstructions(self) -> Items:
         """What the model itself makes of them."""
         return self.decode(stacked(self.latents), self.asked(self.shown.reconstructed))
+
+    def reconstruct(self, rows: np.ndarray) -> Items:
+        """What the model itself makes of some test items."""
+        return self.decode(stacked(self._latents_at(rows)), self.asked(rows))
 
     def decode(self, latents: Tensor, asked: Asked, *, by: Any = None) -> list[np.ndarray]:
         """Items of latents, batch by batch to bound the memory.

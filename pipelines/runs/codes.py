@@ -98,7 +98,7 @@ def _encoded(
             split=split,
             codebook_size=model.codebook_size,
             codebooks=model.codebooks,
-            grid=codes.shape[2:],
+            grids=files.grids_of(items, model),
             stage1_sha256=stage1.sha256,
             **header,
         ),

@@ -3,6 +3,7 @@
 Model kinds are a closed list; a checkpoint names its kind and the keyword arguments it was built with, never code.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from twostage.errors import RunError
 from twostage.storage.checkpoint import Checkpoint, load_checkpoint
 
+_CODEBOOK = re.compile(r"quantiser\.([0-9]+\.)?codebook")
 _REPLACED_TENSORS = 1000
 """Parameters that a model may make beyond those it keeps: an MLP takes the place of convolutions."""
 _DERIVED_VALUES = 1 << 20
@@ -83,6 +85,12 @@ class _ShapesOnly(TorchFunctionMode):
         return None if name == "__setitem__" else func(*args, **kwargs)
 
 
+def shapes_only(build: Callable[[], M]) -> M:
+    """The model that `build` makes, without values: of any size, in no time and no memory, and drawing no numbers."""
+    with torch.device("meta"), _ShapesOnly():
+        return build()
+
+
 def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise ValueError unless the model has these tensors, before it takes memory: a record may claim any size.
 
@@ -98,8 +106,7 @@ def _check_fits(build: Callable[[], torch.nn.Module], tensors: Mapping[str, torc
 
     handle = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"), _ShapesOnly():
-            model = build()
+        model = shapes_only(build)
     finally:
         handle.remove()
     stored = model.state_dict()
@@ -127,6 +134,7 @@ def parameter_count(model: torch.nn.Module) -> int:
 
     The auxiliary likelihood of an autoregressive decoder has no part in p(x|z), and none here.
     """
-    codebooks = {name: buffer for name, buffer in model.named_buffers() if name == "quantiser.codebook"}
+    buffers = dict(model.named_buffers())  # of a hierarchy `quantiser.0.codebook` and so on
+    codebooks = {name: buffer for name, buffer in buffers.items() if _CODEBOOK.fullmatch(name)}
     own = {**dict(model.named_parameters()), **codebooks}
     return sum(values.numel() for name, values in own.items() if not name.startswith("decoder.auxiliary."))

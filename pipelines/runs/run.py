@@ -9,9 +9,10 @@ RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,6 +29,8 @@ from twostage.storage.training_state import recorded_state
 
 from ..modality.choose import modality_of
 from .loading import Loaded, check_made_for, load_model
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,13 @@ class Run:
         found: CodeFile = self._loaded[key]
         return found
 
+    def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made once per command: of that model's weights, say, whose digest is part of the key."""
+        if key not in self._loaded:
+            self._loaded[key] = make()
+        found: T = self._loaded[key]
+        return found
+
     def _load(self, folder: Path, device: torch.device) -> Loaded[Any]:
         """The best model of a training folder, once per command: the same weights are not read and built again."""
         key = (folder, device, _stamp(folder / "best" / MANIFEST))
@@ -215,6 +225,16 @@ def is_finished(folder: Path) -> bool:
     """
     state = recorded_state(folder, "finished", warn=say)
     return state is not None and bool(state["finished"])
+
+
+def steps_done(folder: Path) -> int:
+    """Steps of a training folder, 0 where none has begun.
+
+    Raises:
+        RunError: its checkpoints are damaged, or of another program.
+    """
+    state = recorded_state(folder, warn=say)
+    return 0 if state is None else int(state["step"])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from twostage.config.model_names import model_spec
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 from twostage.distributed import is_first, wait_for_all
@@ -22,17 +21,17 @@ from twostage.printable import counted
 from twostage.progress import say
 from twostage.storage.checkpoint import prune, verify_checkpoint
 from twostage.storage.locks import exclusive
-from twostage.training.gradients import check_parts
 from twostage.training.loop import CHECKPOINTS_KEPT, Fit
 from twostage.training.precision import check_bf16
 from twostage.training.task import Task
 
-from ..modality.choose import modality_of
 from .class_numbers import tell_untrained
 from .device import pick_device, use_threads
 from .extension import extend_training, extensions
 from .jobs import Job, Resume, check_jobs, record_of
-from .loading import Loaded, parameter_count
+from .loading import Loaded
+from .plan import Plan
+from .prior_memory import check_priors_fit
 from .run import Run, check_folder, is_finished
 
 
@@ -58,14 +57,17 @@ def prepare(
     resume: Resume,
     extend: bool = False,
     dry_run: bool = False,
+    forecast: bool = True,
+    evaluated: bool = False,
 ) -> TrainingSession | None:
-    """Check everything, then write the recipe into the run folder; with `dry_run` say what would be done instead.
+    """Check everything, say what it will take, then write the recipe into the run folder unless it is a `dry_run`.
 
     Args:
         run: where and with which recipe.
         dataset: what is learned from.
         jobs: the trainings in order.
         device, resume, extend, dry_run: of the command.
+        forecast, evaluated: whether to find out what it will take, and whether an evaluation follows.
 
     Raises:
         UsageError: settings, data, device or run folder do not fit together.
@@ -79,14 +81,17 @@ def prepare(
     for job in jobs:
         if record_of(job.folder) is None:  # one that has begun goes on, and says what it costs
             check_bf16(job.training.precision, where, what=job.label)
+    check_priors_fit(run, jobs, dataset, where)
     goes_on = {each.job.folder for each in longer}
-    plan = [_plan(run, job, dataset, goes_on=job.folder in goes_on) for job in jobs]
+    plan = Plan(run, dataset, where, forecast=forecast, evaluated=evaluated)
+    for job in jobs:
+        plan.add(job, goes_on=job.folder in goes_on)
     tell_untrained(dataset)
-    if dry_run:
-        counts = ", ".join(f"{len(dataset.split(s))} {s}" for s in ("train", "validation", "test"))
-        say(f"{dataset.name}: {counts} {modality_of(run.recipe).describe(dataset)}; device {where}")
-        for line in [*plan, *(f"  {each.sentence}" for each in longer), f"would write {run.path}; nothing was done"]:
+    if dry_run or plan.measured:
+        for line in [*plan.lines(), *(f"  {each.sentence}" for each in longer if dry_run)]:
             say(line)
+    if dry_run:
+        say(f"would write {run.path}; nothing was done")
         return None
     if is_first():
         for each in longer:
@@ -109,32 +114,6 @@ def _check_apart(run: Run) -> None:
                 f"the run folder {run.path} lies in {folder}, the data that it learns from, and what it writes would "
                 "be taken for data: choose another place with --out"
             )
-
-
-def _plan(run: Run, job: Job, dataset: Dataset, *, goes_on: bool) -> str:
-    """One line on a job; `goes_on`: it is given more steps than it had."""
-    training, items = job.training, len(dataset.train)
-    if training.batch_size > items:
-        raise UsageError(
-            f"{job.label}: a batch of {training.batch_size} is more than the {items} training items: "
-            "choose a smaller batch_size, or add data"
-        )
-    check_parts(training)
-    size = _size(run, job, dataset) if job.stage == "stage1" else ""
-    state = (
-        "done already"
-        if is_finished(job.folder) and not goes_on
-        else f"{counted(training.steps, 'steps')} of {counted(training.batch_size, 'items')}"
-    )
-    return f"  {job.label}: {size}{state}"
-
-
-def _size(run: Run, job: Job, dataset: Dataset) -> str:
-    """Parameters of stage one, which alone is known before anything is trained; refuses sizes that do not fit."""
-    modality = modality_of(run.recipe)
-    model = modality.build(*modality.stage1(model_spec(job.model, run.recipe), run.recipe, dataset))
-    modality.check(model, run.recipe, dataset, job.training, label=job.label)
-    return f"{parameter_count(model):,} parameters, "
 
 
 def check_codebook_of(job: Job, stage1: Loaded[Any]) -> None:

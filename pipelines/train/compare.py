@@ -85,6 +85,7 @@ def compare_runs(runs: Sequence[Run], found: Sequence[tuple[Evaluation, Sequence
         seeds=tuple(run.recipe.seed for run in runs),
         budget_steps=recipe.codebook_model_steps,
         budget_of=budget_of(recipe),
+        flac=first.flac,
         reference=None if reference is None else reference.row.name,
         rows=tuple(compared),
     )

@@ -15,6 +15,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from twostage.metrics.flac import Flac
 from twostage.metrics.statistics import mean_and_error
 from twostage.storage.atomic import write_atomic
 from twostage.training.record import UNDERTRAINED_DECREASE
@@ -100,6 +101,19 @@ def comparable(row: Row, reference: Row) -> bool:
     return row.labels != "given" and row.name != reference.name and row.alphabet == reference.alphabet
 
 
+def _difference(seeds: Sequence[Scored], references: Sequence[Scored] | None) -> tuple[Spread | None, float | None]:
+    """Bits/dim of a row more than those of the row it is compared with, and their standard error; None without any."""
+    if references is None or not comparable(seeds[0].row, references[0].row):
+        return None, None
+    pairs = [(own.bits_N, other.bits_N) for own, other in zip(seeds, references, strict=True)]
+    delta_SN = [own - other for own, other in pairs if own is not None and other is not None]
+    if not delta_SN:
+        return None, None
+    sizes_N = seeds[0].sizes_N
+    difference = Spread.of([mean_and_error(delta_N, sizes_N)[0] for delta_N in delta_SN])
+    return difference, mean_and_error(np.mean(delta_SN, axis=0), sizes_N)[1]
+
+
 def compared_row(
     seeds: Sequence[Scored],
     references: Sequence[Scored] | None,
@@ -115,14 +129,7 @@ def compared_row(
         verdicts: of the diagnoses of the model.
     """
     rows, first = [scored.row for scored in seeds], seeds[0].row
-    difference, error = None, None
-    if references is not None and comparable(first, references[0].row):
-        pairs = [(own.bits_N, other.bits_N) for own, other in zip(seeds, references, strict=True)]
-        delta_SN = [own - other for own, other in pairs if own is not None and other is not None]
-        if delta_SN:
-            sizes_N = seeds[0].sizes_N
-            difference = Spread.of([mean_and_error(delta_N, sizes_N)[0] for delta_N in delta_SN])
-            error = mean_and_error(np.mean(delta_SN, axis=0), sizes_N)[1]
+    difference, error = _difference(seeds, references)
     known = [decrease for decrease in decreases if decrease is not None]
 
     def spread(of: str) -> Spread | None:
@@ -178,6 +185,8 @@ class Comparison:
     """Of every model, codebook and all that follows its codes together."""
     budget_of: str
     """What these are, in words."""
+    flac: Flac | None = None
+    """What FLAC makes of the recordings."""
     reference: str | None
     """Name of the row that others are compared with: the first VQ-VAE with a learned prior."""
     rows: tuple[ComparedRow, ...]

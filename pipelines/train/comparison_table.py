@@ -1,10 +1,20 @@
 """The table of `compare` and what its columns mean, on stdout."""
 
+from twostage.likelihoods.audio import SAMPLE_LEVELS
 from twostage.training.record import UNDERTRAINED_DECREASE
 
 from ..evaluate.columns import Column, by_alphabet, cells_of, figure, number, print_table, print_wrapped
 from ..evaluate.sizes import COST, size_remark
-from ..evaluate.tables import GIVEN_LABEL, MARGINALISED, NAME, PARTS, SAMPLED_PSNR, TOTAL
+from ..evaluate.tables import (
+    FLAC_KINDS,
+    GIVEN_LABEL,
+    MARGINALISED,
+    NAME,
+    PARTS,
+    SAMPLED_PSNR,
+    TOTAL,
+    flac_lines,
+)
 from ..media.console import Output
 from .comparison import NOT_IN_USE, ComparedRow, Comparison, Spread
 
@@ -32,10 +42,10 @@ def _total(row: ComparedRow, *, given: bool) -> float | None:
 
 def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of every row."""
-    rows = comparison.rows
+    rows, flac = comparison.rows, None if comparison.flac is None else SAMPLE_LEVELS
     columns: list[Column[ComparedRow]] = [
         Column(NAME, lambda row: row.name),
-        *by_alphabet(rows, TOTAL, lambda row: _total(row, given=False)),
+        *by_alphabet(rows, TOTAL, lambda row: _total(row, given=False), beside=flac),
         figure("given label", lambda row: _total(row, given=True)),
         figure("± seeds", lambda row: _part(row, "bits_per_dim", "deviation"), always=True),
         *by_alphabet(rows, "distortion", lambda row: _part(row, "distortion_bits_per_dim", "mean")),
@@ -53,16 +63,21 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         Column("seconds", lambda row: f"{row.train_seconds:,.0f}"),
         Column("", lambda row: ", ".join(filter(None, (_REMARKS[row.undertrained], row.verdict)))),
     ]
-    return cells_of(columns, rows)
+    headings, cells = cells_of(columns, rows)
+    return headings, cells + flac_lines(comparison.flac, headings)
 
 
 def legend_lines(comparison: Comparison) -> list[str]:
     """What the columns of the table mean, as far as they are there."""
-    rows = comparison.rows
+    return [*_seed_lines(comparison), *_column_lines(comparison), *_remark_lines(comparison)]
+
+
+def _seed_lines(comparison: Comparison) -> list[str]:
+    """On numbers over seeds, and on the reference."""
     lines = []
     if len(comparison.seeds) > 1:
         which = "± seeds, ± dB: standard deviations over seeds of total and PSNR"
-        if all(row.psnr_db is None for row in rows):
+        if all(row.psnr_db is None for row in comparison.rows):
             which = "± seeds: standard deviation over seeds of the total"
         lines.append(f"{which}; the other numbers are means over seeds")
     if len(comparison.seeds) == 1:
@@ -75,7 +90,12 @@ def legend_lines(comparison: Comparison) -> list[str]:
             "over test items"
         )
         lines += _size_lines(comparison)
-    lines.append(COST)
+    return lines
+
+
+def _column_lines(comparison: Comparison) -> list[str]:
+    """On the columns of numbers."""
+    rows, lines = comparison.rows, [COST]
     if any(row.decoder == "wavenet" for row in rows):
         lines.append(
             f"a baseline takes as many steps as {comparison.budget_of} together: more than a row without the WaveNet "
@@ -83,6 +103,8 @@ def legend_lines(comparison: Comparison) -> list[str]:
         )
     if any(row.length_bits_per_dim is not None for row in rows):
         lines.append(PARTS)
+    if comparison.flac is not None:
+        lines.append(FLAC_KINDS)
     if any(row.log_mel_l1 is not None for row in rows):
         lines.append(
             "log-mel: mean absolute difference of reconstructions; of wrong: over that of another recording; the "
@@ -94,6 +116,12 @@ def legend_lines(comparison: Comparison) -> list[str]:
         lines.append(GIVEN_LABEL)
     if any(row.psnr_of == "sample" for row in rows):
         lines.append(SAMPLED_PSNR)
+    return lines
+
+
+def _remark_lines(comparison: Comparison) -> list[str]:
+    """On the last column, and on what was published."""
+    rows, lines = comparison.rows, list[str]()
     if any(row.undertrained for row in rows):
         lines.append(
             f"undertrained: the best validation number of a training still decreased by more than "

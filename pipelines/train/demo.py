@@ -80,7 +80,9 @@ def run_demo(command: Demo) -> None:
     run = Run(path=command.run, recipe=recipe)
     dataset = load_data(recipe)
     jobs = all_jobs(run, dataset)
-    session = prepare(run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run)
+    session = prepare(
+        run, dataset, jobs, device=command.device, resume=command.resume, dry_run=command.dry_run, evaluated=True
+    )
     if session is None:
         return
     train_jobs(session, jobs)

@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 
+from twostage.config.check import check_recipe
+from twostage.config.dial import Asked
 from twostage.config.kinds import kind_of
 from twostage.config.model_names import MAIN_MODEL, model_spec
+from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 from twostage.errors import UsageError
 from twostage.progress import say
@@ -90,11 +93,27 @@ def _train_follower(session: TrainingSession, job: Job) -> None:
 OneStage = TrainCodebook | TrainDecoder | TrainPrior | TrainBaseline
 
 
+def _recipe_of(command: Train | OneStage, dataset: Dataset) -> Recipe:
+    """The recipe of a command, as its `--size` makes it for the data set; says what that has chosen.
+
+    Raises:
+        UsageError: there are no sizes for this kind of data, or what a flag gave does not fit the rest.
+    """
+    if isinstance(command, TrainDecoder | TrainPrior | TrainBaseline) or command.size is None:
+        return command.recipe
+    asked = Asked(recipe=command.recipe, size=command.size, given=command.given)
+    dialled = modality_of(command.recipe).dial(asked, dataset)
+    check_recipe(dialled.recipe, source=f"--size {command.size}")
+    for line in dialled.reasons:
+        say(line)
+    return dialled.recipe
+
+
 def _run_one(command: OneStage, stage: Stage) -> None:
-    run = Run(path=command.run, recipe=command.recipe)
-    if stage not in modality_of(run.recipe).sections:
-        raise UsageError(f"{run.path} is about {kind_of(run.recipe)}, whose models have no {stage} to train")
-    dataset = load_data(run.recipe)
+    if stage not in modality_of(command.recipe).sections:
+        raise UsageError(f"{command.run} is about {kind_of(command.recipe)}, whose models have no {stage} to train")
+    dataset = load_data(command.recipe)
+    run = Run(path=command.run, recipe=_recipe_of(command, dataset))
     if stage != "stage1":
         run.codebook(command.model, torch.device("cpu"))  # without one nothing is written
     jobs = [make_job(run, command.model, stage, dataset)]
@@ -139,11 +158,18 @@ def run_train_baseline(command: TrainBaseline) -> None:
 
 def run_train(command: Train) -> None:
     """`twostage train`: all models, then evaluation and report."""
-    run = Run(path=command.run, recipe=command.recipe)
-    dataset = load_data(run.recipe)
+    dataset = load_data(command.recipe)
+    run = Run(path=command.run, recipe=_recipe_of(command, dataset))
     jobs = all_jobs(run, dataset)
     session = prepare(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+        run,
+        dataset,
+        jobs,
+        device=command.device,
+        resume=command.resume,
+        extend=command.extend,
+        dry_run=command.dry_run,
+        evaluated=True,
     )
     if session is None:
         return

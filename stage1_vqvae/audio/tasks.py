@@ -63,7 +63,7 @@ class AudioCodebookTask:
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
-        return codebook_step(self.model.quantiser, result, optimiser)
+        return codebook_step(self.model.quantiser, result.output, optimiser)
 
     def validate(self) -> Mapping[str, float]:
         """Bits per sample with a uniform prior, codebook usage and log-mel distance over all validation recordings.

@@ -1,8 +1,8 @@
 """Convolutional encoder and decoder of stage one (van den Oord et al. 2017, arXiv 1711.00937, section 4.1).
 
 Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and
-a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions. No normalisation layers, as in
-the paper. The decoder ends in features; the likelihood owns the last layer.
+a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions (or others, `upsampling`). No
+normalisation layers, as in the paper. The decoder ends in features; the likelihood owns the last layer.
 
 Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck channels, F features for the likelihood.
 """
@@ -12,23 +12,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Required, TypedDict
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stage1_vqvae.images.upsampling import Upsampling, upsampling_layer
 from twostage.errors import UsageError
+from twostage.layers.residual import ResidualBlock
 
-
-class ResidualBlock(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))); spatial size and width are kept."""
-
-    def __init__(self, *, channels: int, residual_channels: int) -> None:
-        super().__init__()
-        self.spatial = nn.Conv2d(channels, residual_channels, 3, padding=1)
-        self.pointwise = nn.Conv2d(residual_channels, channels, 1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.pointwise(F.relu(self.spatial(F.relu(x_BCHW))))
+DOWNSAMPLINGS = (2, 4, 8, 16, 32)
+"""Factors between the side of an image and that of its code grid."""
 
 
 def _residual_stack(*, blocks: int, channels: int, residual_channels: int) -> nn.Sequential:
@@ -40,18 +33,49 @@ def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int
     """(h, w) of the code grid.
 
     Raises:
-        UsageError: downsampling is not 2, 4 or 8, or does not divide the image side.
+        UsageError: downsampling is not one of `DOWNSAMPLINGS`, or does not divide both sides of the image.
     """
     if len(image_shape) != 3:
         raise UsageError(f"image_shape must be (channels, height, width), not {tuple(image_shape)}")
     _, height, width = image_shape
-    if downsampling not in (2, 4, 8):
-        raise UsageError(f"downsampling must be 2, 4 or 8, not {downsampling}")
+    if downsampling not in DOWNSAMPLINGS:
+        raise UsageError(f"downsampling must be one of {', '.join(map(str, DOWNSAMPLINGS))}, not {downsampling}")
     if height % downsampling or width % downsampling:
-        fitting = [str(factor) for factor in (2, 4, 8) if height % factor == 0 and width % factor == 0]
+        fitting = [str(factor) for factor in DOWNSAMPLINGS if height % factor == 0 and width % factor == 0]
         advice = f"choose one of {', '.join(fitting)}" if fitting else "crop or pad the images to an even size"
         raise UsageError(f"downsampling {downsampling} does not divide the {height}x{width} images; {advice}")
     return height // downsampling, width // downsampling
+
+
+def level_widths(channels: int, downsampling: int) -> list[int]:
+    """Widths at the code grid, at twice its side, at four times, and so on, up to half the side of the image.
+
+    `channels` at the grid and half as many at twice and four times its side, as up to a downsampling of 8 they always
+    were; from there on a level has half the channels of the one below it, since it has four times the positions.
+    """
+    halvings = int(math.log2(downsampling))
+    return [channels, *(max(1, channels >> max(1, level - 1)) for level in range(1, halvings))]
+
+
+def hierarchy_grids(finest: tuple[int, int], levels: int) -> tuple[tuple[int, int], ...]:
+    """Grid of every level of a hierarchy, coarsest first: each has sides half as long as the next.
+
+    Raises:
+        UsageError: fewer than two levels, or a coarsest grid of less than 2x2 positions, or of no whole number of them.
+    """
+    if levels < 2:
+        raise UsageError(f"a hierarchy must have at least 2 levels, not {levels}; one grid is a VQVAE")
+    grids = [finest]
+    while len(grids) < levels:
+        height, width = grids[0]
+        if height % 2 or width % 2 or min(height, width) < 4:
+            most = f"at most {len(grids)} levels" if len(grids) > 1 else "no hierarchy"
+            raise UsageError(
+                f"a hierarchy of {levels} levels halves the {finest[0]}x{finest[1]} grid of codes {levels - 1} times, "
+                f"but {height}x{width} does not halve to 2x2 or more: choose {most}, or less downsampling"
+            )
+        grids.insert(0, (height // 2, width // 2))
+    return tuple(grids)
 
 
 class Encoder(nn.Module):
@@ -68,8 +92,7 @@ class Encoder(nn.Module):
         out_channels: int,
     ) -> None:
         super().__init__()
-        halvings = int(math.log2(downsampling))
-        widths = [image_channels, *([channels // 2] * (halvings - 1)), channels]
+        widths = [image_channels, *reversed(level_widths(channels, downsampling))]
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
@@ -96,13 +119,13 @@ class Decoder(nn.Module):
         residual_channels: int,
         downsampling: int,
         features: int,
+        upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
-        halvings = int(math.log2(downsampling))
-        widths = [channels, *([channels // 2] * (halvings - 1)), features]
+        widths = [*level_widths(channels, downsampling), features]
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
-            layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
+            layers += [upsampling_layer(upsampling, width_in, width_out), nn.ReLU()]
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1),
             _residual_stack(blocks=residual_blocks, channels=channels, residual_channels=residual_channels),
@@ -121,6 +144,7 @@ class ImageNetworkSettings(TypedDict, total=False):
     likelihood: str
     mixtures: int
     downsampling: int
+    upsampling: Upsampling
     channels: int
     residual_blocks: int
     residual_channels: int
@@ -143,7 +167,9 @@ class ImageNetworks:
     mixtures: int = 10
     """Components of a mixture likelihood."""
     downsampling: int = 4
-    """2, 4 or 8; the code grid is (H, W) / downsampling."""
+    """One of `DOWNSAMPLINGS`; the code grid is (H, W) / downsampling."""
+    upsampling: Upsampling = "transposed"
+    """How the decoder goes back, see `upsampling_layer`."""
     channels: int = 256
     """Width of encoder and decoder."""
     residual_blocks: int = 2
@@ -179,6 +205,11 @@ class ImageNetworks:
             downsampling=self.downsampling,
             out_channels=out_channels,
         )
+
+
+def image_tensor(images_NCHW: np.ndarray) -> Tensor:
+    """Levels as a tensor, as they lie in memory; uint16, with which torch hardly computes, as int32."""
+    return torch.from_numpy(images_NCHW.astype(np.int32) if images_NCHW.dtype == np.uint16 else images_NCHW)
 
 
 def check_images(x_BCHW: Tensor, image_shape: tuple[int, int, int], levels: int) -> None:

@@ -109,6 +109,7 @@ class PixelDecoder(nn.Module):
             residual_blocks=settings.residual_blocks,
             residual_channels=settings.residual_channels,
             downsampling=settings.downsampling,
+            upsampling=settings.upsampling,
             features=head_channels,
         )
         self.pixels: PixelNetwork | None = None

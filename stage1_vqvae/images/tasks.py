@@ -1,6 +1,7 @@
 """Stage-one tasks for the training loop: the VQ-VAE with its codebook update, and the Gaussian baseline.
 
-Shapes: N items, B items of a batch, C x H x W image, G codebooks, K codes per codebook.
+Shapes: N items, B items of a batch, C x H x W image, G codebooks, K codes per codebook, T the axes of the
+codes.
 """
 
 import math
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.conditions import check_labels
+from stage1_vqvae.images.codec import ImageCodec
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vae import VAE
-from stage1_vqvae.images.vqvae import VQVAE
 from stage1_vqvae.quantiser.codebook_step import codebook_step
+from stage1_vqvae.quantiser.interface import LevelStatistics
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.distributed import own_batches, sum_over_ranks
+from twostage.grids import named_grids, positions_of
 from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage
 from twostage.progress import say
 from twostage.training.task import StepResult
@@ -31,7 +34,9 @@ def distortion_metrics(nats_per_dim: Tensor | float, *, discrete: bool) -> dict[
 
 
 class CodebookTask:
-    """Train a VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/dim.
+    """Train a VQ-VAE, of one grid or of several.
+
+    The best model has the lowest validation distortion + uniform rate in bits/dim.
 
     With the likelihood `mse`, which has no bits, it is the lowest squared error. The total is what eq. 3 minimises: the
     paper's KL term is the constant N log K. The unigram rate is recorded beside it but picks nothing: it prefers an
@@ -48,7 +53,7 @@ class CodebookTask:
 
     def __init__(
         self,
-        model: VQVAE,
+        model: ImageCodec,
         *,
         train: TrainingImages,
         validation: Tensor,
@@ -63,10 +68,10 @@ class CodebookTask:
         self.items = len(train)
 
     def start(self) -> None:
-        """k-means on as many training images as give the vectors that it wants, if there are so many."""
+        """k-means on as many training images as give every level the vectors that it wants, if there are so many."""
         if not self.kmeans:
             return
-        positions = math.prod(self.model.code_shape[1:])
+        positions = min(positions_of(self.model.grids))
         count = math.ceil(vectors_wanted(self.model.codebook_size) / positions)
         order = np.random.default_rng(self.seed).permutation(self.items)[:count]
         images_BCHW = self.train.images[torch.from_numpy(order)]
@@ -78,28 +83,40 @@ class CodebookTask:
         nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
         metrics = {
             **distortion_metrics(nats_per_dim, discrete=self.model.likelihood_is_discrete),
-            "commitment_loss": output.quantised.commitment_loss.detach(),
-            "codebook_loss": output.quantised.codebook_loss.detach(),
+            "commitment_loss": sum(level.commitment_loss.detach() for level in output.levels),
+            "codebook_loss": sum(level.codebook_loss.detach() for level in output.levels),
         }
-        return StepResult(loss=output.loss, metrics=metrics, output=output.quantised.statistics)
+        return StepResult(loss=output.loss, metrics=metrics, output=output.statistics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
-        """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
-        return codebook_step(self.model.quantiser, result, optimiser)
+        """Update the codebooks from the batch's statistics; forget Adam's moments of revived codes."""
+        assert isinstance(result.output, LevelStatistics)
+        numbers = dict[str, float]()
+        levels = zip(self._suffixes(), self.model.quantisers, result.output.levels, strict=True)
+        for suffix, quantiser, statistics in levels:
+            found = codebook_step(quantiser, statistics, optimiser)
+            numbers |= {f"{name}{suffix}": number for name, number in found.items()}
+        return numbers
+
+    def _suffixes(self) -> list[str]:
+        """What the names of numbers of a level end in: `_8x8`; nothing where there is one."""
+        grids = self.model.grids
+        return [""] if len(grids) == 1 else [f"_{named_grids((grid,))}" for grid in grids]
 
     def validate(self) -> Mapping[str, float]:
         """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items.
 
-        Says once if the codebook has collapsed.
+        Of a hierarchy also the usage of every level. Says once if a codebook has collapsed.
         """
         items, device = len(self.validation), self.validation.device
         nats_N = torch.zeros(items, dtype=torch.float64, device=device)
-        codes_NGHW = torch.zeros(items, *self.model.code_shape, dtype=torch.int64, device=device)
+        codes_NGT = torch.zeros(items, *self.model.code_shape, dtype=torch.int64, device=device)
         for rows in own_batches(items, self.evaluation_batch_size):
-            codes_NGHW[rows] = self.model.encode(self.validation[rows])
-            nats_N[rows] = -self.model.log_prob(self.validation[rows], codes_NGHW[rows]).double()
-        (nats_N,), (codes_NGHW,) = sum_over_ranks(nats_N), sum_over_ranks(codes_NGHW)
-        usage = codebook_usage(codes_NGHW.cpu().numpy(), codebook_size=self.model.codebook_size)
+            codes_NGT[rows] = self.model.encode(self.validation[rows])
+            nats_N[rows] = -self.model.log_prob(self.validation[rows], codes_NGT[rows]).double()
+        (nats_N,), (codes_NGT,) = sum_over_ranks(nats_N), sum_over_ranks(codes_NGT)
+        codes = codes_NGT.cpu().numpy()
+        usage = codebook_usage(codes, codebook_size=self.model.codebook_size, grids=self.model.grids)
         warning = self.watch.look(usage)
         if warning is not None:
             say(warning)
@@ -108,11 +125,16 @@ class CodebookTask:
         if discrete:
             uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
             numbers["bits_per_dim"] = numbers["distortion_bits_per_dim"] + uniform_bits / self.model.dims
+        by_level = dict[str, float]()
+        if len(usage.levels) > 1:
+            for suffix, level in zip(self._suffixes(), usage.levels, strict=True):
+                by_level |= {f"perplexity{suffix}": level.perplexity, f"used{suffix}": level.used}
         return {
             **numbers,
             "unigram_rate_bits_per_dim": usage.entropy_bits_per_item / self.model.dims,
             "perplexity": usage.perplexity,
             "used": usage.used,
+            **by_level,
         }
 
 

@@ -4,22 +4,21 @@ import torch
 from torch.nn import Parameter
 
 from stage1_vqvae.quantiser.interface import Quantiser, QuantiserStatistics
-from twostage.training.task import StepResult
 
 
-def codebook_step(quantiser: Quantiser, result: StepResult, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+def codebook_step(quantiser: Quantiser, statistics: object, optimiser: torch.optim.Optimizer) -> dict[str, float]:
     """Update the codebook from the batch's statistics; forget Adam's moments of revived codes.
 
     Args:
         quantiser: of the model that trains.
-        result: of the step; its output is the quantiser's statistics.
+        statistics: the quantiser's, of the batch.
         optimiser: of the model; it knows the codebook only where the codebook learns by its loss.
 
     Returns:
         Numbers for the training's record.
     """
-    assert isinstance(result.output, QuantiserStatistics)
-    update = quantiser.update(result.output)
+    assert isinstance(statistics, QuantiserStatistics)
+    update = quantiser.update(statistics)
     revived = int(update.revived.sum())
     if revived and isinstance(quantiser.codebook, Parameter) and quantiser.codebook in optimiser.state:
         for name in ("exp_avg", "exp_avg_sq"):

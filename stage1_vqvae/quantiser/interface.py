@@ -39,6 +39,17 @@ class QuantiserStatistics:
 
 
 @dataclass(frozen=True)
+class LevelStatistics:
+    """The same about the codebooks of every level of a hierarchy, coarsest first; of other models of the only one."""
+
+    levels: tuple[QuantiserStatistics, ...]
+
+    def __add__(self, other: "LevelStatistics") -> "LevelStatistics":
+        pairs = zip(self.levels, other.levels, strict=True)
+        return LevelStatistics(tuple(own + theirs for own, theirs in pairs))
+
+
+@dataclass(frozen=True)
 class Quantised:
     """Result of quantising one batch."""
 

@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, VQVAE, AudioVQVAE
+from stage1_vqvae import VAE, VQVAE, AudioVQVAE, HierarchicalVQVAE
 from stage1_vqvae.audio.tasks import AudioCodebookTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
-from stage2_prior import PixelCNN
+from stage2_prior import HierarchicalPrior, PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.data.audio import AudioSplit
@@ -88,6 +88,13 @@ def _codebook(update: str) -> Task:
     return CodebookTask(model, train=train, validation=validation, kmeans=True, evaluation_batch_size=2, seed=0)
 
 
+def _levels() -> Task:
+    """The same, with codebooks of two grids."""
+    train, validation = _images()
+    model = HierarchicalVQVAE(**STAGE1, codebook_size=12, embedding_dim=4, decay=0.7, revival_threshold=0.5)
+    return CodebookTask(model, train=train, validation=validation, kmeans=True, evaluation_batch_size=2, seed=0)
+
+
 def _gaussian() -> Task:
     train, validation = _images()
     return GaussianTask(VAE(**STAGE1, latent_channels=2), train=train, validation=validation, evaluation_batch_size=2)
@@ -101,6 +108,23 @@ def _prior(dropout: float = 0.0) -> Task:
         codebook_size=5, grid=(3, 3), codebooks=2, classes=(3,), channels=6, layers=2, dropout=dropout,
         label_dropout=0.4,
     )  # fmt: skip
+    return PriorTask(
+        prior,
+        train=codes,
+        train_condition=labels,
+        validation=codes[:5],
+        validation_condition=labels[:5],
+        evaluation_batch_size=2,
+    )
+
+
+def _hierarchy() -> Task:
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 5, (40, 1, 10), generator=generator)
+    labels = torch.randint(0, 3, (40, 1), generator=generator)
+    prior = HierarchicalPrior(
+        codebook_size=5, grids=((1, 2), (2, 4)), classes=(3,), channels=6, layers=2, label_dropout=0.4
+    )
     return PriorTask(
         prior,
         train=codes,
@@ -135,8 +159,10 @@ def _sound() -> Task:
 TASKS: dict[str, Callable[[], Task]] = {
     "ema": lambda: _codebook("ema"),
     "loss": lambda: _codebook("loss"),
+    "levels": _levels,
     "gaussian": _gaussian,
     "prior": _prior,
+    "prior of levels": _hierarchy,
     "sound": _sound,
 }
 
@@ -318,7 +344,7 @@ def ema_alone(folder: Path) -> dict[str, torch.Tensor]:
     return _state(folder / "ema" / "one")
 
 
-@pytest.mark.parametrize("name", ["loss", "gaussian", "prior", "sound"])
+@pytest.mark.parametrize("name", ["loss", "levels", "gaussian", "prior", "prior of levels", "sound"])
 def test_one_and_two_processes_give_the_same_weights(name: str, folder: Path) -> None:
     _fit(TASKS[name], folder / name / "one").run(label=name)
     one, two = _state(folder / name / "one"), _state(folder / name / "two")

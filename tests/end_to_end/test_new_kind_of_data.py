@@ -1,7 +1,6 @@
 """A third kind of data, defined here alone, goes through every verb of the command line: sequences of integers.
 
-It is what CONTRIBUTING asks of a new kind: a modality, its data, a section of the recipe, an entry in each of two
-tables. No verb knows of it.
+It is what CONTRIBUTING asks: a modality, its data, a section of the recipe, two entries. No verb knows of it.
 
 Shapes: N items, B items of a batch, L integers of a sequence, V values, D channels, T codes.
 """
@@ -27,16 +26,17 @@ from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.interface import LatentKind
 from stage2_prior import PixelCNN
 from stage2_prior.training import PriorTask
+from twostage.config.dial import Dialled
 from twostage.config.kinds import KINDS, DataKind
 from twostage.config.schema import DataConfig, Recipe
-from twostage.errors import DataError
+from twostage.errors import DataError, UsageError
 from twostage.storage.codes import CodeFile
 from twostage.training.task import StepResult
 from twostage_pipelines.cli.main import main
 from twostage_pipelines.generate.two_stage import load_run
 from twostage_pipelines.modality.choose import MODALITIES
 from twostage_pipelines.modality.files import Shown
-from twostage_pipelines.modality.measures import Beside, Side
+from twostage_pipelines.modality.measures import Beside, Fault, Side
 from twostage_pipelines.modality.pictures import Curve
 
 LENGTH, VALUES, STRIDE = 16, 6, 4
@@ -81,8 +81,6 @@ KIND = DataKind(
 
 
 # --- data ---
-
-
 @dataclass(frozen=True)
 class IntegerSplit:
     """Sequences that count up (label 0) or down (label 1) with some noise."""
@@ -92,6 +90,9 @@ class IntegerSplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "IntegerSplit":
+        return IntegerSplit(self.sequences[rows], self.labels[rows])
 
     @property
     def speakers(self) -> np.ndarray:
@@ -129,8 +130,6 @@ def make_split(count: int, seed: int) -> IntegerSplit:
 
 
 # --- stage one ---
-
-
 class IntegerVQVAE(Deterministic, nn.Module):
     """Codes of four integers each; a `Codec`."""
 
@@ -209,9 +208,12 @@ class IntegerFiles:
     """Sequences as text files; see `Files`."""
 
     item = source = "sequence"
-    suffix, count, unit, apart = ".txt", 4, "bits/dim", ""
+    count, unit, apart = 4, "bits/dim", ""
     one_overview, have_lengths = True, False
     length_of = length_after = kept = None  # asked of items that differ in length, or that are completed
+
+    def suffixes(self, record: Any) -> tuple[str, ...]:
+        return (".txt",)
 
     def prefix_of(self, model: str) -> str:
         return ""
@@ -247,11 +249,11 @@ class IntegerFiles:
     def lengths_of(self, split: Any) -> None:
         return None
 
-    def grid_of(self, split: Any, model: Any) -> tuple[int, ...]:
-        return (1, POSITIONS)
+    def grids_of(self, split: Any, model: Any) -> tuple[tuple[int, ...], ...]:
+        return ((1, POSITIONS),)
 
     def check_codes(self, codes: CodeFile, model: Any, record: Any, *, name: str, source: str, remedy: str) -> None:
-        assert codes.header.grid == (1, POSITIONS)
+        assert codes.header.grids == ((1, POSITIONS),)
 
     def made(self, decoded: Tensor, lengths: Tensor | None) -> list[np.ndarray]:
         return list(decoded.cpu().numpy().astype(np.uint8))
@@ -265,7 +267,7 @@ class IntegerFiles:
     def write(self, folder: Path, shown: Shown, record: Any, *, what: str) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         for stem, item in zip(shown.stems, shown.items, strict=True):
-            (folder / f"{stem}{self.suffix}").write_text(" ".join(map(str, item)) + "\n", encoding="ascii")
+            (folder / f"{stem}.txt").write_text(" ".join(map(str, item)) + "\n", encoding="ascii")
         return f"{what} in {folder}"
 
 
@@ -273,7 +275,7 @@ class IntegerMeasures:
     """A reconstruction is as good as the share of integers that it has right; see `Measures`."""
 
     decoder: str | None = None
-    dims = LENGTH
+    dims, numbers = LENGTH, 1
     sizes_N: np.ndarray | None = None
     seconds: float | None = None
 
@@ -298,10 +300,13 @@ class IntegerMeasures:
     def decoded_items(self, model: Any) -> np.ndarray:
         return np.arange(self.items)
 
-    def error(self, batch: Batch, decoded: Tensor) -> Tensor:
-        return (decoded != batch.x).double().sum(1)
+    def compare(self, batch: Batch, decoded: Tensor) -> Tensor:
+        return (decoded != batch.x).double().sum(1)[None]
 
-    def quality(self, error_M: np.ndarray, items_M: np.ndarray, model: Any) -> dict[str, Any]:
+    def faults(self, row: Mapping[str, Any]) -> tuple[Fault, ...]:
+        return ()
+
+    def quality(self, numbers_RM: np.ndarray, items_M: np.ndarray, model: Any) -> dict[str, Any]:
         return {}
 
     def meaning(self, train: CodeFile, codes: CodeFile) -> None:
@@ -366,6 +371,9 @@ class Integers:
         own = {key: tuple(v) if isinstance(v, list) else v for key, v in arguments.items() if key != "likelihood"}
         return PixelCNN(**own) if kind == "pixelcnn" else IntegerVQVAE(**own)
 
+    def dial(self, asked: Any, dataset: IntegerDataset) -> Dialled:
+        raise UsageError("there are no sizes for integers: leave --size out")
+
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: Any, *, label: str) -> None:
         pass
 
@@ -394,7 +402,6 @@ class Integers:
 
 
 # --- the verbs ---
-
 RECIPE = """
 models = ["vq-vae"]
 threads = 1
@@ -491,6 +498,7 @@ def test_what_there_is_not_of_this_kind_is_refused_in_a_sentence(run: Path, caps
         (("train-baseline", run, "--model", "vae"), "vae is no model of integers"),
         (("train-decoder", run), "is about integers, whose models have no decoder to train"),
         (("generate", run, "--seconds", 1), "--seconds is for runs on recordings, but this one is about integers"),
+        (("train", run.parent / "integers.toml", "--size", "small"), "there are no sizes for integers"),
         (("convert", run, run / "x.txt", "--speaker", "ada"), "is about integers"),
     ):
         assert twostage(*arguments) == 2

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, AudioAutoencoder, AudioVAE, AudioVQVAE, WaveNetDecoder
+from stage1_vqvae import VAE, AudioAutoencoder, AudioVAE, AudioVQVAE, HierarchicalVQVAE, WaveNetDecoder
 from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
-from stage1_vqvae.images.tasks import GaussianTask
+from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
 from stage2_prior import WaveNet
@@ -124,6 +124,11 @@ def _images() -> dict[str, Any]:
     return {"train": TrainingImages(images), "validation": images[:5], "evaluation_batch_size": 2}
 
 
+def _hierarchy() -> Task:
+    model = HierarchicalVQVAE(**IMAGES, **LEARNED, embedding_dim=4)
+    return CodebookTask(model, **_images(), kmeans=True, seed=0)
+
+
 TASKS: dict[str, Callable[[], Task]] = {
     "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
@@ -132,6 +137,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
+    "hierarchy": _hierarchy,
     "sound vae": lambda: AudioGaussianTask(AudioVAE(**SOUND, beta=0.5), **SEGMENTS, sample_rate_hz=8000),
     "sound autoencoder": lambda: AudioAutoencoderTask(AudioAutoencoder(**SOUND), **SEGMENTS, sample_rate_hz=8000),
     "wavenet decoder": _decoder,

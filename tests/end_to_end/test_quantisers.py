@@ -127,7 +127,7 @@ def test_images_from_recipe_to_samples_and_back(kind: str, tmp_path: Path) -> No
     own = torch.from_numpy(codes.codes[:5].astype(np.int64))
     images = torch.from_numpy(load_dataset(DataConfig(name="digits")).test.images[:5])
     assert torch.equal(model.encode(images), own)
-    assert torch.equal(model.quantiser(model.encode_vectors(images)).vectors, model.quantiser.lookup(own))
+    assert torch.equal(model.quantiser(model.quantised_levels(images)[0][0]).vectors, model.quantiser.lookup(own))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, VQVAE
+from stage1_vqvae import VAE, VQVAE, HierarchicalVQVAE
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
-from stage2_prior import PixelCNN
+from stage2_prior import HierarchicalPrior, PixelCNN
 from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.noise import seed_step
@@ -61,7 +61,8 @@ LEARNED = {"codebook_size": 24, "codebooks": 2, "gradient": "rotation", "decay":
 
 def _codebook(**settings: Any) -> Task:
     train, validation = _images()
-    model = VQVAE(**STAGE1, embedding_dim=4, **settings)
+    kind = HierarchicalVQVAE if "hierarchy" in settings else VQVAE
+    model = kind(**STAGE1, embedding_dim=4, **settings)
     return CodebookTask(model, train=train, validation=validation, kmeans=False, evaluation_batch_size=4, seed=0)
 
 
@@ -70,15 +71,16 @@ def _gaussian() -> Task:
     return GaussianTask(VAE(**STAGE1, latent_channels=2), train=train, validation=validation, evaluation_batch_size=4)
 
 
-def _prior() -> Task:
-    generator = torch.Generator().manual_seed(2)
-    codes = torch.randint(0, 5, (20, 2, 3, 3), generator=generator)
+PRIOR: dict[str, Any] = {"codebook_size": 5, "codebooks": 2, "classes": (3,), "channels": 6, "layers": 2}
+PRIOR |= {"dropout": 0.3, "label_dropout": 0.4}
+
+
+def _prior(make: Callable[[], PixelCNN | HierarchicalPrior]) -> Task:
+    model, generator = make(), torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 5, (20, *model.code_shape), generator=generator)
     labels = torch.randint(0, 3, (20, 1), generator=generator)
-    prior = PixelCNN(
-        codebook_size=5, grid=(3, 3), codebooks=2, classes=(3,), channels=6, layers=2, dropout=0.3, label_dropout=0.4
-    )
     return PriorTask(
-        prior,
+        model,
         train=codes,
         train_condition=labels,
         validation=codes[:5],
@@ -95,8 +97,10 @@ TASKS: dict[str, Callable[[], Task]] = {
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
+    "hierarchy": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7, hierarchy=2),
     "gaussian": _gaussian,
-    "prior": _prior,
+    "prior": lambda: _prior(lambda: PixelCNN(**PRIOR, grid=(3, 3))),
+    "prior of a hierarchy": lambda: _prior(lambda: HierarchicalPrior(**PRIOR, grids=((2, 2), (4, 4)))),
 }
 
 

@@ -122,7 +122,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("best", "step-00000001"):
             folder = run / "models" / "vq-vae" / stage / name
             save_checkpoint(folder, tensors={"model": {"weight": torch.ones(3)}}, state=state)
-    header = CodeHeader("digits", "train", "vq-vae", 4, 1, (2,), 10, "ab" * 32)
+    header = CodeHeader("digits", "train", "vq-vae", 4, 1, ((2,),), 10, "ab" * 32)
     file = CodeFile(np.zeros((1, 1, 2), int), np.zeros(1, int), header)
     save_codes(run / "codes" / "vq-vae" / "train.safetensors", file)
     return run

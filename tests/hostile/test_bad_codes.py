@@ -100,6 +100,18 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a grid of 30000 lengths": (sealed({"grid": "x".join("1" * 30_000)}), "one or two lengths of the grid"),
     "a grid of length 0": (sealed({"grid": "0"}), "one or two lengths of the grid"),
     "a grid below 0": (sealed({"grid": "-2"}), "one or two lengths of the grid"),
+    "a hierarchy under the version of one grid": (sealed({"grid": "1x1+1x2"}), "version is 1 but"),
+    "one grid under the version of hierarchies": (sealed({"version": "2"}), "version is 2 but"),
+    "a hierarchy of 30000 levels": (
+        sealed({"version": "2", "grid": "+".join(["1x1"] * 30_000)}),
+        "each a multiple of those of the grid before",
+    ),
+    "a hierarchy that shrinks": (sealed({"version": "2", "grid": "2x2+1x1"}), "each a multiple of those of"),
+    "a hierarchy of sequences": (sealed({"version": "2", "grid": "1+2"}), "each a multiple of those of"),
+    "a hierarchy with a grid of nothing": (sealed({"version": "2", "grid": "1x1+0x0"}), "one or two lengths"),
+    "a hierarchy with a side of 5000 digits": (sealed({"version": "2", "grid": "1x1+" + "9" * 5000 + "x2"}), "wrong"),
+    "more positions than codes": (sealed({"version": "2", "grid": "1x1+2x2"}), "labels and header say (3, 1, 5)"),
+    "2^61 positions": (sealed({"version": "2", "grid": "1x1+1073741824x2147483648"}), "labels and header say"),
     "K of 5000 digits": (sealed({"codebook_size": "9" * 5000}), "wrong kind"),
     "K of 100 digits": (sealed({"codebook_size": "9" * 100}), "no number beyond 2^31"),
     "2^40 speakers": (sealed({"speakers": str(1 << 40)}), "no number beyond 2^31"),
@@ -141,7 +153,7 @@ def test_bad_code_files(tmp_path: Path, kind: str) -> None:
 
 def test_names_that_no_reader_would_take_are_not_written(tmp_path: Path) -> None:
     names = tuple(f"{number:0250d}" for number in range(18_000))
-    header = CodeHeader("x", "files", "vq-vae", 4, 1, (2,), 0, "ab" * 32, names=names)
+    header = CodeHeader("x", "files", "vq-vae", 4, 1, ((2,),), 0, "ab" * 32, names=names)
     file = CodeFile(np.zeros((len(names), 1, 2), int), np.zeros(len(names), int), header)
     with pytest.raises(ValueError, match="names that fit into"):
         save_codes(tmp_path / "codes", file)

@@ -34,9 +34,10 @@ def load(root: Path, kind: str, *, pattern: str | None = None) -> None:
     if kind == "images":
         load_folder(
             str(root),
-            image_size=4,
+            size=(4, 4),
             fit="resize",
             colour="rgb",
+            bits=8,
             train_folder=None,
             test_folder=None,
             skip_unreadable=0,
@@ -146,9 +147,10 @@ def test_folders_for_training_and_test_may_not_lead_out_by_a_link(tmp_path: Path
     with pytest.raises(UsageError, match="leads out of it by a symbolic link"):
         load_folder(
             str(tmp_path / "data"),
-            image_size=4,
+            size=(4, 4),
             fit="resize",
             colour="rgb",
+            bits=8,
             train_folder="fit",
             test_folder="try",
             skip_unreadable=0,

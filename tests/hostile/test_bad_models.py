@@ -3,23 +3,25 @@
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stage1_vqvae import VQVAE, AudioVQVAE, WaveNetDecoder
-from stage2_prior import PixelCNN, WaveNet
+from stage1_vqvae import VQVAE, AudioVQVAE, HierarchicalVQVAE, WaveNetDecoder
+from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
 from twostage.errors import TwoStageError
 from twostage.storage.checkpoint import save_checkpoint
 from twostage_pipelines.modality.audio_networks import build_stage1 as build_audio
 from twostage_pipelines.modality.checks import as_arguments
-from twostage_pipelines.modality.images import build_stage1
+from twostage_pipelines.modality.images import Images, build_stage1
 from twostage_pipelines.runs.loading import load_model
 
 IMAGES: dict[str, dict[str, Any]] = {
     "vq-vae": {"codebook_size": 4, "embedding_dim": 4},
+    "hierarchical-vq-vae": {"codebook_size": 4, "embedding_dim": 4, "downsampling": 2},
     "vimco": {"codebook_size": 4, "embedding_dim": 4},
     "ae": {"latent_channels": 2},
     "vae": {"latent_dim": 2, "network": "mlp", "mlp_layers": 2, "mlp_width": 4},
@@ -35,6 +37,10 @@ SOUND: dict[str, Any] = {
 }  # fmt: skip
 OTHERS: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
     "prior": (PixelCNN, {"codebook_size": 4, "grid": (2, 2), "classes": (3,), "channels": 4, "layers": 2}),
+    "prior of a hierarchy": (
+        HierarchicalPrior,
+        {"codebook_size": 4, "grids": ((1, 2), (2, 4)), "classes": (3,), "channels": 4, "layers": 2},
+    ),
     "sound prior": (
         WaveNet,
         {"codebook_size": 4, "max_length": 8, "classes": (3,), "blocks": 1, "layers_per_block": 2, "channels": 4},
@@ -132,6 +138,24 @@ def test_a_record_that_claims_another_model_is_refused_before_it_takes_memory(cl
 
 
 @pytest.mark.parametrize(
+    "claim",
+    [
+        {"hierarchy": 3},
+        {"hierarchy": 2.0},
+        {"hierarchy": "2"},
+        {"hierarchy": 10**9},
+        {"hierarchy": 1000, "image_shape": [1, 2**1001, 2**1001]},
+        {"hierarchy": 10, "image_shape": [1, 2**40, 2**40]},
+    ],
+)
+def test_a_record_of_another_hierarchy_of_codebooks_is_refused(claim: dict[str, Any], tmp_path: Path) -> None:
+    architecture = {**ARCHITECTURE, **IMAGES["hierarchical-vq-vae"]}
+    claimed = {"kind": "hierarchical-vq-vae", "architecture": {**architecture, **claim}}
+    _save(tmp_path, HierarchicalVQVAE(**architecture), claimed)
+    _refused_in_little_memory(tmp_path)
+
+
+@pytest.mark.parametrize(
     "record",
     [{}, {"kind": "vq-vae"}, {"kind": "vq-vae", "architecture": 7}, {"kind": ["vq-vae"], "architecture": {}}, [], None],
 )
@@ -156,13 +180,36 @@ def test_a_deep_sound_model_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path, torch.device("cpu"), lambda r: build_audio(r["kind"], r["architecture"]))
 
 
-def _refused_in_little_memory(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"level_blocks": 10**9},
+        {"layers": 10**9},
+        {"codebook_size": 2**40},
+        {"grids": [[10**6, 10**6], [10**12, 10**12]]},
+        {"grids": [[1, 1], [1, 10**9]]},
+        {"grids": [[2**level, 1] for level in range(500)]},
+        {"grids": [["1", "2"], ["2", "4"]]},
+        {"grids": [[1.0, 2.0], [2.0, 4.0]]},
+        {"grids": 7},
+        {"channels": None},
+    ],
+    ids=str,
+)
+def test_a_claim_of_another_hierarchy_is_refused(claim: dict[str, Any], tmp_path: Path) -> None:
+    own = OTHERS["prior of a hierarchy"][1]
+    _save(tmp_path, HierarchicalPrior(**own), {"kind": "hierarchical-pixelcnn", "architecture": {**own, **claim}})
+    build = Images().build
+    _refused_in_little_memory(tmp_path, lambda record: build(record["kind"], record["architecture"]))
+
+
+def _refused_in_little_memory(folder: Path, build: Callable[[dict[str, Any]], torch.nn.Module] = stage1_of) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, before[1]))
     try:
         with pytest.raises(TwoStageError, match=f"{folder}|channels|downsampling|codebook|kinds") as caught:
-            load_model(folder, torch.device("cpu"), stage1_of)
+            load_model(folder, torch.device("cpu"), build)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert not isinstance(caught.value.__cause__, MemoryError)

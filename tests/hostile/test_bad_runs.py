@@ -85,7 +85,7 @@ def test_readers_take_regular_files_of_their_size_only(tmp_path: Path, reader: s
 def test_codes_behind_which_a_hole_follows_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "codes.safetensors"
     header = CodeHeader(
-        dataset="x", split="test", model="vq-vae", codebook_size=4, codebooks=1, grid=(2, 2), classes=0,
+        dataset="x", split="test", model="vq-vae", codebook_size=4, codebooks=1, grids=((2, 2),), classes=0,
         stage1_sha256="0" * 64,
     )  # fmt: skip
     save_codes(path, CodeFile(codes=np.zeros((3, 1, 2, 2), np.int64), labels=np.zeros(3, np.int64), header=header))

@@ -1,7 +1,7 @@
 """Run folders without their training: tiny models with random weights, enough where bytes or numbers are compared."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def _save(folder: Path, model: torch.nn.Module, record: dict[str, Any]) -> str:
 
 
 def _stage1(recipe: Recipe, seed: int) -> tuple[torch.nn.Module, dict[str, Any]]:
-    common = {"image_shape": SHAPE, "levels": LEVELS, **asdict(recipe.stage1)}
+    common = {"image_shape": SHAPE, "levels": LEVELS, **recipe.stage1.networks}
     architecture = {**common, "codebook_size": 16, "codebooks": 2, "embedding_dim": 4}
     torch.manual_seed(seed)
     model = build_stage1("vq-vae", architecture)

@@ -16,6 +16,7 @@ from stage1_vqvae import (
     AudioVAE,
     AudioVQVAE,
     Autoencoder,
+    HierarchicalVQVAE,
     WaveNetDecoder,
     WithDecoder,
 )
@@ -28,6 +29,7 @@ from twostage.noise import item_noise
 _IMAGE: dict[str, Any] = {
     "image_shape": (1, 4, 4), "levels": 5, "downsampling": 2, "channels": 8, "residual_channels": 4, "head_channels": 6,
 }  # fmt: skip
+_WIDE: dict[str, Any] = {**_IMAGE, "image_shape": (1, 8, 8)}
 _SOUND: dict[str, Any] = {
     "mixtures": 2, "speaker_channels": 4, "downsampling_layers": 4, "channels": 16, "residual_blocks": 1,
     "residual_channels": 8, "head_channels": 8,
@@ -46,6 +48,8 @@ def _with_decoder(**settings: Any) -> WithDecoder:
 IMAGES: dict[str, Callable[[], Any]] = {
     "vq-vae": lambda: VQVAE(**_IMAGE, **_CODES),
     "vq-vae, pixels": lambda: VQVAE(**_IMAGE, **_CODES, **_PIXELS, update="loss"),
+    "vq-vae, hierarchy": lambda: HierarchicalVQVAE(**_WIDE, **_CODES, update="loss"),
+    "vq-vae, hierarchy, pixels": lambda: HierarchicalVQVAE(**_WIDE, **_CODES, **_PIXELS),
     "vq-vae, mse": lambda: VQVAE(**_IMAGE, **_CODES, likelihood="mse"),
     "autoencoder": lambda: Autoencoder(**_IMAGE, latent_channels=2),
     "vae": lambda: VAE(**_IMAGE, latent_channels=2, beta=0.5),
@@ -84,7 +88,8 @@ def batch_of(name: str, *, width: int = 96) -> Batch:
     """Three items with labels and speakers; behind the end of a sound, up to `width`, is noise."""
     generator = torch.Generator().manual_seed(1)
     if name in IMAGES:
-        x = torch.randint(0, 5, (3, 1, 4, 4), generator=generator)
+        side = 8 if "hierarchy" in name else 4
+        x = torch.randint(0, 5, (3, 1, side, side), generator=generator)
         return Batch(x=x, items=torch.arange(4, 7), labels=LABELS, speakers=SPEAKERS)
     x = torch.randint(-9000, 9000, (3, width), dtype=torch.int16)
     for row, length in enumerate(LENGTHS):
@@ -134,9 +139,10 @@ def test_attributes(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_dims_and_positions(name: str) -> None:
     model, batch = make(name), batch_of(name)
-    assert model.dims_of(batch).tolist() == ([16, 16, 16] if name in IMAGES else LENGTHS)
+    dims, positions = ([64] * 3, [20] * 3) if "hierarchy" in name else ([16] * 3, [4] * 3)
+    assert model.dims_of(batch).tolist() == (dims if name in IMAGES else LENGTHS)
     if model.latents == "codes":
-        assert model.positions_of(batch).tolist() == ([4, 4, 4] if name in IMAGES else [3, 5, 1])
+        assert model.positions_of(batch).tolist() == (positions if name in IMAGES else [3, 5, 1])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -213,7 +219,7 @@ def test_images_score_and_decode_as_the_flat_methods(name: str) -> None:
     assert torch.equal(score.distortion, distortion)
     for found, expected in ((score.rate, rate), (score.tighter, tighter)):
         assert found is None if expected is None else torch.equal(found, expected)
-    if isinstance(model, VQVAE):
+    if isinstance(model, VQVAE | HierarchicalVQVAE):
         expected = model.decode(model.encode(batch.x), seed=2, first_item=4)
     else:
         expected = model.reconstruct(batch.x, *given, seed=2, first_item=4)

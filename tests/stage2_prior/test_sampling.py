@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stage2_prior import PixelCNN, Prior, sample
+from stage2_prior import HierarchicalPrior, PixelCNN, Prior, sample
 from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
 from twostage.noise import uniform_noise
@@ -26,6 +26,16 @@ def build(**changes: Any) -> PixelCNN:
     return prior.eval()
 
 
+def hierarchy(**changes: Any) -> HierarchicalPrior:
+    """The same over two levels, 1x2 and 2x4."""
+    arguments: dict[str, Any] = {"codebook_size": 5, "grids": ((1, 2), (2, 4)), "channels": 8, "layers": 2}
+    torch.manual_seed(0)
+    prior = HierarchicalPrior(**(arguments | changes))
+    for level in range(2):
+        torch.nn.init.normal_(prior.level(level).head.output_weight_GSK, std=1.0)
+    return prior.eval()
+
+
 class GruPrior(nn.Module):
     """The smallest prior over audio codes [B, G, T]: a GRU over the symbols in order."""
 
@@ -33,6 +43,7 @@ class GruPrior(nn.Module):
         super().__init__()
         self.codebook_size = codebook_size
         self.code_shape = (codebooks, frames)
+        self.grids = ((frames,),)
         self.classes = classes
         self.condition_optional = False
         self.has_end = False
@@ -215,6 +226,56 @@ def test_an_item_completed_from_its_own_rows_is_that_item(rows: int) -> None:
         assert torch.equal(whole, other) == (rows == 4)
 
 
+MASK = [2, 0, 1, 3, 4, 5, 7]
+"""Of a hierarchy of 1x2 and 2x4: the coarser level's second position is drawn, and of the finer one some are."""
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 3}], ids=str)
+@pytest.mark.parametrize(("codebooks", "classes"), [(1, ()), (3, (3, 2))])
+@pytest.mark.parametrize("kept", [[], MASK], ids=["none", "some"])
+def test_masked_sampling_equals_a_full_forward_per_code(
+    codebooks: int, classes: tuple[int, ...], kept: list[int], options: dict[str, Any]
+) -> None:
+    prior = hierarchy(codebooks=codebooks, classes=classes)
+    condition = torch.tensor([[0, 0], [2, 1], [1, 1], [0, 1]]) if classes else None
+    known = torch.randint(5, (4, codebooks, 10), generator=torch.Generator().manual_seed(2))
+    mask_N = torch.isin(torch.arange(10), torch.tensor(kept, dtype=torch.int64))
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
+    arguments = {"condition": condition, "seed": 3, "batch_size": 3, **settings}
+    codes = sample(prior, count=4, known=known.where(mask_N, -1), known_mask=mask_N, **arguments).codes
+    noise_BN = uniform_noise(seed=3, first_item=0, count=4, symbols=10 * codebooks)
+    expected = torch.zeros_like(known)
+    with torch.no_grad():
+        for n in range(10 * codebooks):
+            position, g = divmod(n, codebooks)
+            drawn_B = draw(prior(expected, condition)[:, g, position], noise_BN[:, n], **settings)
+            expected[:, g, position] = known[:, g, position] if mask_N[position] else drawn_B
+    assert torch.equal(codes, expected)
+    assert torch.equal(codes[:, :, mask_N], known[:, :, mask_N])
+    assert not kept or not torch.equal(codes, known)
+
+
+def test_an_item_completed_from_codes_of_its_own_is_that_item() -> None:
+    for prior in (build(codebooks=2), hierarchy(codebooks=2)):
+        whole = sample(prior, count=5, seed=5).codes
+        generator = torch.Generator().manual_seed(0)
+        for share in (0.0, 0.3, 0.8, 1.0):
+            mask = torch.rand(prior.code_shape[1:], generator=generator) < share
+            again = sample(prior, count=5, known=whole, known_mask=mask, seed=5, batch_size=2).codes
+            assert torch.equal(whole, again)
+            other = sample(prior, count=5, known=whole, known_mask=mask, seed=6).codes
+            assert torch.equal(whole[..., mask], other[..., mask])
+            assert torch.equal(whole, other) == bool(mask.all())
+
+
+def test_a_mask_of_the_first_rows_is_the_first_rows() -> None:
+    prior = build(codebooks=2)
+    known = torch.randint(5, (3, 2, 4, 5), generator=torch.Generator().manual_seed(4))
+    mask = (torch.arange(4) < 2)[:, None].expand(4, 5)
+    masked = sample(prior, count=3, known=known, known_mask=mask, seed=1).codes
+    assert torch.equal(masked, sample(prior, count=3, known=known[:, :, :2], seed=1).codes)
+
+
 def test_nothing_is_sampled_when_all_rows_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     prior = build()
     monkeypatch.setattr(prior, "initial_state", None)  # the prior is not even asked
@@ -256,6 +317,9 @@ def test_progress_counts_every_code_once() -> None:
     assert {total for _, total in seen} == {20}
 
 
+WHOLE = torch.zeros(2, 1, 4, 5, dtype=torch.int64)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -281,6 +345,17 @@ def test_progress_counts_every_code_once() -> None:
         ({"known": torch.zeros(2, 1, 2, 5)}, "type int64, got .*float32"),
         ({"known": torch.full((2, 1, 2, 5), 5)}, "known codes 0 to 4, got 5"),
         ({"known": torch.full((2, 1, 2, 5), -1)}, "known codes 0 to 4, got -1"),
+        ({"known_mask": torch.ones(4, 5, dtype=torch.bool)}, "known codes for the mask, got none"),
+        (
+            {"known": WHOLE, "known_mask": torch.ones(4, 4, dtype=torch.bool)},
+            r"shape \[4, 5\] and type bool, got \[4, 4\]",
+        ),
+        ({"known": WHOLE, "known_mask": torch.ones(4, 5)}, r"type bool, got \[4, 5\] and torch.float32"),
+        (
+            {"known": WHOLE[:, :, :3], "known_mask": torch.ones(4, 5, dtype=torch.bool)},
+            r"shape \[2, 1, 4, 5\].*all positions",
+        ),
+        ({"known": WHOLE + 5, "known_mask": torch.eye(4, 5) > 0}, "known codes 0 to 4, got 5"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -159,6 +159,12 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: 
         sample(prior, **({"count": 2, "condition": torch.tensor([[0], [1]])} | arguments))
 
 
+def test_a_sequence_has_no_mask() -> None:
+    known, mask = torch.zeros(1, 1, 9, dtype=torch.int64), torch.ones(9, dtype=torch.bool)
+    with pytest.raises(UsageError, match="Expected no mask"):
+        sample(build(), count=1, known=known, known_mask=mask)
+
+
 def test_a_grid_has_no_length_to_ask_for() -> None:
     with pytest.raises(UsageError, match="Expected no length"):
         sample(PixelCNN(codebook_size=5, grid=(1, 4), channels=4, layers=1), count=2, length=3)

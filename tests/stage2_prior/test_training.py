@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage2_prior import PixelCNN, WaveNet
+from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
 from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.training.loop import Fit
@@ -96,3 +96,31 @@ def test_it_learns(tmp_path: Path) -> None:
     fit = Fit(made, folder=tmp_path, budget=budget, seed=0, record={"config": {}}, device=torch.device("cpu"))
     # Codes are certain given the label; what is left is the length.
     assert fit.run(label="prior").best_value < 0.35 * before
+
+
+def test_a_hierarchy_says_what_every_level_costs() -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(0, 5, (7, 2, 10), generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(7)[:, None] % 2
+    model = HierarchicalPrior(
+        codebook_size=5, codebooks=2, grids=((1, 2), (2, 4)), classes=(2,), channels=4, layers=2
+    ).eval()
+    for level in range(2):
+        torch.nn.init.normal_(model.level(level).head.output_weight_GSK)
+    made = PriorTask(
+        model,
+        train=codes,
+        train_condition=labels,
+        validation=codes,
+        validation_condition=labels,
+        evaluation_batch_size=3,
+    )
+    with torch.no_grad():
+        log_prob_BGNK = model(codes, labels).log_softmax(-1) / math.log(2)
+        bits_N = -log_prob_BGNK.gather(-1, codes[..., None])[..., 0].mean((0, 1))
+        found, loss = made.validate(), made.loss(np.arange(7))
+    assert found.keys() == {"bits_per_code", "bits_per_code_1x2", "bits_per_code_2x4"}
+    assert found["bits_per_code"] == pytest.approx(float(bits_N.mean()), abs=1e-5)
+    assert found["bits_per_code_1x2"] == pytest.approx(float(bits_N[:2].mean()), abs=1e-5)
+    assert found["bits_per_code_2x4"] == pytest.approx(float(bits_N[2:].mean()), abs=1e-5)
+    assert float(loss.metrics["bits_per_code"]) == pytest.approx(found["bits_per_code"], abs=1e-5)

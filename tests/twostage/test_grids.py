@@ -11,7 +11,8 @@ def test_levels_lie_one_behind_the_other_in_raster_order() -> None:
     top, bottom = torch.arange(2 * 3 * 4).reshape(2, 3, 2, 2), torch.arange(100, 100 + 2 * 3 * 16).reshape(2, 3, 4, 4)
     codes = torch.cat([top.flatten(2), bottom.flatten(2)], 2)
     grids = ((2, 2), (4, 4))
-    assert axes_of(grids) == (20,) and positions_of(grids) == (4, 16)
+    assert axes_of(grids) == (20,)
+    assert positions_of(grids) == (4, 16)
     for found, level in zip(split_levels(codes, grids), (top, bottom), strict=True):
         assert torch.equal(found, level)
     for found, level in zip(split_levels(codes.numpy(), grids), (top, bottom), strict=True):
@@ -37,5 +38,5 @@ def test_grids_are_named_and_parsed(grids: tuple[tuple[int, ...], ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "8x", "8x8+", "eight"])
 def test_other_texts_are_no_grids(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="invalid literal"):
         parsed_grids(text)

@@ -8,6 +8,7 @@ import re
 from dataclasses import fields
 
 from twostage.config.audio_schema import RecordingsConfig
+from twostage.config.image_size import sides_of
 from twostage.config.kinds import KINDS, check_model_exists, kind_of
 from twostage.config.limits import limited
 from twostage.config.model_names import check_model
@@ -77,6 +78,10 @@ def _check_kind(recipe: Recipe, source: str) -> None:
 
 def _check_images(recipe: Recipe, source: str) -> None:
     data = recipe.data
+    try:
+        sides_of(data.image_size)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}.") from None
     if data.test_folder and not data.train_folder:
         raise UsageError(f"{source}: data.test_folder needs data.train_folder, which is not given.")
     if recipe.stage1.likelihood == "mse" and recipe.stage1.autoregressive_layers:

@@ -39,10 +39,13 @@ class DataKind:
 KINDS: dict[str, DataKind] = {
     "images": DataKind(
         about="images",
-        datasets=("digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images"),
+        datasets=("digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images", "arrays"),
         sections=("stage1", "vimco", "prior"),
         settings={
-            "data": ("image_size", "fit", "colour", "train_folder", "test_folder", "horizontal_flips", "binarise"),
+            "data": (
+                *("image_size", "fit", "colour", "bits", "levels", "train_folder", "test_folder"),
+                *("horizontal_flips", "binarise"),
+            ),
             "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
             "evaluation": ("search_items",),
         },

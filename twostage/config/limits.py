@@ -59,7 +59,7 @@ _ATTENTION = {
 
 LIMITS: dict[type, dict[str, Limit]] = {
     Recipe: {"seed": Limit(0, 2**32 - 1), "threads": Limit(0, 256)},
-    DataConfig: {"image_size": Limit(2, 4096), "skip_unreadable": _NOT_NEGATIVE},
+    DataConfig: {"levels": Limit(0, 65536), "skip_unreadable": _NOT_NEGATIVE},
     RecordingsConfig: {"sample_rate_hz": Limit(1000, 192_000)},
     AudioConfig: {
         "mixtures": Limit(1, 1024),
@@ -93,6 +93,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "max_seconds": _NOT_NEGATIVE,
     },
     Stage1Config: {
+        "hierarchy": _COUNT,
         # Half as many at twice the grid's side.
         "channels": Limit(2),
         "residual_blocks": _NOT_NEGATIVE,

@@ -5,7 +5,7 @@ flags on the command line, and written back, complete, as `config.toml` in the r
 is its help text. Modules never see these classes: pipelines unpack them into plain keyword arguments.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from twostage.config.audio_schema import (
@@ -22,17 +22,26 @@ from twostage.config.quantiser import QuantiserConfig
 class DataConfig:
     """Which images or recordings are modelled."""
 
-    name: Literal["digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images", "recordings", "vowels"] = "digits"
+    name: Literal[
+        "digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images", "arrays", "recordings", "vowels"
+    ] = "digits"
     """Data set: digits, shapes (drawn, with known factors) and vowels (synthetic) are built in; mnist, fashion-mnist
-    and cifar10 come from their official files; images and recordings are any folder of images or sound files."""
+    and cifar10 come from their official files; images and recordings are any folder of images or sound files; arrays
+    are images in .npy or .npz files."""
     path: str | None = None
-    """Folder of the files (cifar10: or its archive). Unless given, named sets are downloaded once, checksummed."""
-    image_size: int = 32
-    """Side of the square images made from a folder."""
+    """Folder of the files (cifar10: or its archive; arrays: or one file). Unless given, named sets are downloaded once,
+    checksummed."""
+    image_size: int | str = 32
+    """Pixels of the images made from a folder: the side of a square, or HEIGHTxWIDTH, such as 64x96."""
     fit: Literal["exact", "crop", "resize"] = "resize"
-    """Folder images to that size: `resize` (short side, then centre crop), centre `crop`, or refuse all but `exact`."""
+    """Folder images to that size: `resize` (until both sides cover it, then centre crop), centre `crop`, or refuse all
+    but `exact`."""
     colour: Literal["rgb", "grey"] = "rgb"
     """Channels of folder images."""
+    bits: Literal[8, 16] = 8
+    """Bits per channel of folder images: 16 reads grey PNG and TIFF files of 16 bits, with all their levels."""
+    levels: int = 0
+    """Size of the alphabet of arrays; 0: 256 of 8-bit ones, else the least power of two above the training levels."""
     train_folder: str | None = None
     """Sub-folder of training and validation images. Unless given: all, split by digests of their names."""
     test_folder: str | None = None
@@ -51,8 +60,14 @@ class DataConfig:
 class Stage1Config:
     """Encoder, decoder and likelihood, shared by the VQ-VAE and the VAE baseline."""
 
-    downsampling: Literal[2, 4, 8] = 4
+    downsampling: Literal[2, 4, 8, 16, 32] = 4
     """Image side divided by code-grid side: one stride-2 convolution per factor of two."""
+    hierarchy: int = 1
+    """Levels of a VQ-VAE (VQ-VAE-2): grids of codes, the finest that of `downsampling`, the sides of each coarser one
+    half as long; 1: that grid alone, which is all that other models have."""
+    upsampling: Literal["transposed", "nearest-convolution", "subpixel"] = "transposed"
+    """The decoder's way back: `transposed` convolutions; `nearest-convolution`, nearest neighbours and a convolution,
+    which leave less of a grid in pictures; or `subpixel` convolutions, which start without one."""
     channels: int = 256
     """Width of the encoder and decoder at the code grid."""
     residual_blocks: int = 2
@@ -73,6 +88,11 @@ class Stage1Config:
     """Width of those layers, read where there are any."""
     autoregressive_kernel: int = 5
     """Kernel side of the first of them; the later ones have 3."""
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """Keyword arguments that all models of images take: the settings without the hierarchy."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "hierarchy"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +211,8 @@ class EvaluationConfig:
     """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
     lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
-    """Samples scored by Fréchet distance in the features of a classifier trained on the recipe's data; 0: no score."""
+    """Samples, and reconstructions, scored by Fréchet distance in the features of a classifier trained on the recipe's
+    data; 0: no score."""
 
 
 @dataclass(frozen=True, kw_only=True)

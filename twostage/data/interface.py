@@ -18,6 +18,9 @@ class DataSplit(Protocol):
 
     def __len__(self) -> int: ...
 
+    def take(self, rows: np.ndarray) -> "DataSplit":
+        """The items of these numbers."""
+
 
 class Dataset(Protocol):
     """A data set with three fixed splits, as verbs see it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -153,6 +154,7 @@ def survey_folder(
     total: int,
     pattern: NamePattern | None = None,
     ignore: tuple[str, ...] = (),
+    bits: int = 8,
     show: Callable[[str], None] | None = None,
 ) -> Survey:
     """Read every file of one kind below `root`.
@@ -160,6 +162,7 @@ def survey_folder(
     Args:
         total: how many there are about, for the progress that is shown.
         pattern, ignore: settings of recordings.
+        bits: per channel of images that are wanted.
         show: see `Survey`.
     """
     survey, real_root = Survey(kind, show, foreign=Foreign(ignore)), os.path.realpath(root)
@@ -176,7 +179,7 @@ def survey_folder(
                 survey.passed_over.add(found.name)
 
     inspect: Callable[[Path], dict[str, str] | Decoded | str]
-    inspect = _inspect_image if kind == "images" else _inspect_recording
+    inspect = partial(_inspect_image, bits=bits) if kind == "images" else _inspect_recording
     with quiet_pillow(), Progress(kind, total=total, unit="file") as progress:
         for name, outcome in _in_batches(usable(), root, inspect):
             progress.advance()
@@ -227,15 +230,15 @@ def _whither(root: Path, real_root: str, found: Found, survey: Survey) -> str:
     return " out of the folder"
 
 
-def _inspect_image(path: Path) -> dict[str, str] | str:
+def _inspect_image(path: Path, *, bits: int) -> dict[str, str] | str:
     """Properties, or the fault."""
     try:
-        image = inspect_image(path)
+        image = inspect_image(path, bits=bits)
     except UnreadableImage as error:
         return str(error)
     except MemoryError:
         return "takes more memory than there is"
-    properties = {"sizes": f"{image.width}x{image.height}", "channels": image.mode}
+    properties = {"sizes (height x width)": f"{image.height}x{image.width}", "channels": image.mode}
     return properties | ({"conversions": "; ".join(image.remarks)} if image.remarks else {})
 
 

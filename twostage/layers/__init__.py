@@ -1,4 +1,4 @@
-"""Causal and dilated convolutions and their cached steps, which both stages build on.
+"""Causal and dilated convolutions with their cached steps, and the residual block, which both stages build on.
 
 Layers of one stage alone stay with that stage.
 """

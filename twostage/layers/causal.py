@@ -201,11 +201,18 @@ class GatedStack(nn.Module):
         assert features_BSHW is not None  # layers >= 1
         return features_BSHW
 
-    def first_inputs(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """What enters the gates of the first layer before any bias, the same under every condition."""
+    def first_inputs(self, x_BCHW: Tensor, map_BDHW: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What enters the gates of the first layer before the bias of an item, the same under every condition.
+
+        The map is in it: `forward` must be given it here or there.
+        """
         first = self.layers[0]
         assert isinstance(first, GatedLayer)
-        return first.gate_inputs(x_BCHW, x_BCHW)
+        vertical_in, horizontal_in = first.gate_inputs(x_BCHW, x_BCHW)
+        if map_BDHW is None:
+            return vertical_in, horizontal_in
+        vertical_bias, horizontal_bias = map_BDHW.chunk(2, dim=1)
+        return vertical_in + vertical_bias, horizontal_in + horizontal_bias
 
 
 def gate(x: Tensor) -> Tensor:

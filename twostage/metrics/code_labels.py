@@ -187,7 +187,7 @@ def _entropy_bits(counts: np.ndarray) -> float:
 def meaning_table(meaning: CodeMeaning) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of what codes stand for."""
     headings = [
-        "codes as", "classes", "per code", "chance", "per recording, by vote", "chance", "bits told", "in training",
+        "codes as", "classes", "per code", "chance", "per recording, by vote", "chance", "bits given", "in training",
         "of at most",
     ]  # fmt: skip
     cells = [

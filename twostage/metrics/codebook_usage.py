@@ -13,12 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from twostage.errors import DataError
+from twostage.grids import Grids, named_grids, split_levels
 
 
 @dataclass(frozen=True)
 class SingleCodebookUsage:
     """Usage of one codebook; every entropy is per code, so the number of positions does not enter."""
 
+    name: str
+    """`codebook 0`, of a hierarchy `level 1 (8x8)`, with several codebooks `level 1 (8x8), codebook 0`."""
     counts_K: np.ndarray
     """Occurrences of each code, int64."""
     used: int
@@ -33,28 +36,50 @@ class SingleCodebookUsage:
 
 @dataclass(frozen=True)
 class CodebookUsage:
-    """Usage of all codebooks of a model over one data set."""
+    """Usage of all codebooks of a model, or of one level of a hierarchy, over one data set."""
 
     codebooks: tuple[SingleCodebookUsage, ...]
-    """One entry per codebook, in order."""
+    """One entry per codebook, in order; of a hierarchy level by level."""
     codebook_size: int
     """K."""
-    used: int
-    """Codes that occur at least once, all codebooks together: out of G * K."""
-    dead: int
-    """Codes that never occur, all codebooks together."""
-    entropy_bits: float
-    """Unigram entropy per code, the mean over codebooks."""
-    perplexity: float
-    """2 ** entropy_bits, from 1 to K: the geometric mean of the codebooks' perplexities."""
     entropy_bits_per_item: float
-    """Unigram entropy of all G * prod(S) codes of an item, each codebook with its own frequencies."""
+    """Unigram entropy of all codes of an item, each codebook with its own frequencies."""
+    levels: tuple["CodebookUsage", ...] = ()
+    """Of a hierarchy each level by itself, coarsest first; otherwise none."""
+
+    @property
+    def used(self) -> int:
+        """Codes that occur at least once, all codebooks together: out of `size`."""
+        return sum(single.used for single in self.codebooks)
+
+    @property
+    def dead(self) -> int:
+        """Codes that never occur, all codebooks together."""
+        return sum(single.dead for single in self.codebooks)
+
+    @property
+    def size(self) -> int:
+        """Codes that could occur: G * K, of a hierarchy as many in each of its levels."""
+        return self.codebook_size * len(self.codebooks)
+
+    @property
+    def entropy_bits(self) -> float:
+        """Unigram entropy per code, the mean over codebooks."""
+        return sum(single.entropy_bits for single in self.codebooks) / len(self.codebooks)
+
+    @property
+    def perplexity(self) -> float:
+        """2 ** entropy_bits, from 1 to K: the geometric mean of the codebooks' perplexities."""
+        return float(2.0**self.entropy_bits)
 
 
-def codebook_usage(codes_NGS: np.ndarray, *, codebook_size: int, lengths_N: np.ndarray | None = None) -> CodebookUsage:
+def codebook_usage(
+    codes_NGS: np.ndarray, *, codebook_size: int, lengths_N: np.ndarray | None = None, grids: Grids | None = None
+) -> CodebookUsage:
     """Count integer codes `[N, G, *S]` of a whole data set; N may be zero.
 
-    Of sequences `[N, G, T]` with lengths only positions inside them count; an item is then a position.
+    Of sequences `[N, G, T]` with lengths only positions inside them count; an item is then a position. Of a hierarchy,
+    codes of several `grids` (`twostage.grids`), the codebooks of every level are counted by themselves.
 
     Raises DataError when the array is not integer, has no codebook axis, or holds codes outside 0..codebook_size - 1.
     """
@@ -70,28 +95,41 @@ def codebook_usage(codes_NGS: np.ndarray, *, codebook_size: int, lengths_N: np.n
             f"Codes run from 0 to {codebook_size - 1} in this codebook, got {codes_NGS.min()} to {codes_NGS.max()}; "
             "they belong to another one."
         )
+    if grids is None or len(grids) == 1:
+        return _usage(codes_NGS, codebook_size)
+    levels = tuple(
+        _usage(codes, codebook_size, level=f"level {number} ({named_grids((grid,))})")
+        for number, (codes, grid) in enumerate(zip(split_levels(codes_NGS, grids), grids, strict=True), start=1)
+    )
+    return CodebookUsage(
+        codebooks=tuple(single for level in levels for single in level.codebooks),
+        codebook_size=codebook_size,
+        entropy_bits_per_item=sum(level.entropy_bits_per_item for level in levels),
+        levels=levels,
+    )
+
+
+def _usage(codes_NGS: np.ndarray, codebook_size: int, *, level: str = "") -> CodebookUsage:
+    """Of all codebooks of one grid; `level` is what its only codebook is called."""
+    groups = codes_NGS.shape[1]
+    of_level = f"{level}, " if level else ""
     codebooks = tuple(
-        _single(np.bincount(codes_NGS[:, g].ravel().astype(np.int64), minlength=codebook_size))
-        for g in range(codes_NGS.shape[1])
+        _single(
+            np.bincount(codes_NGS[:, g].ravel().astype(np.int64), minlength=codebook_size),
+            name=level if level and groups == 1 else f"{of_level}codebook {g}",
+        )
+        for g in range(groups)
     )
     total_bits = sum(single.entropy_bits for single in codebooks)
-    entropy_bits = total_bits / len(codebooks)
-    return CodebookUsage(
-        codebooks=codebooks,
-        codebook_size=codebook_size,
-        used=sum(single.used for single in codebooks),
-        dead=sum(single.dead for single in codebooks),
-        entropy_bits=entropy_bits,
-        perplexity=2.0**entropy_bits,
-        entropy_bits_per_item=total_bits * math.prod(codes_NGS.shape[2:]),
-    )
+    return CodebookUsage(codebooks, codebook_size, total_bits * math.prod(codes_NGS.shape[2:]))
 
 
-def _single(counts_K: np.ndarray) -> SingleCodebookUsage:
+def _single(counts_K: np.ndarray, *, name: str) -> SingleCodebookUsage:
     positive = counts_K[counts_K > 0]
     share = positive / positive.sum() if len(positive) else positive.astype(float)
     entropy_bits = max(0.0, float(-(share * np.log2(share)).sum()))  # max: -0.0 for a single code
     return SingleCodebookUsage(
+        name=name,
         counts_K=counts_K,
         used=len(positive),
         dead=len(counts_K) - len(positive),
@@ -120,7 +158,7 @@ def collapse_of(usage: CodebookUsage) -> str | None:
     if not collapsed:
         return None
     perplexity, index, usable = min(collapsed)
-    where = f" in codebook {index}, the worst of {len(collapsed)}" if len(usage.codebooks) > 1 else ""
+    where = f" in {usage.codebooks[index].name}, the worst of {len(collapsed)}" if len(usage.codebooks) > 1 else ""
     return f"{usage.codebooks[index].used} of {usable} codes are used{where}, with a perplexity of {perplexity:.1f}"
 
 

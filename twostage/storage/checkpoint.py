@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors.torch
 from torch import Tensor
 
 from twostage.errors import RunError
@@ -36,10 +35,9 @@ from twostage.storage.manifest import (
     read_verified,
     render_manifest,
 )
+from twostage.storage.tensors import parse_tensors, render_tensors
 
 _Content = TypeVar("_Content")
-# Room for ten thousand tensors. An entry of a hostile header is a tensor of no values, many times its size in memory.
-_LARGEST_HEADER_BYTES = 1 << 21
 _STEP = re.compile(r"step-([0-9]{8,15})", re.ASCII)
 
 
@@ -90,7 +88,7 @@ def save_checkpoint(path: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], 
             files = {STATE: _write(temporary / STATE, state_bytes)}
             for stem, named in tensors.items():
                 name = stem + TENSORS_SUFFIX
-                files[name] = _write(temporary / name, _render_tensors(named))
+                files[name] = _write(temporary / name, render_tensors(named))
             atomic.write_synced(temporary / MANIFEST, render_manifest(files))
             atomic.sync_directory(temporary)
             atomic.publish_directory(temporary, path)
@@ -236,7 +234,7 @@ def _read(path: Path, directory: Path) -> Checkpoint:
     tensors = {}
     for name in sorted(contents):
         # Popped, because the parser copies: two copies of one file in memory at a time, not of all.
-        tensors[name.removesuffix(TENSORS_SUFFIX)] = _parse_tensors(contents.pop(name), name)
+        tensors[name.removesuffix(TENSORS_SUFFIX)] = parse_tensors(contents.pop(name), name)
     return Checkpoint(path=path, tensors=tensors, state=state, sha256={name: files[name].sha256 for name in files})
 
 
@@ -244,43 +242,9 @@ def _read_state(_: Path, directory: Path) -> dict[str, Any]:
     return parse_json(read_verified(directory / STATE, read_manifest(directory)[STATE]), STATE)
 
 
-def _render_tensors(named: Mapping[str, Tensor]) -> bytes:
-    data = safetensors.torch.save(_plain(named))
-    if _header_bytes(data) > _LARGEST_HEADER_BYTES:
-        raise ValueError(f"expected names and shapes of at most {_LARGEST_HEADER_BYTES} bytes, but more came")
-    return data
-
-
-def _header_bytes(data: bytes) -> int:
-    """Length of safetensors' JSON header as the file states it."""
-    return int.from_bytes(data[:8], "little")
-
-
-def _parse_tensors(data: bytes, name: str) -> dict[str, Tensor]:
-    if _header_bytes(data) > _LARGEST_HEADER_BYTES:
-        raise Damaged(f"{name} states a header of more than the {_LARGEST_HEADER_BYTES} bytes that are read")
-    try:
-        return safetensors.torch.load(data)
-    except Exception as error:  # the parser raises half a dozen types on bytes that a hostile manifest vouches for
-        raise Damaged(f"{name} is not a safetensors file that this version reads") from error
-
-
 def _write(path: Path, data: bytes) -> Entry:
     atomic.write_synced(path, data)
     return Entry(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def _plain(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CPU tensors that safetensors accepts: contiguous, each with a storage of its own; copied only where needed."""
-    plain: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in named.items():
-        own = tensor.detach().to("cpu").contiguous()
-        if own.untyped_storage().data_ptr() in storages:
-            own = own.clone()
-        storages.add(own.untyped_storage().data_ptr())
-        plain[name] = own
-    return plain
 
 
 def _listed(value: Any) -> Any:

@@ -7,7 +7,10 @@ files.
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath, PureWindowsPath
+
+from twostage.grids import Grid, Grids
 
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILES = "files"
@@ -28,8 +31,9 @@ class CodeHeader:
     """K: a code is one of 0..K-1."""
     codebooks: int
     """G, codes per grid position."""
-    grid: tuple[int, ...]
-    """(H, W) for images, (T,) for audio."""
+    grids: Grids
+    """Grid of every level, coarsest first (`twostage.grids`): one of (H, W) for images, of (T,) for audio, and several
+    (H, W) for a hierarchy."""
     classes: int
     """A label is one of 0..classes-1; 0 where no labels are known, and all of them are 0."""
     stage1_sha256: str
@@ -60,14 +64,24 @@ def check_header(header: CodeHeader) -> None:
     """What the header says on its own."""
     if header.codebook_size < 1 or header.codebooks < 1 or header.classes < 0:
         raise Refused("codebook size and codebooks must be at least 1, classes at least 0 and K at most 2^31")
-    numbers = (header.codebook_size, header.codebooks, header.classes, header.speakers, *header.grid)
-    if max(numbers) > _LARGEST_NUMBER or len(header.grid) not in (1, 2) or min(header.grid) < 1:
+    sides = [side for grid in header.grids for side in grid]
+    numbers = (header.codebook_size, header.codebooks, header.classes, header.speakers, *sides)
+    lengths = {len(grid) for grid in header.grids}
+    if max(numbers) > _LARGEST_NUMBER or not lengths or lengths - {1, 2} or min(sides) < 1:
         raise Refused("its header must state one or two lengths of the grid, at least 1, and no number beyond 2^31")
+    if any(not _finer(*pair) for pair in pairwise(header.grids)):
+        raise Refused("its header must state grids of two lengths, each a multiple of those of the grid before")
     for text in (header.dataset, header.split, header.model):
         if not text.isprintable() or len(text) > _LONGEST_NAME_BYTES:
             raise Refused(f"it names its data, split or model {text!r:.60}, which is no printable short name")
     if not DIGEST.fullmatch(header.stage1_sha256):
         raise Refused(f"it gives {header.stage1_sha256!r:.80} as the SHA-256 of its codebook")
+
+
+def _finer(coarse: Grid, fine: Grid) -> bool:
+    """Whether a grid of a hierarchy can follow another."""
+    both_2d = len(coarse) == len(fine) == 2
+    return both_2d and coarse != fine and not any(b % a for a, b in zip(coarse, fine, strict=True))
 
 
 def check_names(names: tuple[str, ...], items: int) -> None:

@@ -1,14 +1,16 @@
 """Codes on disk: what stage one hands to stage two, and the only thing both know.
 
-A code file is one safetensors file with the tensors `codes` [N, G, *grid] (the smallest of uint8, uint16 and int32 that
-holds the codebook) and `labels` int32 [N]; for sequences of unequal length also `lengths` int32 [N], for recordings
-`samples` int32 [N], and for known speakers `speakers` int32 [N]. Its header (safetensors' string metadata) carries the
-alphabet K, the number of codebooks G, the grid, the classes, the speakers and the SHA-256 of the stage-one weights that
-made the codes, so that a prior can refuse codes of another codebook; codes of single files also carry their names. The
+A code file is one safetensors file with the tensors `codes` [N, G, *grid], of a hierarchy [N, G, P] as
+`twostage.grids` says (the smallest of uint8, uint16 and int32 that holds the codebook), and `labels` int32 [N]; for
+sequences of unequal length also `lengths` int32 [N], for recordings `samples` int32 [N], and for known speakers
+`speakers` int32 [N]. Its header (safetensors' string metadata) carries the alphabet K, the number of codebooks G, the
+grid (`8x8`, of a hierarchy `8x8+16x16`), the classes, the speakers and the SHA-256 of the stage-one weights that made
+the codes, so that a prior can refuse codes of another codebook; codes of single files also carry their names. The
 header also carries the SHA-256 of the file itself, taken with these 64 characters replaced by zeros: safetensors has no
 checksum, and a flipped bit in a code is another valid code.
 
-No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks.
+No torch here: the file is numpy's business. Shape suffixes: N items, G codebooks, P positions of all
+grids.
 """
 
 import json
@@ -20,6 +22,8 @@ import numpy as np
 import safetensors.numpy
 
 from twostage.errors import RunError
+from twostage.grids import Grids, axes_of, named_grids, parsed_grids
+from twostage.printable import counted
 from twostage.storage.atomic import write_atomic
 from twostage.storage.code_bytes import (
     BLANK,
@@ -46,7 +50,8 @@ from twostage.storage.regular_file import check_size, open_regular
 __all__ = ["FILES", "CodeFile", "CodeHeader", "check_codebook", "is_plain_name", "load_codes", "save_codes"]
 
 FORMAT = "twostage-codes"
-VERSION = "1"
+VERSION, VERSION_OF_HIERARCHIES = "1", "2"
+"""A hierarchy has a version of its own: what reads files of one grid alone can say what it lacks."""
 _EXTRACT = "run train-prior again, which extracts them anew"
 _MOST_SAMPLES = (1 << 31) - 1
 # The codes of some four million images or hours of sound; loaded as int64 they take eight times that.
@@ -58,7 +63,7 @@ class CodeFile:
     """Codes of one split with their labels."""
 
     codes: np.ndarray
-    """Integer [N, G, *grid]; int64 when loaded."""
+    """Integer [N, G, *grid], of a hierarchy [N, G, P]; int64 when loaded."""
     labels: np.ndarray
     """Integer [N]; int64 when loaded."""
     header: CodeHeader
@@ -84,13 +89,13 @@ def save_codes(path: Path | str, file: CodeFile) -> None:
     header = file.header
     metadata = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": _version(header.grids),
         "dataset": header.dataset,
         "split": header.split,
         "model": header.model,
         "codebook_size": str(header.codebook_size),
         "codebooks": str(header.codebooks),
-        "grid": "x".join(map(str, header.grid)),
+        "grid": named_grids(header.grids),
         "classes": str(header.classes),
         "stage1_sha256": header.stage1_sha256,
         "sha256": BLANK,
@@ -177,8 +182,9 @@ def _parse(data: bytes) -> CodeFile:
     if metadata.get("format") != FORMAT:
         raise Refused("it is some other safetensors file")
     # The version comes before the digest: a later version may compute it differently.
-    if metadata.get("version") != VERSION:
-        raise Refused(f"its version is {metadata.get('version')!r:.40} and this twostage reads {VERSION}")
+    version, known = metadata.get("version"), (VERSION, VERSION_OF_HIERARCHIES)
+    if version not in known:
+        raise Refused(f"its version is {version!r:.40} and this twostage reads {' and '.join(known)}")
     claimed = metadata.get("sha256", "")
     if not DIGEST.fullmatch(claimed) or claimed != digest_of(data, digest_position(data, claimed)):
         raise Refused("it does not match its own SHA-256")
@@ -190,7 +196,7 @@ def _parse(data: bytes) -> CodeFile:
             model=metadata["model"],
             codebook_size=int(metadata["codebook_size"]),
             codebooks=int(metadata["codebooks"]),
-            grid=tuple(int(length) for length in metadata["grid"].split("x")),
+            grids=parsed_grids(metadata["grid"]),
             classes=int(metadata["classes"]),
             stage1_sha256=metadata["stage1_sha256"],
             speakers=int(metadata.get("speakers", "0")),
@@ -208,6 +214,8 @@ def _parse(data: bytes) -> CodeFile:
         raise
     except Exception as error:  # the parser raises half a dozen types on bytes that carry a valid digest
         raise Refused("it lacks a tensor or a header field, or has one of the wrong kind") from error
+    if version != _version(header.grids):
+        raise Refused(f"its version is {version} but its header states {counted(len(header.grids), 'grids')} of codes")
     _check(file)
     return CodeFile(
         codes=file.codes.astype(np.int64),
@@ -226,7 +234,7 @@ def _check(file: CodeFile) -> None:
     for name, array in (("codes", codes), ("labels", labels)):
         if not np.issubdtype(array.dtype, np.integer):
             raise Refused(f"its {name} are {array.dtype} and not integers")
-    expected = (len(labels), header.codebooks, *header.grid)
+    expected = (len(labels), header.codebooks, *axes_of(header.grids))
     if labels.ndim != 1 or codes.shape != expected:
         raise Refused(f"its codes have the shape {codes.shape} where labels and header say {expected}")
     for name, array, size in (("codes", codes, header.codebook_size), ("labels", labels, max(header.classes, 1))):
@@ -239,7 +247,7 @@ def _check(file: CodeFile) -> None:
 def _check_sequences(file: CodeFile) -> None:
     """Lengths, speakers and samples."""
     header = file.header
-    longest = header.grid[0] if len(header.grid) == 1 else 0
+    longest = header.grids[0][0] if len(header.grids[0]) == 1 else 0
     if header.speakers < 0 or (file.speakers is None) != (header.speakers == 0):
         raise Refused("it must hold speakers exactly where its header counts some")
     nobody = -1 if header.split == FILES else 0
@@ -257,6 +265,10 @@ def _check_sequences(file: CodeFile) -> None:
     # How many samples a code stands for is the model's business, which compares them with the lengths.
     if file.samples is not None and file.lengths is None:
         raise Refused("it holds numbers of samples without lengths")
+
+
+def _version(grids: Grids) -> str:
+    return VERSION if len(grids) == 1 else VERSION_OF_HIERARCHIES
 
 
 def _disk_dtype(codebook_size: int) -> type[np.integer]:

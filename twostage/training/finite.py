@@ -7,6 +7,7 @@ apart: it is looked for in a second forward pass, once a step has failed.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,6 +49,19 @@ def first_not_finite(named: Mapping[str, Tensor]) -> str | None:
     own = _first((name, named[name]) for name in names)
     verdict, _ = _first_of_ranks(names, own)
     return verdict
+
+
+def check_savable(tensors: Mapping[str, Mapping[str, Tensor]], *, step: int, folder: Path) -> None:
+    """Raise RunError in every process if a tensor that is to be saved is not finite in one of them.
+
+    An infinite moment of Adam moves its weight no more, and no loss will ever tell.
+    """
+    fault = first_not_finite({f"{file} {key}": value for file in tensors for key, value in tensors[file].items()})
+    if fault is not None:
+        raise RunError(
+            f"the tensor {fault} is not finite after step {step}, which was not saved; any checkpoint in {folder} is "
+            "from before: lower the learning rate"
+        )
 
 
 def blame(

@@ -29,12 +29,12 @@ from twostage.storage.checkpoint import Checkpoint, load_newest, prune, save_che
 from twostage.storage.locks import exclusive
 from twostage.storage.training_state import RESUMED, check_state
 from twostage.training.compiling import as_written, compiled
-from twostage.training.finite import NotFinite, first_not_finite
+from twostage.training.finite import NotFinite, check_savable
 from twostage.training.gradients import batch_gradient, batch_noise, check_parts
 from twostage.training.interrupts import Interrupted, SafePoint
 from twostage.training.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
 from twostage.training.precision import bf16_on, chosen_precision, kept_precision
-from twostage.training.record import Metrics
+from twostage.training.record import Metrics, tell_differences
 from twostage.training.task import StepResult, Task
 from twostage.training.time_left import TimeLeft
 from twostage.training.weight_average import WeightAverage
@@ -43,8 +43,6 @@ __all__ = ["Fit", "FitResult", "StepResult", "Task", "exclusive", "seed_step"]
 
 LOG_EVERY = 25
 CHECKPOINTS_KEPT = 2
-_MOVES_DROPOUT = ("processes", "accumulate", "compile")
-"""Settings of which what dropout hides depends."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +125,7 @@ class Fit:
         """
         state = checkpoint.state
         check_state(state, self.folder, *RESUMED)
-        for what in ("threads", "device", "processes", "accumulate", "compile"):
-            before = state["record"].get(what)
-            if before != self.record[what]:
-                hides = " and in what dropout hides" if what in _MOVES_DROPOUT else ""
-                say(
-                    f"warning: {self.folder} was trained with {what} {before} and goes on with {self.record[what]}; "
-                    f"the result will differ in the last bits{hides}"
-                )
+        tell_differences(state["record"], self.record, self.folder)
         kept = kept_precision(state["record"], self.asked_precision, self.device, folder=self.folder)
         self.budget, self.record["precision"] = replace(self.budget, precision=kept), kept
         try:
@@ -161,23 +152,11 @@ class Fit:
         tensors = {"model": self.task.model.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
         if self.average is not None:
             tensors["average"] = self.average.tensors()
-        self._check_finite(tensors)
+        check_savable(tensors, step=self.step, folder=self.folder)
         if not is_first():
             return
         save_checkpoint(self.folder / step_name(self.step), tensors=tensors, state=self._state(metrics.sync()))
         prune(self.folder, keep=CHECKPOINTS_KEPT)
-
-    def _check_finite(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Raise RunError in every process if a tensor that is to be saved is not finite in one of them.
-
-        An infinite moment of Adam moves its weight no more, and no loss will ever tell.
-        """
-        fault = first_not_finite({f"{file} {key}": value for file in tensors for key, value in tensors[file].items()})
-        if fault is not None:
-            raise RunError(
-                f"the tensor {fault} is not finite after step {self.step}, which was not saved; any checkpoint in "
-                f"{self.folder} is from before: lower the learning rate"
-            )
 
     def validate(self, metrics: Metrics) -> None:
         """Measure on validation data and keep the model in `best/` if it is the best so far."""
@@ -193,7 +172,7 @@ class Fit:
                 )
             if value < self.best_value:
                 tensors = {"model": self.task.model.state_dict()}
-                self._check_finite(tensors)
+                check_savable(tensors, step=self.step, folder=self.folder)
                 self.best_step, self.best_value = self.step, value
                 if is_first():
                     save_checkpoint(

@@ -114,3 +114,19 @@ def validation_decrease(rows: Sequence[Mapping[str, Any]]) -> float | None:
     if not before:
         return None
     return ratio(min(before) - min(value for _, value in validated), abs(min(before)))
+
+
+_CIRCUMSTANCES = ("threads", "device", "processes", "accumulate", "compile")
+_MOVES_DROPOUT = ("processes", "accumulate", "compile")
+"""Those of which what dropout hides depends."""
+
+
+def tell_differences(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """A line for every circumstance in which a training goes on unlike it began; they move the last bits alone."""
+    for what in _CIRCUMSTANCES:
+        if before.get(what) != now[what]:
+            hides = " and in what dropout hides" if what in _MOVES_DROPOUT else ""
+            say(
+                f"warning: {folder} was trained with {what} {before.get(what)} and goes on with {now[what]}; "
+                f"the result will differ in the last bits{hides}"
+            )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VQVAE
+from stage1_vqvae import VQVAE, HierarchicalVQVAE
 from stage1_vqvae.batch import Batch
-from stage2_prior import PixelCNN
+from stage1_vqvae.interface import Codec
+from stage2_prior import HierarchicalPrior, PixelCNN, Prior
 from twostage_pipelines.bits.code_search import nearest_codes, search_codes
 from twostage_pipelines.bits.distortion import Batches, distortion_bits
 from twostage_pipelines.bits.rate import label_frequencies, learned_log_prob, learned_rate
@@ -50,7 +51,7 @@ def _batches(images: np.ndarray, batch_size: int = 64) -> Batches:
         yield places_B, Batch(items=torch.from_numpy(places_B), x=x_BCHW)
 
 
-def _bits(model: VQVAE, prior: PixelCNN, images: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _bits(model: Codec, prior: Prior, images: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     (distortion,) = distortion_bits(model, _batches(images), codes, label="distortion")
     frequencies = label_frequencies(prior, labels)
     rate = learned_rate(prior, codes, frequencies=frequencies, device=CPU, batch_size=64)
@@ -72,6 +73,32 @@ def test_search_ends_where_no_single_code_can_be_bettered(codebooks: int, classe
     for item, group, row, column, code in itertools.product(range(6), range(codebooks), range(2), range(2), range(3)):
         other = found[item : item + 1].copy()
         other[0, group, row, column] = code
+        assert _bits(model, prior, images[item : item + 1], other, labels)[0] >= after[item] - 1e-4
+
+
+def test_the_search_goes_through_all_levels_of_a_hierarchy() -> None:
+    torch.manual_seed(1)
+    model = HierarchicalVQVAE(
+        image_shape=(1, 8, 8), levels=3, downsampling=2, channels=8, head_channels=6, residual_channels=4,
+        embedding_dim=4, codebook_size=3,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for quantiser in model.quantisers:
+            quantiser.codebook.copy_(3 * torch.randn(1, 3, 4))
+        for parameter in model.decoder.likelihood.parameters():
+            torch.nn.init.normal_(parameter, std=1.0)
+    prior = HierarchicalPrior(codebook_size=3, grids=model.grids, channels=4, layers=2).eval()
+    images, labels = np.random.default_rng(0).integers(0, 3, (4, 1, 8, 8)).astype(np.uint8), np.zeros(1, np.int64)
+    own = model.encode(torch.from_numpy(images)).numpy()
+    found = search_codes(model, prior, _batches(images, 3), items=4, train_labels=labels, candidates=3, sweeps=6)
+    before, after = (_bits(model, prior, images, codes, labels) for codes in (own, found))
+    assert (after <= before + 1e-6).all()
+    changed = (own != found).any((0, 1))
+    assert changed[:4].any()
+    assert changed[4:].any()
+    for item, position, code in itertools.product(range(4), range(20), range(3)):
+        other = found[item : item + 1].copy()
+        other[0, 0, position] = code
         assert _bits(model, prior, images[item : item + 1], other, labels)[0] >= after[item] - 1e-4
 
 

@@ -20,7 +20,7 @@ from twostage_pipelines.bits.distortion import (
     bound_bits,
     distortion_bits,
     drawn_codes,
-    reconstruction_errors,
+    reconstruction_numbers,
     swapped_codes,
 )
 from twostage_pipelines.bits.rate import learned_rate
@@ -65,22 +65,22 @@ def test_no_item_is_dropped_and_the_batch_size_changes_nothing(batch_size: int) 
         assert own_N[item] == pytest.approx(-model.log_prob(x, torch.from_numpy(codes[one])).item() / math.log(2))
         other = torch.from_numpy(codes[partners[one]])
         assert swapped_N[item] == pytest.approx(-model.log_prob(x, other).item() / math.log(2))
-    error_N = reconstruction_errors(
-        model, _batches(split, model, batch_size), lambda batch, made: (made - batch.x).flatten(1).abs().sum(1),
-        items=7, seed=0, codes=codes,
+    error_1N = reconstruction_numbers(
+        model, _batches(split, model, batch_size), lambda batch, made: (made - batch.x).flatten(1).abs().sum(1)[None],
+        numbers=1, items=7, seed=0, codes=codes,
     )  # fmt: skip
     means = model.decode(torch.from_numpy(codes)).numpy()
-    np.testing.assert_allclose(error_N, np.abs(means - split.images).sum((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(error_1N[0], np.abs(means - split.images).sum((1, 2, 3)), rtol=1e-5)
 
 
 def test_without_codes_items_are_decoded_from_what_the_model_says_stands_for_them() -> None:
     torch.manual_seed(0)
     model, split = VAE(**SHAPE, **SMALL).eval(), _split(5)
-    error_N = reconstruction_errors(
-        model, _batches(split, model, 2), lambda batch, made: made.flatten(1).sum(1), items=5, seed=0
+    error_1N = reconstruction_numbers(
+        model, _batches(split, model, 2), lambda batch, made: made.flatten(1).sum(1)[None], numbers=1, items=5, seed=0
     )
     expected = model.reconstruct(torch.from_numpy(split.images)).flatten(1).sum(1).numpy()
-    np.testing.assert_allclose(error_N, expected, rtol=1e-5)
+    np.testing.assert_allclose(error_1N[0], expected, rtol=1e-5)
 
 
 def test_gaussian_bits_split_into_distortion_and_rate_and_the_tighter_bound_is_no_longer() -> None:
@@ -163,14 +163,20 @@ def test_processes_measure_every_item_once(
     prior = WaveNet(codebook_size=6, max_length=4, channels=4, blocks=1, layers_per_block=2).eval()
     lengths = -(-sounds.lengths // model.stride)
 
-    def error() -> np.ndarray:
-        return reconstruction_errors(
-            model, _sounds(sounds, model, 45), lambda batch, made: made.abs().sum(1), items=5, seed=0, codes=codes
+    def numbers() -> np.ndarray:
+        return reconstruction_numbers(
+            model,
+            _sounds(sounds, model, 45),
+            lambda batch, made: torch.stack([made.abs().sum(1), made.square().sum(1)]),
+            numbers=2,
+            items=5,
+            seed=0,
+            codes=codes,
         )
 
     measures: list[Callable[[], np.ndarray]] = [
         lambda: distortion_bits(model, _sounds(sounds, model, 45), codes, label="x")[0],
-        error,
+        numbers,
         lambda: learned_rate(prior, codes, lengths, device=CPU, batch_size=2).bits,
         lambda: encode_split(AudioFiles(), model, sounds, label="x", recipe=_recipe(45), device=CPU)[0],
     ]

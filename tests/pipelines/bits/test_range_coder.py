@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stage2_prior import PixelCNN, sample
+from stage2_prior import HierarchicalPrior, PixelCNN, sample
 from twostage.errors import RunError, UsageError
 from twostage.storage.code_header import CodeHeader
 from twostage.storage.codes import CodeFile, save_codes
@@ -82,6 +82,57 @@ def test_labels_are_marginalised(codebooks: int) -> None:
     data = encode_codes(prior, Content(codes), Known(FREQUENCIES), batch_size=150)
     assert abs(_length(data) - reported) <= 0.001 * reported + 64
     assert torch.equal(decode_codes(prior, data, 300, Known(FREQUENCIES)).codes, codes)
+
+
+def _hierarchy(grids: tuple[tuple[int, int], ...], **settings: Any) -> HierarchicalPrior:
+    torch.manual_seed(0)
+    prior = HierarchicalPrior(codebook_size=5, grids=grids, channels=4, layers=2, first_kernel=3, **settings)
+    with torch.no_grad():
+        for index in range(len(grids)):
+            prior.level(index).head.output_weight_GSK.normal_(std=4.0)
+    return prior.eval()
+
+
+@pytest.mark.parametrize("codebooks", [1, 2])
+def test_codes_of_a_hierarchy_read_back_with_their_labels_marginalised(codebooks: int) -> None:
+    prior = _hierarchy(((1, 2), (2, 4)), codebooks=codebooks, classes=(3,))
+    condition = torch.arange(120)[:, None] % 3
+    codes = sample(prior, count=120, condition=condition, seed=2).codes
+    assert codes.shape == (120, codebooks, 10)
+    every = [
+        prior.log_prob(codes, torch.full((120, 1), label)).double() + math.log(FREQUENCIES[label]) for label in range(3)
+    ]
+    reported = _bits(torch.stack(every).logsumexp(0))
+    data = encode_codes(prior, Content(codes), Known(FREQUENCIES), batch_size=100)
+    assert torch.equal(decode_codes(prior, data, 120, Known(FREQUENCIES)).codes, codes)
+    assert abs(_length(data) - reported) <= 0.001 * reported + 64
+    assert reported < 0.9 * codes.numel() * math.log2(5)
+
+
+def test_a_stream_of_a_hierarchy_belongs_to_its_grids() -> None:
+    prior = _hierarchy(((1, 2), (2, 4)))
+    codes = sample(prior, count=4).codes
+    data, other = encode_codes(prior, Content(codes)), _hierarchy(((2, 1), (4, 2)))
+    other.load_state_dict(prior.state_dict())  # as many positions, the same weights
+    with pytest.raises(RunError, match="decode with the prior it was encoded with"):
+        decode_codes(other, data, 4)
+
+
+def test_damaged_streams_of_a_hierarchy_are_refused_in_one_sentence() -> None:
+    prior = _hierarchy(((1, 1), (2, 2)))
+    codes = sample(prior, count=3).codes
+    data = encode_codes(prior, Content(codes))
+    header, words = StreamHeader.split(data)
+    damaged = [data[:length] for length in range(0, len(data), 3)]
+    damaged += [data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :] for place in range(len(data))]
+    generator = np.random.default_rng(0)
+    forged = [b"", b"\xff" * len(words), *(generator.bytes(4 * int(generator.integers(1, 20))) for _ in range(10))]
+    changes = ({"batch_size": 0}, {"code_shape": (1, 2**32 - 1)}, {"items": 2**32 - 1}, {"code_shape": (1, 5, 1)})
+    damaged += [seal(header.pack() + other) for other in forged]
+    damaged += [seal(replace(header, **change).pack() + words) for change in changes]
+    for other in damaged:
+        with pytest.raises(RunError, match=r"^Expected [^\n]*$"):
+            decode_codes(prior, other, 3)
 
 
 def test_no_label_after_label_dropout_is_one_more_way() -> None:
@@ -209,7 +260,7 @@ def _run_with_codes(write_run: Callable[..., Path], **settings: Any) -> tuple[Ru
     ).codes.numpy()
     train_labels = np.arange(40) ** 2 % 3
     for split, labels in (("train", train_labels), ("test", np.arange(40) % 3)):
-        header = CodeHeader("digits", split, "vq-vae", 16, 2, (4, 4), 3, stage1.sha256)
+        header = CodeHeader("digits", split, "vq-vae", 16, 2, ((4, 4),), 3, stage1.sha256)
         path = run.codes_file("vq-vae", split)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_codes(path, CodeFile(codes, labels, header))

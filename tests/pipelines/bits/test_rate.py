@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage2_prior import PixelCNN, WaveNet
+from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
 from twostage.errors import UsageError
 from twostage_pipelines.bits.rate import label_frequencies, learned_rate, uniform_bits, unigram_bits
 
@@ -67,6 +67,49 @@ def test_unigram_uses_smoothed_training_frequencies_of_each_codebook() -> None:
     second = {2: 7 / 9, 0: 1 / 9}
     expected = -sum(map(math.log2, (first[0], first[1], first[2], second[2], second[2], second[0])))
     assert unigram_bits(codes, train, 3)[0] == pytest.approx(expected)
+
+
+def test_unigram_of_a_hierarchy_has_a_table_for_every_level_and_codebook() -> None:
+    generator, grids = np.random.default_rng(0), ((1, 2), (2, 4))
+    train, codes = generator.integers(0, 3, (6, 2, 10)), generator.integers(0, 3, (5, 2, 10))
+    train[:, 0, :2] = 2
+    expected = np.zeros(5)
+    for group in range(2):
+        for level in (slice(0, 2), slice(2, 10)):
+            counts = np.ones(3)
+            for code in train[:, group, level].flatten():
+                counts[code] += 1
+            expected -= np.log2(counts[codes[:, group, level]] / counts.sum()).sum(1)
+    assert unigram_bits(codes, train, 3, grids=grids) == pytest.approx(expected)
+    assert unigram_bits(codes, train, 3) != pytest.approx(expected)
+    assert unigram_bits(codes, train, 3, grids=((10,),)) == pytest.approx(unigram_bits(codes, train, 3))
+
+
+def test_learned_rate_of_a_hierarchy_is_that_of_its_codes_in_a_row() -> None:
+    torch.manual_seed(0)
+    prior = HierarchicalPrior(
+        codebook_size=2, grids=((1, 1), (2, 2)), codebooks=2, classes=(3,), channels=4, layers=2, first_kernel=3
+    )
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    codes = np.array(list(itertools.product(range(2), repeat=10))).reshape(-1, 2, 5)
+    frequencies = np.array([0.5, 0.2, 0.3])
+    arguments = {"frequencies": frequencies, "by_position": True, "device": CPU}
+    rate = learned_rate(prior.eval(), codes, **arguments, batch_size=100)
+    expected = np.zeros(len(codes))
+    with torch.no_grad():
+        for label, share in enumerate(frequencies):
+            condition = torch.full((len(codes), 1), label)
+            expected += share * prior.log_prob(torch.from_numpy(codes), condition).double().exp().numpy()
+    np.testing.assert_allclose(rate.bits, -np.log2(expected), atol=1e-4)
+    assert np.exp2(-rate.bits).sum() == pytest.approx(1.0, abs=1e-5)
+    assert rate.by_position is not None
+    assert rate.by_position.shape == (1024, 5)
+    np.testing.assert_allclose(rate.by_position.sum(1), rate.bits, atol=1e-4)
+    # What a position costs is p of its codes and all before it over p of all before it: sums over what follows.
+    before = expected.reshape(2, 2, 2, 2, 2, 2, 2, 2, 2, 2)  # codebook 0 of the 5 positions, then codebook 1
+    first = before.sum(axis=(1, 2, 3, 4, 6, 7, 8, 9))
+    np.testing.assert_allclose(rate.by_position[:, 0], -np.log2(first[codes[:, 0, 0], codes[:, 1, 0]]), atol=1e-4)
 
 
 def test_uniform_is_log2_k_a_code() -> None:

@@ -226,7 +226,9 @@ def test_a_round_trip_of_recordings_pays_for_what_prior_and_decoder_see(
         condition = condition_of(labels, voices, (classes, speakers))
         drawn = sample(prior, count=count, condition=torch.from_numpy(condition) if conditional else None, seed=count)
         assert drawn.lengths is not None
-        header = CodeHeader("recordings", split, "vq-vae", 5, 2, (drawn.codes.shape[2],), classes, "0" * 64, speakers)
+        header = CodeHeader(
+            "recordings", split, "vq-vae", 5, 2, ((drawn.codes.shape[2],),), classes, "0" * 64, speakers
+        )
         lengths = drawn.lengths.numpy()
         files[split] = CodeFile(
             drawn.codes.numpy(),

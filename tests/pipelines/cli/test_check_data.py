@@ -48,7 +48,7 @@ def test_images_are_counted_by_class_size_and_channels(tmp_path: Path, capsys: p
     assert lines(capsys) == [
         f"{tmp_path}: 5 images can be used, 0 cannot",
         "classes: 'cat' (3), 'dog' (2)",
-        "sizes: 4x4 (4), 9x7 (1)",
+        "sizes (height x width): 4x4 (4), 7x9 (1)",
         "channels: RGB (3), L (1), P (1)",
         "conversions: with a palette, whose colours are looked up (1)",
     ]
@@ -148,7 +148,7 @@ def test_every_fault_is_in_one_list_and_the_exit_code(tmp_path: Path, capsys: py
         "  'in.png' is a symbolic link",
         "  'out.png' is a symbolic link out of the folder",
         "  'outside' is a symbolic link out of the folder",
-        "sizes: 4x4 (4)",
+        "sizes (height x width): 4x4 (4)",
         "channels: RGB (4)",
         "symbolic links, which are not followed: 3, 2 of them out of the folder",
     ]
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(survey, "walk", walk)
     monkeypatch.setattr(survey, "MOST_KINDS", 100)
     monkeypatch.setattr(survey, "_bytes", lambda _: 0)
-    monkeypatch.setattr(survey, "inspect_image", lambda path: survey_image(int(path.parent.name)))
+    monkeypatch.setattr(survey, "inspect_image", lambda path, bits: survey_image(int(path.parent.name)))
     tracemalloc.start()
     found = survey.survey_folder(tmp_path, "images", total=1)
     peak = tracemalloc.get_traced_memory()[1]
@@ -281,3 +281,45 @@ def test_a_million_entries_are_listed_one_after_the_other(tmp_path: Path, monkey
     next(walked)
     assert taken == 1
     assert len(list(walked)) == 299
+
+
+def test_arrays_are_described_and_every_fault_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "train.npz", images=np.arange(240).reshape(10, 4, 6).astype(np.uint16), labels=[3, 5] * 5)
+    np.savez(tmp_path / "test.npz", images=np.zeros((2, 4, 6), np.uint16), labels=[3, 5])
+    check(tmp_path)
+    shape = "1x4x6 (channels x height x width), uint16"
+    assert lines(capsys) == [
+        f"'train.npz': 10 images, {shape}, levels 0 to 239; labels 3 (5), 5 (5)",
+        f"'test.npz': 2 images, {shape}, levels 0 to 0; labels 3 (1), 5 (1)",
+    ]
+    check(tmp_path / "train.npz")
+    capsys.readouterr()
+    (tmp_path / "validation.npy").write_bytes(b"")
+    np.savez(tmp_path / "test.npz", images=np.zeros((2, 4, 6)))
+    with pytest.raises(DataError, match="2 things in it cannot be used, as listed"):
+        check(tmp_path)
+    said = lines(capsys)
+    assert said[1].startswith("  'test.npz' has an array 'images' that holds float64")
+    assert said[2] == "  'validation.npy' is empty"
+
+
+def test_too_few_images_of_an_array_are_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(DataError, match="1 thing in it"):
+        check(tmp_path / "x.npy")
+    assert lines(capsys)[-1] == "  'x.npy' has 2 images for train, validation, test"
+
+
+def test_sixteen_bits_can_be_used_where_they_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((4, 6), 999 * number, np.uint16)).save(tmp_path / f"{number}.png")
+    check(tmp_path, bits=16)
+    assert lines(capsys)[1:] == ["sizes (height x width): 4x6 (3)", "channels: I;16 (3)"]
+    with pytest.raises(DataError, match="3 of 3 files cannot be used"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"kind": "arrays"}, {"kind": "recordings"}, {"pattern": "{label}"}])
+def test_bits_are_of_images(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--bits is a setting of images"):
+        check(tmp_path, bits=16, **settings)

@@ -471,3 +471,16 @@ def test_recipe_sections_used_as_flags_are_the_schemas_own() -> None:
         free = {item.name for item in fields(cls)} - sections
         own = {"run", "stored", "model", "beta", "split", "device", "resume", "extend", "dry_run", "timeout_seconds"}
         assert free <= own
+
+
+def test_help_is_running_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Docstrings of several lines break where the terminal ends, and nowhere else."""
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.main(["train-prior", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "many validations in a row without a new best; 0: never" in shown
+    with pytest.raises(SystemExit):
+        cli.main(["train", "digits", "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    assert not any(line.endswith("mnist, fashion-mnist") for line in lines)  # where the source breaks

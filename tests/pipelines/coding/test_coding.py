@@ -124,7 +124,7 @@ def _one_picture(run: Path, tmp_path: Path) -> CodeFile:
         ({"model": "vae"}, "codebook"),
         ({"stage1_sha256": "f" * 64}, "made by the codebook ffffffffffff: encode the images again"),
         ({"codebook_size": 32}, "fit model vq-vae"),
-        ({"grid": (2, 8)}, "(1, 2, 4, 4)"),
+        ({"grids": ((2, 8),)}, "(1, 2, 4, 4)"),
     ],
 )
 def test_decode_refuses_codes_that_are_not_of_this_run(

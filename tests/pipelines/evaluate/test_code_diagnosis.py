@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage2_prior import PixelCNN, WaveNet
+from stage2_prior import HierarchicalPrior, PixelCNN, WaveNet
+from twostage.grids import Grids
 from twostage.storage.codes import CodeFile, CodeHeader
 from twostage_pipelines.bits.rate import label_frequencies, learned_rate
 from twostage_pipelines.evaluate.code_diagnosis import (
@@ -32,8 +33,8 @@ def random_codes(count: int, prior: PixelCNN, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, prior.codebook_size, (count, *prior.code_shape))
 
 
-def coded(codes: np.ndarray, labels: np.ndarray | None = None, **more: Any) -> CodeFile:
-    """A file of codes `[N, G, *T]`, K = 5."""
+def coded(codes: np.ndarray, labels: np.ndarray | None = None, *, grids: Grids | None = None, **more: Any) -> CodeFile:
+    """A file of codes `[N, G, *T]`, K = 5; of one grid unless `grids` says otherwise."""
     labels = np.zeros(len(codes), np.int64) if labels is None else labels
     header = CodeHeader(
         dataset="d",
@@ -41,12 +42,17 @@ def coded(codes: np.ndarray, labels: np.ndarray | None = None, **more: Any) -> C
         model="vq-vae",
         codebook_size=5,
         codebooks=codes.shape[1],
-        grid=codes.shape[2:],
+        grids=grids or (codes.shape[2:],),
         classes=int(labels.max()) + 1 if labels.any() else 0,
         stage1_sha256="0" * 64,
         speakers=int(more["speakers"].max()) + 1 if "speakers" in more else 0,
     )
     return CodeFile(codes=codes, labels=labels, header=header, **more)
+
+
+def _by_table(codes: np.ndarray) -> list[np.ndarray]:
+    """Codes of each level and codebook of grids 1x2 and 2x4."""
+    return [codes[:, group, part] for part in (slice(0, 2), slice(2, 10)) for group in range(2)]
 
 
 def marginalised(_: CodeFile) -> None:
@@ -114,6 +120,29 @@ class TestPrior:
         assert found.bits_by_position.shape == (2, 3)
         assert found.bits_by_position.sum() == pytest.approx(6 * found.held_out_bits_per_code)
         assert np.asarray(found.record()["bits_by_position"]).sum() == pytest.approx(found.bits_by_position.sum())
+
+    def test_levels_of_a_hierarchy_are_priced_by_themselves(self) -> None:
+        torch.manual_seed(0)
+        grids = ((1, 2), (2, 4))
+        prior = HierarchicalPrior(codebook_size=5, grids=grids, codebooks=2, channels=8, layers=2).eval()
+        held_out, train = random_codes(7, prior, seed=1), random_codes(9, prior, seed=2)
+        files = (coded(held_out, grids=grids), coded(train, grids=grids))
+        found = diagnose_prior(prior, *files, marginalised, device=CPU, batch_size=4)
+        codes = torch.from_numpy(held_out[:, :, :2]).unflatten(2, (1, 2))
+        with torch.no_grad():
+            coarse = -prior.level(0).log_prob(codes).double().mean().item() / math.log(2)
+            both = -prior.log_prob(torch.from_numpy(held_out)).double().mean().item() / math.log(2)
+        first, second = found.levels
+        assert first.bits_per_item == pytest.approx(coarse, rel=1e-5)
+        assert second.bits_per_item == pytest.approx(both - coarse, rel=1e-5)
+        assert first.bits_per_code == pytest.approx(coarse / 4, rel=1e-5)
+        assert second.bits_per_code == pytest.approx((both - coarse) / 16, rel=1e-5)
+        assert found.held_out_bits_per_code == pytest.approx(both / 20, rel=1e-5)
+        assert found.record()["grids"] == "1x2+2x4"
+        assert f"Level 2 (2x4): {second.bits_per_code:.3f} bits a code" in found.sentence()
+        tables = [np.bincount(part.ravel(), minlength=5) + 1.0 for part in _by_table(train)]
+        bits = sum(-np.log2(t / t.sum())[c].sum() for t, c in zip(tables, _by_table(held_out), strict=True))
+        assert found.unigram_bits_per_code == pytest.approx(bits / held_out.size)
 
     def test_known_bits_by_position_are_not_computed_again(self) -> None:
         """One pass per label over the training codes is left, and the result is the same to the bit."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from twostage.data import ImageDataset, load_dataset
+from twostage.grids import Grids
 from twostage.metrics.codebook_usage import CodebookUsage, codebook_usage
 from twostage_pipelines.evaluate import diagnosis
 from twostage_pipelines.evaluate.diagnosis import Diagnosing
@@ -49,7 +50,7 @@ def diagnosed(write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -
     few = replace(dataset, **{split: _some(dataset, split) for split in ("train", "validation", "test")})
 
     def diagnose(*rows: Scored, used: int = 16) -> Diagnosis:
-        def usage(_: np.ndarray, *, codebook_size: int, lengths_N: None) -> CodebookUsage:
+        def usage(_: np.ndarray, *, codebook_size: int, lengths_N: None, grids: Grids) -> CodebookUsage:
             return codebook_usage(np.tile(np.arange(480) % used, (2, 1))[None], codebook_size=codebook_size)
 
         monkeypatch.setattr(diagnosis, "codebook_usage", usage)
@@ -85,3 +86,15 @@ def test_the_costs_say_what_the_prior_is_given(diagnosed: Callable[..., Diagnosi
     assert "under the learned prior given label," in diagnosed(learned(rate_given="label")).sentences[-1]
     assert "given" not in diagnosed(learned(rate_given="nothing")).sentences[-1]
     assert "given" not in diagnosed(learned()).sentences[-1]
+
+
+def test_what_is_wrong_with_reconstructions_stands_behind_the_verdict(diagnosed: Callable[..., Diagnosis]) -> None:
+    plain = diagnosed(learned(explained_share=0.9, sharpness=0.8, grid_db=0.5))
+    assert plain.faults == ()
+    found = diagnosed(learned(explained_share=0.9, sharpness=0.1, grid_db=6.0), learned(grid_db=None))
+    assert (found.verdict, found.faults) == (plain.verdict, ("blurred", "grid"))
+    assert found.sentences[: len(plain.sentences)] == plain.sentences
+    blurred, grid = found.sentences[len(plain.sentences) :]
+    assert blurred.startswith("Reconstructions are blurred: their gradients have 10% of the originals' energy; ")
+    assert grid.startswith("Reconstructions show the grid of the codes: 6.0 dB of power at its harmonics")
+    assert grid.endswith(".")

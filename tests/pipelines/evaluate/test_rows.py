@@ -11,7 +11,8 @@ from twostage.errors import RunError
 from twostage.metrics.code_labels import CodeMeaning, Meaning
 from twostage.metrics.flac import Flac
 from twostage_pipelines.evaluate.columns import print_table
-from twostage_pipelines.evaluate.rows import Evaluation, PairedDifference, Row, SampleScore
+from twostage_pipelines.evaluate.reconstruction_table import reconstruction_notes, reconstruction_table
+from twostage_pipelines.evaluate.rows import Diagnosis, Evaluation, PairedDifference, Row, SampleScore
 from twostage_pipelines.evaluate.tables import (
     difference_lines,
     model_table,
@@ -73,8 +74,9 @@ def _evaluation(*rows: Row, **changes: Any) -> Evaluation:
 
 
 SCORES = (
-    SampleScore("vq-vae-loss", 500, 7.125, 3.167, 0.783, 0.997),
-    SampleScore("vae", 500, 108.5, 3.167, None, 0.997),
+    SampleScore("vq-vae-loss", 500, 7.125, 3.167, 0.783, 0.997, 400, 1.5),
+    SampleScore("vae", 500, 108.5, 3.167, None, 0.997, 400, 2.25),
+    SampleScore("ae", 0, None, 3.167, None, 0.997, 400, 0.125),
 )
 
 
@@ -93,7 +95,10 @@ def test_every_kind_of_row_has_a_name_of_its_own() -> None:
 
 def test_an_evaluation_reads_back_as_it_was_written(tmp_path: Path) -> None:
     difference = PairedDifference("a", "b", 0.1, None)
-    evaluation = _evaluation(LEARNED, SEARCHED, SQUARED_ERROR, sample_scores=SCORES, paired_differences=(difference,))
+    found = Diagnosis("vae", "in use", ("A sentence.",), {"rate": 1.0}, ("blurred", "grid"))
+    measured = replace(LEARNED, sharpness=0.5, grid_db=-1.0, nearest_items=(3, 1), farthest_items=(2, 0))
+    rows, beside = (measured, SEARCHED, SQUARED_ERROR), {"paired_differences": (difference,), "diagnoses": (found,)}
+    evaluation = _evaluation(*rows, sample_scores=SCORES, **beside)
     evaluation.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == evaluation
     data = json.loads((tmp_path / "evaluation.json").read_text())
@@ -187,8 +192,9 @@ def test_scores_of_samples_stand_in_a_table_of_their_own(capsys: pytest.CaptureF
     evaluation = _evaluation(LEARNED, VAE, sample_scores=SCORES)
     headings, cells = sample_table(evaluation)
     assert cells == [
-        ["vq-vae-loss", "500", "10,000", "7.125", "3.167", "78.3%"],
-        ["vae", "500", "10,000", "108.500", "3.167", "-"],
+        ["vq-vae-loss", "500", "10,000", "7.125", "3.167", "78.3%", "400", "1.500"],
+        ["vae", "500", "10,000", "108.500", "3.167", "-", "400", "2.250"],
+        ["ae", "0", "10,000", "-", "3.167", "-", "400", "0.125"],
     ]
     title = "Fréchet distance in the features of a classifier trained on digits (accuracy 99.7%)"
     print_evaluation(evaluation)
@@ -201,6 +207,28 @@ def test_scores_of_samples_stand_in_a_table_of_their_own(capsys: pytest.CaptureF
     assert samples_section(_evaluation(LEARNED)) == ""
     print_evaluation(_evaluation(LEARNED))
     assert "Fréchet" not in capsys.readouterr().out
+
+
+def test_reconstructions_have_a_line_a_model_and_a_meaning_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    measured: dict[str, Any] = {"ssim": 0.8125, "explained_share": 0.95, "sharpness": 0.5, "grid_db": 1.25}
+    colour: dict[str, Any] = {"colour_error": 8.25, "colourfulness": 0.75, "colour_spread": 0.5}
+    first = replace(LEARNED, **measured)
+    evaluation = _evaluation(first, replace(first, prior="uniform"), replace(SEARCHED, **measured), VAE)
+    headings, cells = reconstruction_table(evaluation)
+    assert headings == ["reconstructions", "SSIM", "explained", "sharpness", "grid dB"]
+    assert [line[0] for line in cells] == ["vq-vae-loss", "vq-vae-loss, 1000 items, searched"]
+    assert cells[0][1:] == ["0.812", "0.950", "0.500", "+1.2"]
+    print_evaluation(evaluation)
+    for text in (" ".join(capsys.readouterr().out.split()), results_section(evaluation)):
+        assert all(cell in text for line in cells for cell in line)
+        assert "energy of the gradients" in text
+        assert "CIELAB" not in text
+        assert "draws" not in text
+    drawn = _evaluation(replace(first, **colour, psnr_of="sample"))
+    assert reconstruction_table(drawn)[1][0][4:] == ["8.2", "0.75", "0.50", "+1.2"]
+    assert len(reconstruction_notes(drawn)) == 8
+    assert "draws" in reconstruction_notes(drawn)[-1]
+    assert "<th>reconstructions</th>" not in results_section(_evaluation(LEARNED))
 
 
 def test_no_number_is_cut_however_long_the_names(

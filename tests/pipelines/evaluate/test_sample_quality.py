@@ -14,8 +14,9 @@ from twostage.config.schema import DataConfig, Recipe
 from twostage.data import ImageDataset, Split, load_dataset
 from twostage.data.audio import AudioDataset, AudioSplit
 from twostage_pipelines.evaluate import classifier, sample_quality
+from twostage_pipelines.evaluate.row_writer import RowWriter
 from twostage_pipelines.evaluate.rows import SampleScore
-from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, score_samples
+from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, reconstruct_for_scoring, score_samples
 from twostage_pipelines.generate.two_stage import load_run
 from twostage_pipelines.modality.audio_pictures import AudioPictures
 from twostage_pipelines.modality.image_pictures import ImagePictures
@@ -115,7 +116,28 @@ def test_a_prior_without_labels_and_one_that_is_not_finished(
     run = _wanting(Run.open(path), 100)
     assert _score(run, digits, "validation")["vq-vae"].label_agreement is None
     shutil.rmtree(path / "models/vq-vae/prior")
-    assert list(_score(run, digits)) == ["vae", "cvae"]
+    scores = _score(run, digits)
+    assert [(name, score.samples, score.frechet_distance is None) for name, score in scores.items()] == [
+        ("vq-vae", 0, True), ("vae", 100, False), ("cvae", 100, False),
+    ]  # fmt: skip
+    # Reconstructions take no prior.
+    assert scores["vq-vae"].reconstruction_distance > scores["vq-vae"].reference_distance
+
+
+@torch.no_grad()
+def test_reconstructions_are_those_of_the_items_they_are_compared_with(
+    run: Run, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = run.stage1("vae", CPU).model
+    writer, rows = RowWriter(run, digits, "test", CPU), sample_quality.evenly(len(digits.test), 100)
+    made = reconstruct_for_scoring(writer, model, ImagePictures(run.recipe, digits), rows)
+    expected = model.reconstruct(torch.from_numpy(digits.test.images[rows])).numpy()
+    assert made.dtype == np.uint8
+    assert (np.abs(made - expected) <= 0.5).all()
+    monkeypatch.setattr(sample_quality, "reconstruct_for_scoring", lambda *_: digits.test.images[rows])
+    score = _score(run, digits)["vae"]
+    assert (score.reconstructions, score.samples) == (100, 100)
+    assert score.reconstruction_distance < 1e-6 * score.reference_distance
 
 
 def _spoken(count: int, seed: int) -> AudioSplit:
@@ -142,7 +164,9 @@ def test_sounds_are_scored_by_their_spectrograms(
     dataset = replace(spoken_dataset, **parts)
     run = _wanting(Run.open(write_audio_run()), 70)
     scores = {score.model: score for score in score_samples(run, dataset, "test", CPU)}
-    assert list(scores) == ["vq-vae", "vae", "cvae"]  # an autoencoder has nothing to draw from
+    assert list(scores) == ["vq-vae", "vae", "ae", "cvae"]
+    assert all(score.reconstruction_distance > 0 for score in scores.values())
+    assert scores.pop("ae").frechet_distance is None  # an autoencoder has nothing to draw from
     for score in scores.values():
         assert score.samples == 70
         assert score.classifier_accuracy == 1.0

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from twostage.errors import DataError
-from twostage_pipelines.media.png import display_scale, grid, png, read_image, to_bytes, write_png
+from twostage_pipelines.media.png import display_scale, grid, png, read_image, to_bytes, to_words, write_png
 
 
 def colours(count: int, height: int = 3, width: int = 5, channels: int = 3, levels: int = 256) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_a_grid_holds_every_picture_row_by_row(channels: int) -> None:
 
 
 def test_means_are_rounded_and_never_wrap_around() -> None:
-    assert to_bytes(np.array([[-0.4, 0.0, 0.5, 1.0, 1.2]]), 2).tolist() == [[0, 0, 128, 255, 255]]
+    assert to_bytes(np.array([[[-0.4, 0.0, 0.5, 1.0, 1.2]]]), 2).tolist() == [[[0, 0, 128, 255, 255]]]
     assert display_scale(28) == 2
     assert display_scale(500) == 1
 
@@ -78,7 +78,7 @@ def test_other_sizes_fit_where_asked(tmp_path: Path) -> None:
     cropped = read_image(tmp_path / "x.png", image_shape=(3, 4, 6), levels=256, fit="crop")
     np.testing.assert_array_equal(cropped, picture_CHW[:, 2:6, 1:7])
     assert read_image(tmp_path / "x.png", image_shape=(3, 4, 6), levels=256, fit="resize").shape == (3, 4, 6)
-    with pytest.raises(DataError, match=r"of 6x4 pixels, but .*x\.png has 8x8 pixels"):
+    with pytest.raises(DataError, match=r"of 4x6 pixels .height x width., but .*x\.png has 8x8 pixels"):
         read_image(tmp_path / "x.png", image_shape=(3, 4, 6), levels=256)
     with pytest.raises(DataError, match=r"at least 9x9 pixels"):
         read_image(tmp_path / "x.png", image_shape=(3, 9, 9), levels=256, fit="crop")
@@ -113,3 +113,31 @@ def test_a_conversion_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     Image.new("RGBA", (4, 4)).save(tmp_path / "x.png")
     assert (read_image(tmp_path / "x.png", image_shape=(3, 4, 4), levels=256) == 255).all()
     assert "x.png: transparent and laid on white" in capsys.readouterr().err
+
+
+def test_sixteen_bits_survive_the_way_through_a_file(tmp_path: Path) -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(1, 128, 512)
+    write_png(tmp_path / "x.png", to_words(levels, 65536))
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.mode == "I;16"
+    back = read_image(tmp_path / "x.png", image_shape=(1, 128, 512), levels=65536, bits=16)
+    np.testing.assert_array_equal(back, levels)
+    assert back.dtype == np.uint16
+    black_and_white = read_image(tmp_path / "x.png", image_shape=(1, 128, 512), levels=2, bits=16)
+    np.testing.assert_array_equal(black_and_white, levels >= 32768)
+    with pytest.raises(DataError, match=r"has 16 bits per channel"):
+        read_image(tmp_path / "x.png", image_shape=(1, 128, 512), levels=256)
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0]), (2, [0]), (3, [0, 1, 2]), (4, [0, 1, 2]), (16, [0, 1, 2])])
+def test_pictures_show_the_channels_that_there_is_a_colour_for(channels: int, shown: list[int]) -> None:
+    levels = np.random.default_rng(0).integers(0, 1000, (2, channels, 4, 6)).astype(np.uint16)
+    expected = np.rint(levels[:, shown] * (255 / 999)).astype(np.uint8)
+    np.testing.assert_array_equal(to_bytes(levels, 1000), expected)
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(2, 8), (5, 8), (3, 16)])
+def test_pictures_are_not_read_for_channels_that_they_do_not_have(tmp_path: Path, channels: int, bits: int) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match=rf"expected an \.npy file, as images of {channels} channels of {bits} bits"):
+        read_image(tmp_path / "x.png", image_shape=(channels, 4, 4), levels=1 << bits, bits=bits)  # type: ignore[arg-type]

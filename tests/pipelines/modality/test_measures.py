@@ -22,13 +22,17 @@ MEAN: Any = SimpleNamespace(autoregressive=False, levels=17)
 DRAWN: Any = SimpleNamespace(autoregressive=True, levels=17)
 
 
+def _digits() -> ImageMeasures:
+    return ImageMeasures(load_dataset(DataConfig(name="digits")), "test", downsampling=2)
+
+
 def _sounds(dataset: AudioDataset, sampled_items: int = 2) -> AudioMeasures:
     recipe = Recipe(data=DataConfig(name="vowels"), evaluation=EvaluationConfig(sampled_items=sampled_items))
     return AudioMeasures(recipe, dataset, "test")
 
 
 def test_an_image_costs_nothing_beside_its_latents_and_sub_pixels() -> None:
-    measures = ImageMeasures(load_dataset(DataConfig(name="digits")), "test")
+    measures = _digits()
     assert (measures.dims, measures.sizes_N, measures.seconds, measures.beside(), measures.facts()) == (
         64, None, None, None, {},
     )  # fmt: skip
@@ -37,15 +41,24 @@ def test_an_image_costs_nothing_beside_its_latents_and_sub_pixels() -> None:
     assert len(measures.decoded_items(DRAWN)) == 300
 
 
-def test_the_psnr_is_that_of_all_images_together() -> None:
-    measures = ImageMeasures(load_dataset(DataConfig(name="digits")), "test")
-    x, decoded = torch.randint(0, 17, (5, 1, 8, 8)), 16 * torch.rand(5, 1, 8, 8)
-    errors = [measures.error(Batch(items=torch.arange(len(part)), x=part), made) for part, made in
-              ((x[:2], decoded[:2]), (x[2:], decoded[2:]))]  # fmt: skip
-    found = measures.quality(torch.cat(errors).numpy(), np.arange(5), DRAWN)
-    expected = 10 * math.log10(16**2 / float((decoded - x).double().square().mean()))
-    assert found == {"psnr_db": pytest.approx(expected), "psnr_of": "sample"}
-    assert measures.quality(np.zeros(5), np.arange(5), MEAN) == {"psnr_db": None, "psnr_of": "mean"}
+def test_images_are_measured_all_together_however_they_are_batched() -> None:
+    measures, rows = _digits(), np.arange(5)
+    x = torch.from_numpy(load_dataset(DataConfig(name="digits")).test.images[rows].astype(np.int64))
+    decoded = 16 * torch.rand(5, 1, 8, 8)
+    numbers = [measures.compare(Batch(items=torch.arange(len(part)), x=part), made) for part, made in
+               ((x[:2], decoded[:2]), (x[2:], decoded[2:]))]  # fmt: skip
+    assert len(numbers[0]) == measures.numbers
+    found = measures.quality(torch.cat(numbers, 1).numpy(), rows, DRAWN)
+    squared = (decoded - x).double().square()
+    assert found["psnr_db"] == pytest.approx(10 * math.log10(16**2 / float(squared.mean())))
+    assert (found["psnr_of"], found["explained_share"]) == ("sample", None)
+    mean = measures.quality(torch.cat(numbers, 1).numpy(), rows, MEAN)
+    deviation = (x.double() - x.double().mean(0)).square()
+    assert mean["explained_share"] == pytest.approx(1 - float(squared.sum() / deviation.sum()))
+    exact = measures.compare(Batch(items=torch.arange(5), x=x), x.float())
+    assert measures.quality(exact.numpy(), rows, MEAN) == {
+        "psnr_db": None, "psnr_of": "mean", "ssim": None, "explained_share": 1.0, "sharpness": 1.0, "grid_db": 0.0,
+    }  # fmt: skip
 
 
 def test_a_recording_pays_for_its_length_label_and_speaker(spoken_dataset: AudioDataset) -> None:
@@ -82,13 +95,15 @@ def test_reconstructions_are_as_near_as_their_spectrograms(spoken_dataset: Audio
     batch = Batch(items=torch.arange(1), x=torch.nn.functional.pad(own, (0, 68)), lengths=torch.tensor([700]))
     made = waveform(other[:, :700])
     expected = log_mel_distance(waveform(own), made, torch.ones_like(own, dtype=torch.bool), settings)
-    assert measures.error(batch, made).item() == pytest.approx(expected.item())
+    assert measures.compare(batch, made).tolist() == [[pytest.approx(expected.item())]]
+    assert measures.numbers == 1
+    assert measures.faults({}) == ()
     assert measures.decoded_items(MEAN).tolist() == [0, 1, 2]
     assert measures.decoded_items(DRAWN).tolist() == [0, 2]  # as many as the recipe says, spread over all
-    found = measures.quality(np.array([3.0, 1.0]), np.array([0, 2]), DRAWN)
+    found = measures.quality(np.array([[3.0, 1.0]]), np.array([0, 2]), DRAWN)
     assert found["log_mel_ratio"] == pytest.approx(2.0 / measures.wrong_N[[0, 2]].mean())
     assert (found["log_mel_l1"], found["log_mel_items"]) == (2.0, 2)
-    assert _sounds(spoken_dataset, 0).quality(np.zeros(0), np.zeros(0, int), DRAWN) == {"log_mel_items": 0}
+    assert _sounds(spoken_dataset, 0).quality(np.zeros((1, 0)), np.zeros(0, int), DRAWN) == {"log_mel_items": 0}
 
 
 def test_flac_stands_beside_the_rows_of_its_own_alphabet(spoken_dataset: AudioDataset) -> None:

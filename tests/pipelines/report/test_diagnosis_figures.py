@@ -121,3 +121,14 @@ class TestFigures:
         bars, line = figure[1].axes
         assert [patch.get_height() for patch in bars.patches] == [4.0, 3.0, 2.5]
         assert line.get_lines()[0].get_ydata().tolist() == bits_T
+
+    def test_positions_of_a_hierarchy_are_a_picture_a_level(self, figure: list[Figure]) -> None:
+        numbers = {"uniform_bits_per_code": 3.0, "bits_by_position": list(range(10)), "grids": "1x2+2x4"}
+        diagnosis_figures.code_costs(numbers, title="hierarchy")
+        _, coarse, fine, *_ = figure[0].axes
+        assert np.array_equal(coarse.images[0].get_array(), [[0, 1]])
+        assert np.array_equal(fine.images[0].get_array(), [[2, 3, 4, 5], [6, 7, 8, 9]])
+        assert [axis.get_title() for axis in (coarse, fine)] == [
+            "bits of each position, 1x2",
+            "bits of each position, 2x4",
+        ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,7 +58,7 @@ def _shown(run: Run, dataset: Any, trained: Trained, seed: int = 0) -> dict[str,
             return ""
 
     of = ShownModel(Kept(run, dataset, modality_of(run.recipe).pictures(run.recipe, dataset), CPU, seed), trained)
-    model_section(of, draw(of))
+    model_section(of, draw(of), {"worst": np.array([7, 3])})
     return {sheet.kind: sheet for sheet in kept}
 
 
@@ -73,7 +74,7 @@ def test_sheets_of_a_plain_decoder_show_means(digits: ImageDataset, write_run: W
     path = write_run(classes=10)
     for model, origin in (("vq-vae", "one class a column"), ("vae", "Gaussian prior")):
         sheets = _sheets(path, digits, model)
-        assert list(sheets)[:3] == ["samples", "reconstructions", "neighbours"]
+        assert list(sheets)[:4] == ["samples", "reconstructions", "worst-reconstructions", "neighbours"]
         assert origin in sheets["samples"].caption
         assert not any(" sampled" in sheet.caption for sheet in sheets.values())
         other = _sheets(path, digits, model, seed=1)
@@ -151,7 +152,9 @@ def test_sequences_without_a_prior_and_with_labels_have_all_sheets_too(
     checkpoint: Any = SimpleNamespace(state={"record": record})
     run = Run(path=tmp_path, recipe=audio_recipe)
     sheets = _shown(run, dataset, Trained(run, name, Loaded(model=model, checkpoint=checkpoint), CPU))
-    assert list(sheets) == ["samples", "reconstructions", "neighbours", "traversals", "interpolations"]
+    assert list(sheets) == [
+        "samples", "reconstructions", "worst-reconstructions", "neighbours", "traversals", "interpolations",
+    ]  # fmt: skip
     rows, columns = (4, 10) if name == "ae" else (4, 5)
     assert sheets["samples"].picture_CHW.shape == (1, 1 + 65 * rows, 1 + 65 * columns)
     assert sheets["traversals"].picture_CHW.shape[2] == 1 + 65 * 12

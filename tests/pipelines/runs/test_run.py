@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from twostage.config.schema import Recipe
 from twostage.errors import RunError
 from twostage.storage.checkpoint import save_checkpoint
 from twostage_pipelines.runs.jobs import record_of
-from twostage_pipelines.runs.run import is_finished, training_cost
+from twostage_pipelines.runs.run import Run, is_finished, training_cost
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,15 @@ def test_a_state_that_lacks_something_is_refused_with_a_sentence(tmp_path: Path,
     save_checkpoint(tmp_path / "step-00000004", tensors={"model": {"weight": torch.zeros(1)}}, state=state)
     with pytest.raises(RunError, match=f"has no {missing} that this version understands"):
         (is_finished if missing == "finished" else training_cost)(tmp_path)
+
+
+def test_what_a_command_needs_twice_is_made_once(tmp_path: Path) -> None:
+    run, made = Run(path=tmp_path, recipe=Recipe()), list[int]()
+
+    def make() -> int:
+        made.append(len(made))
+        return made[-1]
+
+    keys = [("posteriors", "vae", "test", "a"), ("posteriors", "vae", "test", "b")]
+    assert [run.once(key, make) for key in (*keys, *keys)] == [0, 1, 0, 1]
+    assert made == [0, 1]

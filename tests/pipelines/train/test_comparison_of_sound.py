@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twostage.metrics.flac import Flac
 from twostage.metrics.statistics import ratio_error
 from twostage_pipelines.cli.main import main, parse
 from twostage_pipelines.commands.compare import Compare
@@ -181,6 +182,16 @@ def test_the_columns_are_those_that_recordings_have() -> None:
     assert "as many steps as codebook, WaveNet decoder and prior together" in "\n".join(legend_lines(with_decoder))
 
 
+def test_flac_stands_below_the_rows_with_its_totals_alone() -> None:
+    rows = [compared_row(seeds, REFERENCE, [0.0]) for seeds in (REFERENCE, VAE)]
+    flac = Flac(bits_per_sample=11.9, joined_bits_per_sample=11.7, frames_bits_per_sample=11.6)
+    headings, cells = comparison_table(_comparison(*rows, flac=flac))
+    below = [dict(zip(headings, line, strict=True)) for line in cells[len(rows) :]]
+    assert [line["total, 16 bit"] for line in below] == ["11.6000", "11.9000", "11.7000"]
+    assert {line["rate"] for line in below} == {"-"}
+    assert "without the metadata of the files" in "\n".join(legend_lines(_comparison(*rows, flac=flac)))
+
+
 def _recipe(*arguments: str) -> Any:
     command = parse("compare", list(arguments))
     assert isinstance(command, Compare)
@@ -237,6 +248,7 @@ def test_compare_on_vowels_trains_equal_budgets_into_one_table(
             parts = ("distortion", "rate", "length", "label")
             total = sum(row[f"{part}_bits_per_dim"]["mean"] for part in parts)
             assert row["bits_per_dim"]["mean"] == pytest.approx(total)
+    assert comparison["flac"] == json.loads((compared / "seed-0" / "evaluation.json").read_text())["flac"]
     evaluation = json.loads((compared / "seed-0" / "evaluation.json").read_text())
     pairs = {(d["reference"], d["other"]): d for d in evaluation["paired_differences"]}
     for name in (learned[1], "vae, ELBO"):

@@ -100,7 +100,7 @@ def test_kmeans_start_lowers_the_quantisation_error() -> None:
 def test_a_downsampling_that_does_not_divide_the_image_is_refused(model_class: type) -> None:
     with pytest.raises(UsageError, match="downsampling 8 does not divide the 28x28 images; choose one of 2, 4"):
         model_class(image_shape=(1, 28, 28), downsampling=8)
-    with pytest.raises(UsageError, match="must be 2, 4 or 8, not 3"):
+    with pytest.raises(UsageError, match="must be one of 2, 4, 8, 16, 32, not 3"):
         model_class(image_shape=(1, 27, 27), downsampling=3)
 
 
@@ -130,13 +130,13 @@ def test_images_that_would_get_a_wrong_likelihood_are_refused(
             model.log_prob(images, torch.zeros(len(images), 1, 2, 2, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("downsampling", [2, 4, 8])
+@pytest.mark.parametrize("downsampling", [2, 4, 8, 16, 32])
 @pytest.mark.parametrize("codebooks", [1, 2])
 def test_shapes_are_as_documented(downsampling: int, codebooks: int) -> None:
-    model = _model(image_shape=(3, 16, 24), downsampling=downsampling, codebooks=codebooks).eval()
-    x = torch.randint(0, 5, (2, 3, 16, 24))
+    model = _model(image_shape=(3, 32, 96), downsampling=downsampling, codebooks=codebooks).eval()
+    x = torch.randint(0, 5, (2, 3, 32, 96))
     codes = model.encode(x)
-    assert codes.shape == (2, codebooks, 16 // downsampling, 24 // downsampling) == (2, *model.code_shape)
+    assert codes.shape == (2, codebooks, 32 // downsampling, 96 // downsampling) == (2, *model.code_shape)
     assert model.decode(codes).shape == x.shape
 
 

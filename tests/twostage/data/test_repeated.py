@@ -28,9 +28,10 @@ def test_images_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             Image.fromarray(image).save(tmp_path / part / f"{number}.png")
     data = load_folder(
         str(tmp_path),
-        image_size=4,
+        size=(4, 4),
         fit="exact",
         colour="grey",
+        bits=8,
         train_folder="train",
         test_folder="test",
         skip_unreadable=0,

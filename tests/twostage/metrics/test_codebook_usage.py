@@ -116,3 +116,28 @@ def test_the_watch_excuses_the_start_and_warns_once() -> None:
     assert warning.startswith("warning: the codebook has collapsed: 2 of 16 codes are used")
     assert "\n" not in warning
     assert [watch.look(usage) for usage in (bad, good, bad)] == [None, None, None]
+
+
+def test_levels_of_a_hierarchy_are_counted_by_themselves() -> None:
+    grids = ((1, 2), (2, 4))
+    top = np.array([[[0, 1]], [[0, 1]]])
+    bottom = np.tile(np.arange(4), 4).reshape(2, 1, 8)
+    usage = codebook_usage(np.concatenate([top, bottom], 2), codebook_size=5, grids=grids)
+    assert [single.name for single in usage.codebooks] == ["level 1 (1x2)", "level 2 (2x4)"]
+    assert [level.used for level in usage.levels] == [2, 4]
+    assert (usage.used, usage.dead, usage.size) == (6, 4, 10)
+    assert [level.perplexity for level in usage.levels] == pytest.approx([2, 4])
+    assert usage.perplexity == pytest.approx(8**0.5)
+    assert usage.entropy_bits_per_item == pytest.approx(2 * 1 + 8 * 2)
+    two = codebook_usage(np.zeros((3, 2, 10), int), codebook_size=5, grids=grids)
+    assert two.codebooks[3].name == "level 2 (2x4), codebook 1"
+    assert two.entropy_bits_per_item == 0
+
+
+def test_a_collapsed_level_is_named() -> None:
+    full, empty = np.tile(np.arange(8), (4, 1)), np.zeros((4, 2), int)
+    collapse = collapse_of(
+        codebook_usage(np.concatenate([empty, full], 1)[:, None], codebook_size=8, grids=((1, 2), (2, 4)))
+    )
+    assert collapse is not None
+    assert "in level 1 (1x2), the worst of 1" in collapse

@@ -15,6 +15,7 @@ import safetensors.numpy
 from safetensors import safe_open
 
 from twostage.errors import RunError
+from twostage.grids import axes_of
 from twostage.storage import codes as codes_module
 from twostage.storage.code_bytes import digest_of
 from twostage.storage.code_header import CodeHeader
@@ -27,7 +28,7 @@ HEADER = CodeHeader(
     model="vq-vae",
     codebook_size=32,
     codebooks=2,
-    grid=(3, 4),
+    grids=((3, 4),),
     classes=10,
     stage1_sha256=STAGE1,
 )
@@ -35,7 +36,7 @@ HEADER = CodeHeader(
 
 def example(*, items: int = 5, header: CodeHeader = HEADER) -> CodeFile:
     generator = np.random.default_rng(0)
-    shape = (items, header.codebooks, *header.grid)
+    shape = (items, header.codebooks, *axes_of(header.grids))
     codes = generator.integers(0, header.codebook_size, shape)
     codes.flat[0] = header.codebook_size - 1
     return CodeFile(codes=codes, labels=generator.integers(0, header.classes, items), header=header)
@@ -71,7 +72,7 @@ def forge(path: Path, file: CodeFile) -> None:
 def test_codes_come_back_and_take_the_smallest_type(
     tmp_path: Path, codebook_size: int, grid: tuple[int, ...], dtype: str
 ) -> None:
-    file = example(header=replace(HEADER, codebook_size=codebook_size, grid=grid))
+    file = example(header=replace(HEADER, codebook_size=codebook_size, grids=(grid,)))
     save_codes(tmp_path / "train.safetensors", file)
     loaded = load_codes(tmp_path / "train.safetensors", expect_stage1_sha256=STAGE1)
     np.testing.assert_array_equal(loaded.codes, file.codes)
@@ -91,9 +92,46 @@ def test_other_tools_can_read_the_header(tmp_path: Path) -> None:
     assert metadata["stage1_sha256"] == STAGE1
 
 
+HIERARCHY = replace(HEADER, grids=((2, 3), (4, 6)))
+
+
+def test_codes_of_a_hierarchy_come_back_with_their_grids(tmp_path: Path) -> None:
+    file = example(header=HIERARCHY)
+    assert file.codes.shape == (5, 2, 6 + 24)
+    save_codes(tmp_path / "codes", file)
+    loaded = load_codes(tmp_path / "codes")
+    assert loaded.header == HIERARCHY
+    np.testing.assert_array_equal(loaded.codes, file.codes)
+    with safe_open(tmp_path / "codes", framework="np") as opened:
+        assert opened.metadata()["grid"] == "2x3+4x6"
+
+
+def test_a_version_says_whether_there_is_a_hierarchy(tmp_path: Path) -> None:
+    """A program that reads one grid alone says that it lacks the version; files of one grid are what they were."""
+    versions = []
+    for header in (HEADER, HIERARCHY):
+        save_codes(tmp_path / "codes", example(header=header))
+        with safe_open(tmp_path / "codes", framework="np") as opened:
+            versions.append(opened.metadata()["version"])
+    assert versions == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "grids", [((4, 6), (2, 3)), ((2, 3), (2, 3)), ((2, 3), (3, 6)), ((2,), (4,)), ((2, 3), (4,)), ((2, 3, 4),), ()]
+)
+def test_grids_of_no_hierarchy_are_refused(tmp_path: Path, grids: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match=r"grids? of two lengths, each a multiple|one or two lengths of the grid"):
+        save_codes(tmp_path / "codes", replace(example(header=HIERARCHY), header=replace(HEADER, grids=grids)))
+
+
+def test_lengths_of_a_hierarchy_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lengths reach from 1"):
+        save_codes(tmp_path / "codes", replace(example(header=HIERARCHY), lengths=np.ones(5, int)))
+
+
 def test_transposed_views_are_saved_in_their_logical_order(tmp_path: Path) -> None:
     """An array straight from a channels-last model is not contiguous; safetensors would write its memory as it lies."""
-    file = example(header=replace(HEADER, codebooks=3, grid=(3, 3)), items=3)
+    file = example(header=replace(HEADER, codebooks=3, grids=((3, 3),)), items=3)
     turned = file.codes.astype(np.uint8).transpose(0, 3, 1, 2)
     save_codes(tmp_path / "codes", replace(file, codes=turned))
     np.testing.assert_array_equal(load_codes(tmp_path / "codes").codes, turned)
@@ -104,7 +142,7 @@ def test_equal_codes_are_equal_bytes_in_every_process(tmp_path: Path) -> None:
     script = f"""
 import numpy, sys, pathlib
 from twostage.storage.codes import CodeFile, CodeHeader, save_codes
-header = CodeHeader("d", "train", "m", 4, 1, (2,), 3, {STAGE1!r})
+header = CodeHeader("d", "train", "m", 4, 1, ((2,),), 3, {STAGE1!r})
 save_codes(pathlib.Path(sys.argv[1]), CodeFile(numpy.array([[[0, 3]]]), numpy.array([2]), header))
 assert "torch" not in sys.modules
 """
@@ -127,7 +165,7 @@ def test_codes_of_unlabelled_files_come_back_with_their_names(tmp_path: Path, na
 
 def test_many_names_fit(tmp_path: Path) -> None:
     names = tuple(f"a rather long name of a photograph {index:06d}" for index in range(5000))
-    header = replace(HEADER, names=names, grid=(1,), codebooks=1)
+    header = replace(HEADER, names=names, grids=((1,),), codebooks=1)
     save_codes(tmp_path / "codes", CodeFile(np.zeros((5000, 1, 1), int), np.zeros(5000, int), header))
     assert load_codes(tmp_path / "codes").header.names == names
 
@@ -223,7 +261,8 @@ def test_fractions_are_refused_instead_of_rounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("version", "2", "version is '2'"),
+        ("version", "2", "its version is 2 but its header states 1 grid of codes"),
+        ("version", "3", "version is '3' and this twostage reads 1 and 2"),
         ("format", "something", "other safetensors file"),
         ("codebook_size", "many", "wrong kind"),
         ("grid", "3xx4", "wrong kind"),
@@ -281,7 +320,7 @@ def test_missing_files_folders_and_pipes_are_refused(tmp_path: Path) -> None:
 
 
 def sequences(**changes: Any) -> CodeFile:
-    header = replace(HEADER, grid=(6,), speakers=3)
+    header = replace(HEADER, grids=((6,),), speakers=3)
     file = replace(
         example(header=header),
         lengths=np.array([1, 6, 3, 2, 5]),

@@ -51,6 +51,16 @@ class AudioSplit:
         """Samples per recording, int64 [N]."""
         return np.diff(self.offsets)
 
+    def take(self, rows: np.ndarray) -> "AudioSplit":
+        """The recordings of these numbers."""
+        return AudioSplit(
+            samples=np.concatenate([self.recording(index) for index in rows]),
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]),
+            labels=self.labels[rows],
+            speakers=self.speakers[rows],
+            names=tuple(self.names[index] for index in rows),
+        )
+
     def recording(self, index: int) -> np.ndarray:
         """The samples of one recording, int16; a view."""
         return self.samples[self.offsets[index] : self.offsets[index + 1]]

@@ -50,7 +50,7 @@ def _draw(images_NCHW: np.ndarray, levels: int, split: str) -> np.ndarray:
     """One Bernoulli draw of every sub-pixel, uint8 `[N, C, H, W]` of 0 and 1."""
     key = int.from_bytes(hashlib.sha256(f"{SEED} {split}".encode()).digest()[:16], "little")
     stream = np.random.Philox(key=key)
-    drawn_NCHW = np.empty_like(images_NCHW)
+    drawn_NCHW = np.empty(images_NCHW.shape, np.uint8)
     for start in range(0, len(images_NCHW), _CHUNK_ITEMS):
         chunk = images_NCHW[start : start + _CHUNK_ITEMS]
         # Uniform on 0..levels-2, so that P(below < level) is level/(levels - 1): exactly 0 and 1 at the ends.

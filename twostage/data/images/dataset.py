@@ -1,8 +1,8 @@
 """An image data set: integer levels, labels and three fixed splits.
 
-Images stay integers (uint8, 0..levels-1) until a model normalises them, so that every likelihood is a mass function
-over a stated alphabet and no level is lost to rounding. Test data gives the final number only; whatever is chosen (best
-step, codebook size, temperature) is chosen on validation data.
+Images stay integers (uint8, or uint16 of more than 256 levels; 0..levels-1) until a model normalises them, so that
+every likelihood is a mass function over a stated alphabet and no level is lost to rounding. Test data gives the final
+number only; whatever is chosen (best step, codebook size, temperature) is chosen on validation data.
 
 Shape suffixes: N items, C channels, H rows, W columns.
 """
@@ -16,19 +16,28 @@ import numpy as np
 from twostage.errors import UsageError
 
 
+def level_type(levels: int) -> type[np.uint8] | type[np.uint16]:
+    """What images of so many levels, at most 65536, are held in."""
+    return np.uint8 if levels <= 256 else np.uint16
+
+
 @dataclass(frozen=True)
 class Split:
     """One part of a data set."""
 
     images: np.ndarray
-    """uint8 [N, C, H, W], values 0..levels-1."""
+    """uint8 or uint16 [N, C, H, W], values 0..levels-1."""
     labels: np.ndarray
     """int64 [N], values 0..len(classes)-1; all 0 without classes."""
     intensities: np.ndarray | None = None
-    """uint8 [N, C, H, W], the grey levels behind dynamically binarised training images; None everywhere else."""
+    """uint8 or uint16 [N, C, H, W], the levels behind dynamically binarised training images; None everywhere else."""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The images of these numbers."""
+        return Split(self.images[rows], self.labels[rows], None if self.intensities is None else self.intensities[rows])
 
     @property
     def speakers(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One image file to integer levels: 8 bits, oriented, in grey or RGB, cut or scaled to a size.
+"""One image file to integer levels: 8 bits (or 16 of grey), oriented, in grey or RGB, cut or scaled to a size.
 
 Read by content, whatever the name says, by pillow's own readers of `FORMATS` only (AVIF from pillow 11.3 on, where it
 was built with libavif, as its wheels are). What happens on the way, in this order:
@@ -7,7 +7,8 @@ was built with libavif, as its wheels are). What happens on the way, in this ord
 - metadata of PNG, JPEG and AVIF are put aside (`twostage.data.images.metadata`): they are no reason to refuse a
   photograph;
 - more than 8 bits per channel are refused in PNG and TIFF (pillow would keep the upper 8 bits of some and not of
-  others); AVIF of 10 or 12 bits becomes 8 in its own decoder;
+  others); AVIF of 10 or 12 bits becomes 8 in its own decoder. Where 16 bits are asked for, grey PNG and TIFF of 16 bits
+  are read with all of their levels (in fp32, which holds them exactly, until they are cut or scaled), nothing else;
 - truncated and damaged files are refused, JPEG also where an end marker was put behind what is left of them, as far as
   `twostage.data.images.jpeg_end` can tell;
 - animated PNG, WebP, GIF and AVIF and TIFF of several pages are refused: none of their pictures is the picture. The
@@ -50,6 +51,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from twostage.config.image_size import in_pixels
 from twostage.data.images.formats import FORMATS_IN_WORDS, unread_format
 from twostage.data.images.headers import LARGEST_PIXELS, refusal
 from twostage.data.images.jpeg_end import ends_early
@@ -73,6 +75,7 @@ LARGEST_BYTES = 5 * LARGEST_PIXELS
 """Of a file, which is read whole: four unpacked channels of all pixels, and as much metadata as a fifth."""
 REDUCING_GAP = 3.0
 _INSPECTED_SIDE = 32
+_DEEP = "F"  # pillow's floats, of 32 bits
 # What a viewer does for every EXIF orientation but 1.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,9 +102,9 @@ class Unreadable(Exception):
 class WrongSize(Exception):
     """The image is whole, but its size is not one that `fit` admits."""
 
-    def __init__(self, width: int, height: int) -> None:
-        super().__init__(f"has {width}x{height} pixels")
-        self.size = width, height
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__(f"has {in_pixels(height, width)}")
+        self.size = height, width
 
 
 @contextmanager
@@ -117,7 +120,8 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
 
     Args:
         path: a file of one of `FORMATS`.
-        pixels_CHW: uint8 `[C, H, W]`, C 1 or 3; overwritten, and left as it is when an error is raised.
+        pixels_CHW: `[C, H, W]`, uint8 with C 1 or 3, or uint16 with C 1 for all levels of 16 bits; overwritten, and
+            left as it is when an error is raised.
         fit: how other sizes are treated.
 
     Returns:
@@ -129,13 +133,16 @@ def decode_image(path: Path, pixels_CHW: np.ndarray, *, fit: Fit) -> tuple[str, 
         WrongSize: another size (`exact`), or smaller than the cut (`crop`).
     """
     channels, height, width = pixels_CHW.shape
-    mode = "L" if channels == 1 else "RGB"
-    with _opened(path) as (picture, data):
+    bits = 8 * pixels_CHW.itemsize
+    mode = _DEEP if bits == 16 else "L" if channels == 1 else "RGB"
+    with _opened(path, bits) as (picture, data):
         if fit == "resize":
             made, remarks = _scaled(picture, data, width, height, mode)
         else:
             made, remarks = _cut(picture, data, width, height, mode, exact=fit == "exact")
         pixels = np.asarray(made)
+    if mode == _DEEP:  # the filter that scales may go beyond what it is given
+        pixels = np.rint(pixels.clip(0, 65535))
     pixels_CHW[...] = pixels if channels == 1 else np.moveaxis(pixels, -1, 0)
     return remarks
 
@@ -152,20 +159,24 @@ class Inspected:
     """As of `decode_image`."""
 
 
-def inspect_image(path: Path) -> Inspected:
+def inspect_image(path: Path, *, bits: int = 8) -> Inspected:
     """Decode an image as `decode_image` does with `fit="resize"`, and keep what it is but not its pixels.
+
+    Args:
+        path: the file.
+        bits: per channel that are wanted, 8 or 16.
 
     Raises:
         Unreadable: no whole image of a kind that is read.
     """
-    with _opened(path) as (picture, data):
+    with _opened(path, bits) as (picture, data):
         (width, height), mode = picture.size, picture.mode
-        _, remarks = _scaled(picture, data, _INSPECTED_SIDE, _INSPECTED_SIDE, "RGB")
+        _, remarks = _scaled(picture, data, _INSPECTED_SIDE, _INSPECTED_SIDE, _DEEP if bits == 16 else "RGB")
     return Inspected(width=width, height=height, mode=mode, remarks=remarks)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
+def _opened(path: Path, bits: int) -> Iterator[tuple[Image.Image, bytes]]:
     """The picture in a file and the bytes that it is decoded from.
 
     Whatever fails, also while it is being decoded, is `Unreadable`.
@@ -175,7 +186,7 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
         stripped = bare(data)
         with Image.open(io.BytesIO(stripped.data), formats=FORMATS) as picture:
             picture.info.update(stripped.info)
-            if (refused := refusal(picture, data)) is not None:
+            if (refused := refusal(picture, data, bits=bits)) is not None:
                 raise Unreadable(refused)
             del data
             yield picture, stripped.data
@@ -221,7 +232,7 @@ def _turned(picture: Image.Image, orientation: int) -> Image.Image:
 
 
 def _plain(picture: Image.Image, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture in `mode` (L or RGB) and what the conversion did to it."""
+    """The picture in `mode` (L, RGB, or F for grey of 16 bits) and what the conversion did to it."""
     remarks = []
     if picture.mode == "CMYK":
         remarks.append(CMYK)
@@ -252,7 +263,7 @@ def _cut(
     orientation, doubts = _orientation(picture)
     across, down = picture.size[::-1] if orientation in _LYING else picture.size
     if across < width or down < height or (exact and (across, down) != (width, height)):
-        raise WrongSize(across, down)
+        raise WrongSize(down, across)
     plain, remarks = _plain(picture, mode)
     plain = _turned(plain, orientation)
     left, top = (plain.width - width) // 2, (plain.height - height) // 2

@@ -5,12 +5,14 @@ Names decide which files, labels and splits there are (`twostage.data.images.lis
 A file that is left out (`skip_unreadable`) leaves its split and moves no other file.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
 
+from twostage.config.image_size import in_pixels
 from twostage.data.images.dataset import ImageDataset, Split
 from twostage.data.images.decode import Fit, Unreadable, WrongSize, decode_image, quiet_pillow
 from twostage.data.images.formats import FORMATS_IN_WORDS
@@ -22,7 +24,6 @@ from twostage.errors import DataError, UsageError
 from twostage.printable import show
 from twostage.progress import Progress, say
 
-LEVELS = 256
 # Below that, opening a file takes longer than decoding it (which frees the interpreter), and threads only get in each
 # other's way.
 _SMALL_FILE_BYTES = 1 << 14
@@ -37,7 +38,7 @@ class _Outcome:
     fault: str | None = None
     """Why it could not be read, as a clause."""
     wrong_size: tuple[int, int] | None = None
-    """(width, height) that does not fit."""
+    """(height, width) that does not fit."""
 
 
 _FINE = _Outcome()  # one for all files of which there is nothing to say
@@ -46,26 +47,28 @@ _FINE = _Outcome()  # one for all files of which there is nothing to say
 def load_folder(
     path: str | None,
     *,
-    image_size: int,
+    size: tuple[int, int],
     fit: Fit,
     colour: Literal["rgb", "grey"],
+    bits: Literal[8, 16],
     train_folder: str | None,
     test_folder: str | None,
     skip_unreadable: int,
 ) -> ImageDataset:
-    """The images below `path` as uint8 `[N, C, image_size, image_size]`, levels 0..255.
+    """The images below `path` as `[N, C, *size]`: uint8, levels 0..255, or uint16, levels 0..65535, for 16 bits.
 
     Args:
         path: the folder.
-        image_size: side of the square images in pixels.
+        size: (height, width) in pixels.
         fit: how images come to that size.
         colour: C = 3 or C = 1.
+        bits: per channel.
         train_folder: sub-folder of `path` with the training and validation images; None: all of `path`.
         test_folder: sub-folder of `path` with the test images; None: a tenth of the images.
         skip_unreadable: how many unreadable files may be left out.
 
     Raises:
-        UsageError: no folder is named, or the sub-folders overlap or lead out of it.
+        UsageError: no folder is named, the sub-folders overlap or lead out of it, or 16 bits of colour are wanted.
         DataError: the folder or images are missing, unreadable, of a wrong size, too few, or labelled only in part.
     """
     if path is None:
@@ -73,17 +76,19 @@ def load_folder(
             f"the data set images needs a folder of {FORMATS_IN_WORDS} files: name it with --data.path FOLDER, or as "
             "path under [data] in the recipe"
         )
+    if bits == 16 and colour != "grey":
+        raise UsageError("16 bits are read of grey images, but data.bits is 16 and data.colour rgb: set it to grey")
     listing = list_images(path, train_folder=train_folder, test_folder=test_folder)
     if len(listing.passed_over):
         say(
             f"passed over {len(listing.passed_over)} files in {path} that do not have names of images that are read: "
             f"{listing.passed_over}{listing.passed_over.advice}"
         )
-    files, shape = listing.files, (3 if colour == "rgb" else 1, image_size, image_size)
-    images_NCHW = _allocate(len(files), shape)
+    files, shape = listing.files, (3 if colour == "rgb" else 1, *size)
+    images_NCHW = _allocate(len(files), shape, np.uint8 if bits == 8 else np.uint16)
     outcomes = _read(files, images_NCHW, fit)
     skipped = _check_readable(path, listing, outcomes, skip_unreadable)
-    _check_sizes(path, files, outcomes, fit, image_size)
+    _check_sizes(path, files, outcomes, fit, size)
     _tell_conversions(files, outcomes)
     if not {name.lower() for name in listing.classes} - _SPLIT_NAMES and listing.classes:
         say(
@@ -99,7 +104,7 @@ def load_folder(
     )
     return ImageDataset(
         name="images",
-        levels=LEVELS,
+        levels=1 << bits,
         classes=listing.classes,
         skipped=skipped,
         **splits,
@@ -134,13 +139,13 @@ def _make_splits(
     return {"train": make("train"), "validation": make("validation"), "test": make("test")}
 
 
-def _allocate(count: int, shape: tuple[int, int, int]) -> np.ndarray:
+def _allocate(count: int, shape: tuple[int, int, int], dtype: type[np.unsignedinteger]) -> np.ndarray:
     try:
-        return np.empty((count, *shape), dtype=np.uint8)
+        return np.empty((count, *shape), dtype=dtype)
     except MemoryError as error:
-        size = count * shape[0] * shape[1] * shape[2] / 2**30
+        size = count * math.prod(shape) * np.dtype(dtype).itemsize / 2**30
         raise DataError(
-            f"expected the images to fit into memory, but {count} of {shape[2]}x{shape[1]} pixels take {size:.1f} GiB: "
+            f"expected the images to fit into memory, but {count} of {in_pixels(*shape[1:])} take {size:.1f} GiB: "
             "set a smaller data.image_size or use fewer images"
         ) from error
 
@@ -185,34 +190,30 @@ def _check_readable(path: str, listing: Listing, outcomes: Sequence[_Outcome], m
 
 
 def _check_sizes(
-    path: str, files: Sequence[ImageFile], outcomes: Sequence[_Outcome], fit: Fit, image_size: int
+    path: str, files: Sequence[ImageFile], outcomes: Sequence[_Outcome], fit: Fit, size: tuple[int, int]
 ) -> None:
     read = sorted((file.name, outcome) for file, outcome in zip(files, outcomes, strict=True) if outcome.fault is None)
     wrong = [(name, outcome.wrong_size) for name, outcome in read if outcome.wrong_size is not None]
     if not wrong:
         return
     if fit == "crop":
-        named = show([f"{name!r} with {_pixels(size)}" for name, size in wrong])
+        named = show([f"{name!r} with {found[0]}x{found[1]}" for name, found in wrong])
         raise DataError(
-            f"expected images of at least {image_size}x{image_size} pixels to crop, but {len(wrong)} of {len(files)} "
+            f"expected images of at least {in_pixels(*size)} to crop, but {len(wrong)} of {len(files)} "
             f"in {path} are smaller: {named}; set data.fit to resize or a smaller data.image_size, or remove them"
         )
-    name, size = wrong[0]
-    target = (image_size, image_size)
-    other = next(((n, o.wrong_size or target) for n, o in read if o.wrong_size != size), None)
+    name, found = wrong[0]
+    other = next(((n, o.wrong_size or size) for n, o in read if o.wrong_size != found), None)
     if other is None:
+        height, width = found
         raise DataError(
-            f"expected images of {image_size}x{image_size} pixels, but those in {path} have {_pixels(size)}: set "
-            + (f"data.image_size to {size[0]}" if size[0] == size[1] else "data.fit to resize or crop")
+            f"expected images of {in_pixels(*size)}, but those in {path} have {in_pixels(*found)}: set data.fit to "
+            f"resize or crop, or data.image_size to {height if height == width else f'{height}x{width}'}"
         )
     raise DataError(
-        f"expected images of {image_size}x{image_size} pixels only, but {path} has mixed sizes: {name!r} with "
-        f"{_pixels(size)} and {other[0]!r} with {_pixels(other[1])}; set data.fit to resize or crop"
+        f"expected images of {in_pixels(*size)} only, but {path} has mixed sizes: {name!r} with "
+        f"{in_pixels(*found)} and {other[0]!r} with {in_pixels(*other[1])}; set data.fit to resize or crop"
     )
-
-
-def _pixels(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _tell_conversions(files: Sequence[ImageFile], outcomes: Sequence[_Outcome]) -> None:

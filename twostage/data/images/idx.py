@@ -18,7 +18,7 @@ import numpy as np
 
 from twostage.data.images.dataset import ImageDataset, Split
 from twostage.data.images.download import fetch
-from twostage.data.images.packed import BinaryFile, find_files, open_unpacked, read_exactly
+from twostage.data.packed import BinaryFile, find_files, open_unpacked, read_exactly
 from twostage.errors import DataError
 
 LEVELS = 256

@@ -2,12 +2,13 @@
 
 from dataclasses import fields, replace
 
+from twostage.config.image_size import sides_of
 from twostage.config.load import user_path
 from twostage.config.schema import DataConfig
 from twostage.data.images.dataset import ImageDataset
 from twostage.errors import UsageError
 
-_FOLDER_SETTINGS = ("image_size", "fit", "colour", "train_folder", "test_folder", "skip_unreadable")
+_FOLDER_SETTINGS = ("image_size", "fit", "colour", "bits", "train_folder", "test_folder", "skip_unreadable")
 
 
 def load_dataset(config: DataConfig) -> ImageDataset:
@@ -29,15 +30,21 @@ def load_dataset(config: DataConfig) -> ImageDataset:
 
 
 def _read(config: DataConfig) -> ImageDataset:
+    if config.name != "arrays" and config.levels:
+        raise UsageError(
+            f"data.levels is for arrays, but data.name is {config.name} and data.levels is {config.levels}: "
+            "leave it out"
+        )
     # Readers are imported here because scikit-learn alone takes a second or two.
     if config.name == "images":
         from twostage.data.images.folder import load_folder
 
         return load_folder(
             config.path,
-            image_size=config.image_size,
+            size=sides_of(config.image_size),
             fit=config.fit,
             colour=config.colour,
+            bits=config.bits,
             train_folder=config.train_folder,
             test_folder=config.test_folder,
             skip_unreadable=config.skip_unreadable,
@@ -49,6 +56,10 @@ def _read(config: DataConfig) -> ImageDataset:
                 f"data.{setting.name} is for folders of images, but data.name is {config.name} and "
                 f"data.{setting.name} is {value!r}: leave it out or set data.name to images"
             )
+    if config.name == "arrays":
+        from twostage.data.images.stacks import load_arrays
+
+        return load_arrays(config.path, levels=config.levels)
     if config.name in ("digits", "shapes"):
         if config.path is not None:
             raise UsageError(

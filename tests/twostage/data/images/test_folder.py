@@ -269,7 +269,7 @@ class TestFiles:
 
     def test_more_than_the_memory_holds_is_refused(self) -> None:
         with pytest.raises(DataError, match=r"4096x4096 pixels take .* GiB"):
-            folder._allocate(1 << 30, (3, 4096, 4096))
+            folder._allocate(1 << 30, (3, 4096, 4096), np.uint8)
 
 
 class TestUnreadable:
@@ -381,22 +381,24 @@ class TestSizes:
         fill(tmp_path, 5)
         save(tmp_path / "a.png", 0, (7, 4))
         message = refusal(tmp_path)
-        assert "mixed sizes: 'a.png' with 7x4 and '000.png' with 4x4" in message
+        assert "mixed sizes: 'a.png' with 4x7 pixels (height x width) and '000.png' with 4x4 pixels;" in message
         assert "data.fit to resize or crop" in message
 
     def test_two_wrong_sizes_are_mixed_as_well(self, tmp_path: Path) -> None:
         for index, size in enumerate(((5, 5), (5, 5), (6, 6))):
             save(tmp_path / f"{index}.png", 0, size)
-        assert "'0.png' with 5x5 and '2.png' with 6x6" in refusal(tmp_path)
+        assert "'0.png' with 5x5 pixels and '2.png' with 6x6 pixels" in refusal(tmp_path)
 
     @pytest.mark.parametrize(
-        ("size", "advice"), [((6, 6), "set data.image_size to 6"), ((6, 5), "set data.fit to resize or crop")]
+        ("size", "said", "setting"), [((6, 6), "6x6 pixels", "6"), ((6, 5), "5x6 pixels (height x width)", "5x6")]
     )
-    def test_one_other_size_has_one_remedy(self, tmp_path: Path, size: tuple[int, int], advice: str) -> None:
+    def test_one_other_size_has_one_remedy(
+        self, tmp_path: Path, size: tuple[int, int], said: str, setting: str
+    ) -> None:
         for index in range(4):
             save(tmp_path / f"{index}.png", 0, size)
         message = refusal(tmp_path)
-        assert f"have {size[0]}x{size[1]}: {advice}" in message
+        assert f"have {said}: set data.fit to resize or crop, or data.image_size to {setting}" in message
 
     def test_smaller_than_the_crop_is_named_and_counted(self, tmp_path: Path) -> None:
         fill(tmp_path, 5)
@@ -404,7 +406,7 @@ class TestSizes:
         save(tmp_path / "b.png", 0, (9, 9))
         message = refusal(tmp_path, fit="crop", skip_unreadable=9)
         assert "1 of 7" in message
-        assert "'a.png' with 3x9" in message
+        assert "'a.png' with 9x3" in message
 
     def test_crop_and_resize_take_every_size(self, tmp_path: Path) -> None:
         fill(tmp_path, 5)
@@ -479,3 +481,49 @@ def test_sub_folders_named_like_splits_are_labels_and_said_to_be(
     fill(tmp_path / "cat", 15)
     assert load(tmp_path).classes == ("cat", "train", "val")
     assert "taken for labels" not in capsys.readouterr().err
+
+
+class TestRectangles:
+    """Heights and widths that differ: every image is compared with what the plain operations give."""
+
+    @pytest.fixture
+    def pixels(self, tmp_path: Path) -> np.ndarray:
+        pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 36, 3), dtype=np.uint8)
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(tmp_path / f"{number}.png")
+        return pixels
+
+    def found(self, root: Path, **settings: object) -> set[bytes]:
+        dataset = load(root, **settings)
+        return {image.tobytes() for name in ("train", "validation", "test") for image in dataset.split(name).images}
+
+    def test_exact_keeps_every_pixel(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        expected = {np.moveaxis(image, -1, 0).tobytes() for image in pixels}
+        assert self.found(tmp_path, image_size="20x36", fit="exact") == expected
+        assert load(tmp_path, image_size="20x36").shape == (3, 20, 36)
+        assert "have 20x36 pixels (height x width)" in refusal(tmp_path, image_size="36x20")
+
+    def test_crop_cuts_the_centre_out(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        expected = {np.moveaxis(image[6:14, 2:34], -1, 0).tobytes() for image in pixels}
+        assert self.found(tmp_path, image_size="8x32", fit="crop") == expected
+        assert "at least 32x8 pixels (height x width)" in refusal(tmp_path, image_size="32x8", fit="crop")
+
+    @pytest.mark.parametrize(
+        ("size", "covering", "centre"),
+        [
+            ("10x12", (18, 10), (3, 0, 15, 10)),
+            ("6x18", (18, 10), (0, 2, 18, 8)),
+            ("20x36", (36, 20), (0, 0, 36, 20)),
+        ],
+    )
+    def test_resize_covers_the_size_and_cuts_what_stands_out(
+        self,
+        tmp_path: Path,
+        pixels: np.ndarray,
+        size: str,
+        covering: tuple[int, int],
+        centre: tuple[int, int, int, int],
+    ) -> None:
+        scaled = [Image.fromarray(image).resize(covering, Image.Resampling.LANCZOS).crop(centre) for image in pixels]
+        expected = {np.moveaxis(np.asarray(image), -1, 0).tobytes() for image in scaled}
+        assert self.found(tmp_path, image_size=size, fit="resize") == expected

@@ -18,7 +18,7 @@ from twostage.storage.regular_file import open_regular
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # Deflate cannot shrink by more than 1032:1, so a header that promises more is false and nothing is allocated for it.
-_LARGEST_RATIO = 1040
+LARGEST_RATIO = 1040
 _CHUNK_BYTES = 1 << 20
 
 BinaryFile = IO[bytes] | gzip.GzipFile
@@ -38,7 +38,7 @@ def open_unpacked(path: Path) -> Iterator[tuple[BinaryFile, int]]:
             raw.seek(0)
             if packed:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield unpacked, stored_bytes * _LARGEST_RATIO
+                    yield unpacked, stored_bytes * LARGEST_RATIO
             else:
                 yield raw, stored_bytes
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
