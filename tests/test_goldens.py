@@ -54,6 +54,9 @@ def _models() -> dict[str, nn.Module]:
         "vq-vae-residual": VQVAE(
             **_STAGE1, head_channels=4, embedding_dim=3, quantiser="residual", codebook_size=5, codebooks=2
         ),
+        "vq-vae-rate-weight": VQVAE(
+            **_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, rate_weight=0.3
+        ),
         "vq-vae-fsq": VQVAE(**_STAGE1, head_channels=4, embedding_dim=3, quantiser="fsq", fsq_levels=(4, 3)),
         "vq-vae-cosine": VQVAE(
             **_STAGE1, head_channels=4, embedding_dim=3, quantiser="cosine", codebook_size=5, code_dim=2
@@ -106,8 +109,9 @@ def _models() -> dict[str, nn.Module]:
 
 def _fill(model: nn.Module) -> None:
     with torch.no_grad():
-        for offset, (_, tensor) in enumerate(sorted(model.state_dict().items())):
+        for offset, (name, tensor) in enumerate(sorted(model.state_dict().items())):
             wave = torch.sin(torch.arange(tensor.numel(), dtype=torch.float32) * 0.7 + offset)
+            wave = wave.abs() if name.endswith("usage") else wave
             tensor.copy_(0.5 * wave.reshape(tensor.shape))
 
 

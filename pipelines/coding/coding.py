@@ -141,13 +141,14 @@ def run_convert(command: Convert) -> None:
     labels = _labels(command, model)
     items, spoken_by = _read(paths, model), model.speakers[voice]
     model.with_decoder(command.decoder)
+    model.check_levels(command.levels)
     if command.dry_run:
         say(f"would convert {counted(len(items), 'files')} to {spoken_by} into {command.folder}; nothing was done")
         return
     split = files.split_of(items, labels, [voice] * len(items))
     shown = Shown(
         stems=[f"{path.stem}-as-{as_file_name(spoken_by)}" for path in paths],
-        items=model.passed(split, decoder=command.decoder, seed=command.seed),
+        items=model.passed(split, decoder=command.decoder, seed=command.seed, levels=command.levels),
         originals=items,
         titles=[(path.name, f"as {spoken_by} ({model.modality.decoders[command.decoder]})") for path in paths],
         overview="conversions",

@@ -213,6 +213,7 @@ class Convert:
     label: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
     """Class of the files, as for reconstruct."""
     decoder: DecoderChoice = "convolutional"
+    levels: Levels = None
     seed: PixelSeed = 0
     out: Annotated[
         Path | None, arg(metavar="DIR", help="Folder for the files (default: RUN/converted)", help_behavior_hint="")

@@ -193,17 +193,18 @@ class TwoStage(Trained):
         labels: Labels = None,
         sample_rate_hz: int | None = None,
         decoder: str = "convolutional",
+        levels: int | None = None,
         seed: int = 0,
     ) -> Any:
         """Recordings in another voice: their latents, decoded for another speaker. Arguments as of `reconstruct`.
 
         Raises:
-            UsageError: the items do not fit, or there is no such voice.
+            UsageError: the items do not fit, or there is no such voice, or there are not so many levels.
             RunError: the decoder is missing, unfinished or damaged.
         """
         arrays = self.files.arrays(items, self.record, sample_rate_hz)
         voices = voices_for(len(arrays), self.record, speakers)
-        return self._passed(arrays, labels, voices, decoder, seed)
+        return self._passed(arrays, labels, voices, decoder, seed, levels)
 
     def reconstruct(
         self,
@@ -243,7 +244,7 @@ class TwoStage(Trained):
         voices: Sequence[int],
         decoder: str,
         seed: int,
-        levels: int | None = None,
+        levels: int | None,
     ) -> Any:
         given = labels_for(labels, len(arrays), self.record, classes=self.model.classes, name=self.name, flag="labels")
         split = self.files.split_of(arrays, given, voices)

@@ -10,6 +10,7 @@ Shapes: B items, C x H x W image, G codebooks per position, h x w one grid, T th
 D bottleneck channels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import check_images, normalise
 from stage1_vqvae.interface import LatentKind
 from stage1_vqvae.quantiser.interface import CodebookUpdate, LevelStatistics, Quantised, Quantiser
+from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.errors import UsageError
 from twostage.grids import Grids, axes_of, named_grids, positions_of, split_levels
 
@@ -138,13 +140,14 @@ class ImageCodec(Deterministic, ImageModel):
     def initialise_codebook(self, x_BCHW: Tensor, *, seed: int, batch_size: int = 128) -> None:
         """Place the codebooks on images in random order, where the quantiser has one; call once before training.
 
-        Coarser levels are placed first: what a level is given depends on them. Images are encoded `batch_size` at a
-        time: of all of them only the vectors are kept.
+        Coarser levels are placed first: what a level is given depends on them. A level sees as many of the images as
+        give it the vectors that it pays to encode. They are encoded `batch_size` at a time: only the vectors are kept.
         """
         training = self.training
         self.eval()  # nothing is dropped or counted
         for level, quantiser in enumerate(self.quantisers):
-            given = [self.quantised_levels(batch)[0][level] for batch in x_BCHW.split(batch_size)]
+            images = math.ceil(vectors_wanted(quantiser.codebook_size) / positions_of(self.grids)[level])
+            given = [self.quantised_levels(batch)[0][level] for batch in x_BCHW[:images].split(batch_size)]
             quantiser.initialise(rearrange(torch.cat(given), "b d h w -> (b h w) d"), seed=seed)
         self.train(training)
 

@@ -107,9 +107,13 @@ class LearnedCodebook(nn.Module):
         return commitment + quantised.codebook_loss if self.update_rule == "loss" else commitment
 
     def bits(self) -> Tensor:
-        """What each code costs by the running shares, -log2 share, `[G, K]`; log2 K before the first batch."""
-        share_GK = (self.usage + _UNSEEN / self.codebook_size) / (self.weight + _UNSEEN)
-        return -share_GK.log2()
+        """What each code costs by the running shares, -log2 share, `[G, K]`; log2 K before the first batch.
+
+        Codes that were revived have a fair share on top of what the batches counted, so the sum divides, not the
+        weight of the average: 2 ** -bits adds up to one.
+        """
+        share_GK = self.usage + _UNSEEN / self.codebook_size
+        return -(share_GK / share_GK.sum(1, keepdim=True)).log2()
 
     @torch.no_grad()
     def penalties(self, codebook_GKD: Tensor) -> Tensor | None:

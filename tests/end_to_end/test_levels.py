@@ -141,12 +141,18 @@ def test_verbs_of_sound_decode_a_prefix(vowels: Path, tmp_path: Path, capsys: py
         out = ["--levels", levels, "--out", str(tmp_path / levels)]
         assert main(["reconstruct", str(vowels), str(path), *said, *out]) == 0
         assert main(["decode", str(vowels), str(codes), *out]) == 0
+        assert main(["convert", str(vowels), str(path), "--speaker", "high", *out]) == 0
         assert main(["generate", str(vowels), "--count", "1", *out]) == 0
-    for name in ("a_low_0.wav", "a_low_0-reconstructed.wav"):
+    for name in ("a_low_0.wav", "a_low_0-reconstructed.wav", "a_low_0-as-high.wav"):
         assert (tmp_path / "1" / name).read_bytes() != (tmp_path / "3" / name).read_bytes()
     model = load_run(vowels)
     one, whole = model.reconstruct(recording, speakers="low", levels=1), model.reconstruct(recording, speakers="low")
     assert len(one[0].samples) == len(whole[0].samples) == len(recording)
+    prefix = model.decode(model.encode(recording), speakers="high", levels=1)[0]
+    assert np.array_equal(model.convert(recording, "high", levels=1)[0].samples, prefix.samples)
+    capsys.readouterr()
+    assert main(["convert", str(vowels), str(path), "--speaker", "high", "--levels", "4", "--dry-run"]) == 2
+    assert "expected levels from 1 to 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("levels", [0, 4])

@@ -44,8 +44,6 @@ POSITIONS = LENGTH // STRIDE
 
 
 # --- the section of the recipe, and what is of this kind alone ---
-
-
 @dataclass(frozen=True, kw_only=True)
 class IntegerData(DataConfig):
     """Which sequences."""
@@ -116,8 +114,7 @@ class IntegerDataset:
         return hashlib.sha256(b"".join(self.split(name).sequences.tobytes() for name in ("train", "test"))).hexdigest()
 
     def split(self, name: str) -> IntegerSplit:
-        split: IntegerSplit = getattr(self, name)
-        return split
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
 
 def make_split(count: int, seed: int) -> IntegerSplit:
@@ -202,8 +199,6 @@ class IntegerTask:
 
 
 # --- the modality ---
-
-
 class IntegerFiles:
     """Sequences as text files; see `Files`."""
 
@@ -267,7 +262,7 @@ class IntegerFiles:
     def write(self, folder: Path, shown: Shown, record: Any, *, what: str) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         for stem, item in zip(shown.stems, shown.items, strict=True):
-            (folder / f"{stem}.txt").write_text(" ".join(map(str, item)) + "\n", encoding="ascii")
+            np.savetxt(folder / f"{stem}.txt", item[None], fmt="%d")
         return f"{what} in {folder}"
 
 
@@ -359,8 +354,8 @@ class Integers:
         return ("stage1", "prior")
 
     def stage1(self, spec: Any, recipe: Any, dataset: IntegerDataset) -> tuple[str, dict[str, Any]]:
-        arguments = {"width": recipe.integers.width, "codebook_size": recipe.quantiser.codebook_size}
-        return "integers-vq-vae", {**arguments, "likelihood": "categorical"}
+        width, size = recipe.integers.width, recipe.quantiser.codebook_size
+        return "integers-vq-vae", {"width": width, "codebook_size": size, "likelihood": "categorical"}
 
     def follower(self, stage: str, recipe: Recipe, codebook: Any, dataset: Any) -> tuple[str, dict[str, Any]]:
         settings = {key: value for key, value in asdict(recipe.prior).items() if key != "conditional"}

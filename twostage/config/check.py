@@ -84,6 +84,11 @@ def _check_images(recipe: Recipe, source: str) -> None:
         raise UsageError(f"{source}: {error}.") from None
     if data.test_folder and not data.train_folder:
         raise UsageError(f"{source}: data.test_folder needs data.train_folder, which is not given.")
+    if recipe.stage1.hierarchy > 1 and not any(name.startswith("vq-vae") for name in recipe.models):
+        raise UsageError(
+            f"{source}: stage1.hierarchy is of a VQ-VAE, which models does not name, so it must be 1, but is "
+            f"{recipe.stage1.hierarchy}."
+        )
     if recipe.stage1.likelihood == "mse" and recipe.stage1.autoregressive_layers:
         raise UsageError(
             f"{source}: stage1.likelihood mse has no distribution over pixels to draw from, so "

@@ -1,4 +1,4 @@
-"""How much of the grid of the codes decoders leave in what they decode, today."""
+"""How much of the grid of the codes decoders leave in what they decode, early in a training."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,8 @@ from stage1_vqvae.images.upsampling import Upsampling
 from twostage.metrics.grid_energy import grid_db, grid_power
 
 SIDE, PERIOD = 16, 4
-TODAY_DB = {
-    ("mse", "transposed"): 5.4,
-    ("logistic-mixture", "transposed"): 5.7,
-    ("logistic-mixture", "nearest-convolution"): -1.6,
-}
-"""By likelihood and upsampling; one who mends a decoder writes down less."""
+MOST_DB, LEAST_DIFFERENCE_DB = 1.0, 3.0
+"""One training differs from the next by several dB (docs/log.md), but neither of these depends on the seed."""
 
 
 def natural_images(count: int) -> torch.Tensor:
@@ -27,10 +23,9 @@ def natural_images(count: int) -> torch.Tensor:
     return torch.from_numpy(np.clip(np.rint(128 + 50 * mixed / mixed.std()), 0, 255)).long()
 
 
-@pytest.mark.parametrize(("likelihood", "upsampling"), list(TODAY_DB))
-def test_a_short_training_leaves_as_much_of_the_grid_as_today(likelihood: str, upsampling: Upsampling) -> None:
-    x = natural_images(256)
-    torch.manual_seed(0)
+def grid_after_training(x: torch.Tensor, likelihood: str, upsampling: Upsampling, *, seed: int) -> float:
+    """dB of the grid in reconstructions after 50 steps; 0 is what the originals have."""
+    torch.manual_seed(seed)
     model = VQVAE(
         image_shape=(3, SIDE, SIDE), likelihood=likelihood, mixtures=3, downsampling=PERIOD, channels=32,
         residual_channels=16, residual_blocks=1, head_channels=16, codebook_size=64, embedding_dim=16,
@@ -38,7 +33,7 @@ def test_a_short_training_leaves_as_much_of_the_grid_as_today(likelihood: str, u
     )  # fmt: skip
     model.initialise_codebook(x[:64], seed=0)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for step in range(100):
+    for step in range(50):
         output = model(x[16 * (step % 16) :][:16])
         optimiser.zero_grad()
         output.loss.backward()
@@ -46,4 +41,16 @@ def test_a_short_training_leaves_as_much_of_the_grid_as_today(likelihood: str, u
         model.update_codebook(output)
     made = model.eval().reconstruct(x)
     found = grid_db(*(grid_power(images, PERIOD).sum(-1).numpy() for images in (x, made)))
-    assert found == pytest.approx(TODAY_DB[likelihood, upsampling], abs=1.0)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("likelihood", ["mse", "logistic-mixture"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nearest_neighbours_and_a_convolution_leave_no_grid_where_transposed_ones_do(
+    likelihood: str, seed: int
+) -> None:
+    x = natural_images(256)
+    nearest_db = grid_after_training(x, likelihood, "nearest-convolution", seed=seed)
+    assert nearest_db < MOST_DB
+    assert grid_after_training(x, likelihood, "transposed", seed=seed) > nearest_db + LEAST_DIFFERENCE_DB

@@ -162,6 +162,15 @@ def test_kmeans_places_every_level_on_what_it_is_given() -> None:
                 torch.testing.assert_close(quantiser.codebook[0, code], own.mean(0), atol=0.15, rtol=0.15)
 
 
+def test_a_level_of_many_positions_is_placed_on_as_few_images_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of what the coarsest level takes would be sixteen times as many vectors as the finest of three can use."""
+    model, given = build(side=16, hierarchy=3, codebook_size=2), []
+    for quantiser in model.quantisers:
+        monkeypatch.setattr(quantiser, "initialise", lambda vectors_ND, seed: given.append(len(vectors_ND)))
+    model.initialise_codebook(images(40, side=16), seed=0, batch_size=3)
+    assert given == [32 * 2 * 2, 8 * 4 * 4, 2 * 8 * 8]
+
+
 def test_both_levels_say_something_of_the_image() -> None:
     model, x = build().eval(), images(1)
     codes = model.encode(x)

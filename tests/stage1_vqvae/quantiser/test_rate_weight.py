@@ -40,7 +40,8 @@ def plain_codes(module: LearnedCodebook, kind: str, z_BDS: Tensor) -> Tensor:
     if kind == "cosine":
         codebook_GKD = codebook_GKD / codebook_GKD.norm(dim=-1, keepdim=True)
         z_BDS = module.double().directions(z_BDS)  # type: ignore[operator]
-    shares = [[(float(u) + 0.01 / 7) / (float(module.weight) + 0.01) for u in usage_K] for usage_K in module.usage]
+    counted = [[float(usage) + 0.01 / 7 for usage in usage_K] for usage_K in module.usage]
+    shares = [[part / sum(parts_K) for part in parts_K] for parts_K in counted]
     bits = [[-math.log2(share) for share in shares_K] for shares_K in shares]
     spread = 0.0
     for codebook_KD, shares_K in zip(codebook_GKD, shares, strict=True):
@@ -130,6 +131,26 @@ def test_a_code_that_was_never_used_can_be_chosen_again() -> None:
         far_GD = module.codebook[:, 3] + 10 * module.codebook[:, 3].sign()
         module.codebook[:, 3] = far_GD
     assert (module(far_GD.flatten()[None, :, None]).codes == 3).all()
+
+
+def test_the_price_of_a_bit_follows_the_spread_where_codes_die_and_are_revived_far_from_the_origin() -> None:
+    """Shares that add up to more than one would take the distance from the origin for spread."""
+    torch.manual_seed(0)
+    module = make_quantiser("vq", embedding_dim=2, codebook_size=64, rate_weight=0.1)
+    assert isinstance(module, LearnedCodebook)
+    module.initialise(20 + torch.randn(1024, 2), seed=0)
+    revived = 0
+    for _ in range(700):
+        found = module(20 + torch.randn(8, 2, 64)).statistics
+        assert found is not None
+        revived += int(module.update(found).revived.sum())
+    assert revived > 10
+    torch.testing.assert_close(module.bits().neg().exp2().sum(1), torch.ones(1))
+    codes = module(20 + torch.randn(64, 2, 64)).codes.flatten()
+    spread = float(module.codebook[0, codes].var(0).sum())
+    penalty_GK = module.penalties(module.codebook)
+    assert penalty_GK is not None
+    assert float((penalty_GK / module.bits()).mean()) == pytest.approx(0.1 * spread, rel=0.2)
 
 
 def test_before_the_first_batch_all_codes_cost_the_same() -> None:

@@ -308,6 +308,8 @@ def test_vimco_has_as_many_codes_as_the_levels_of_fsq_give() -> None:
             "wavenet_prior.attention_every must be below its 4 gated layers",
         ),
         ("[prior]\nattention_heads = 0\n", "prior.attention_heads must be at least 1"),
+        ('models = ["vae", "vimco"]\n[stage1]\nhierarchy = 2\n', "stage1.hierarchy is of a VQ-VAE, which models does"),
+        ('[data]\nname = "vowels"\n[stage1]\nhierarchy = 2\n', "stage1.hierarchy is a setting of images"),
     ],
 )
 def test_settings_of_the_other_kind_of_data_are_refused(text: str, said: str) -> None:
