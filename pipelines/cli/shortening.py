@@ -3,7 +3,8 @@
 A recipe's warm-up is meant for its steps. Who asks for a short trial of `--prior-training.steps 40` has said nothing of
 a warm-up of 100 steps, and is told what became of it. What is asked for by a flag of its own is left as it is, and
 refused where it does not fit (`twostage.config.check`). With `--extend` a training that was shortened goes on with what
-it has, or it would be another one. Without torch.
+it has, or it would be another one. What `--size` will choose is fitted without a word, for it is chosen again. Without
+torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,10 +44,11 @@ def shortened(command: C, arguments: Sequence[str]) -> C:
             if f"--{section}.{key}".replace("_", "-") in given or steps < 1:
                 continue
             why = f"because {section}.steps is {steps}" if key in fitted else f"as in {whole.run}, which goes on"
-            say(
-                f"{section}.{key} is {value} instead of the recipe's {getattr(training, key)}, {why}; give "
-                f"--{section.replace('_', '-')}.{key.replace('_', '-')} to choose it"
-            )
+            if getattr(whole, "size", None) is None:
+                say(
+                    f"{section}.{key} is {value} instead of the recipe's {getattr(training, key)}, {why}; give "
+                    f"--{section.replace('_', '-')}.{key.replace('_', '-')} to choose it"
+                )
             changed[section] = replace(changed.get(section, training), **{key: value})
     if not changed:
         return command

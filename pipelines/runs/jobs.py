@@ -7,12 +7,12 @@ recipe. Everything is checked before anything is written.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from twostage.config.model_names import model_spec
-from twostage.config.schema import TrainingConfig
+from twostage.config.schema import Recipe, TrainingConfig
 from twostage.data.interface import Dataset
 from twostage.errors import UsageError
 from twostage.progress import say
@@ -117,7 +117,7 @@ def check_jobs(run: Run, jobs: Sequence[Job], dataset: Dataset, resume: Resume, 
     own = {job.folder for job in jobs}
     for job in [*jobs, *_existing(run, dataset)]:
         record = records[job.folder]
-        changes = differences(*_in_plain_precision(record, job)) if record is not None else []
+        changes = differences(*_comparable(record, job)) if record is not None else []
         if job.folder not in own:  # trainings of one run may differ in their seeds
             changes = [line for line in changes if not line.startswith("seed: ")]
         if extend:  # one training after the other gets more steps
@@ -154,15 +154,26 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def _in_plain_precision(record: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+def _comparable(record: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a record and of a job, with the precision that they come to; `auto` comes to the record's."""
-    before, now = record["config"], job.config
+    before, now = _with_later_settings(record["config"]), job.config
     recorded = recorded_precision(record, folder=job.folder)
     asked = asked_precision(job.training.precision) or recorded
     return (
         {**before, "training": {**before["training"], "precision": recorded}},
         {**now, "training": {**now["training"], "precision": asked}},
     )
+
+
+def _with_later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with the settings that came after it: their defaults are what was done before them."""
+    untouched = {item.name: getattr(Recipe(), item.name) for item in fields(Recipe) if item.name != "data"}
+    defaults = {name: asdict(section) for name, section in untouched.items() if is_dataclass(section)}
+    defaults["training"] = deciding(TrainingConfig())
+    return {
+        name: {**defaults[name], **value} if name in defaults and isinstance(value, Mapping) else value
+        for name, value in config.items()
+    }
 
 
 def _short(value: object) -> str:

@@ -49,7 +49,9 @@ class Limit:
 
 _COUNT = Limit(1, 2**31 - 1)
 _NOT_NEGATIVE = Limit(0)
-_POSITIVE = Limit(0, low_open=True)
+_LARGEST_FACTOR = 1e18
+"""The product of two such factors, ten times as much in Adam's first step, is still a number of fp32."""
+_FACTOR = Limit(0, _LARGEST_FACTOR)
 _SHARE = Limit(0, 1, high_open=True)
 _ATTENTION = {
     "attention_every": _NOT_NEGATIVE,
@@ -69,7 +71,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "residual_channels": _COUNT,
         "head_channels": _COUNT,
         "speaker_channels": _COUNT,
-        "spectral_weight": _NOT_NEGATIVE,
+        "spectral_weight": _FACTOR,
         "segment_samples": Limit(128, 2**24),
     },
     WaveNetDecoderConfig: {
@@ -108,14 +110,14 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "codebook_size": Limit(2, LARGEST_CODEBOOK),
         "codebooks": _COUNT,
         "embedding_dim": _COUNT,
-        "commitment_beta": _NOT_NEGATIVE,
+        "commitment_beta": _FACTOR,
         "decay": _SHARE,
         "revival_threshold": _SHARE,
-        "rate_weight": _NOT_NEGATIVE,
+        "rate_weight": _FACTOR,
         "quantiser_dropout": Limit(0, 1),
         # On a sphere of one dimension there are two codes.
         "code_dim": Limit(2, 65536),
-        "auxiliary_weight": _NOT_NEGATIVE,
+        "auxiliary_weight": _FACTOR,
     },
     GaussianConfig: {
         "latent_channels": _COUNT,
@@ -123,8 +125,8 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "mlp_layers": Limit(1, 64),
         "mlp_width": _COUNT,
         "kl_warmup_steps": _NOT_NEGATIVE,
-        "free_bits": _NOT_NEGATIVE,
-        "auxiliary_weight": _NOT_NEGATIVE,
+        "free_bits": _FACTOR,
+        "auxiliary_weight": _FACTOR,
     },
     VimcoConfig: {"samples": Limit(2, 1024)},
     PriorConfig: {
@@ -141,10 +143,10 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "steps": _COUNT,
         "batch_size": _COUNT,
         "accumulate": _COUNT,
-        "learning_rate": _POSITIVE,
+        "learning_rate": Limit(0, _LARGEST_FACTOR, low_open=True),
         "warmup_steps": _NOT_NEGATIVE,
-        "weight_decay": _NOT_NEGATIVE,
-        "clip_norm": _NOT_NEGATIVE,
+        "weight_decay": _FACTOR,
+        "clip_norm": _FACTOR,
         "weight_ema": _SHARE,
         "patience": _NOT_NEGATIVE,
         "validate_every": _COUNT,

@@ -4,7 +4,7 @@ The counted number is the same on every machine and in every run, so that the me
 small ones. What a library takes behind torch's back (scratch space of a convolution, say) is not seen.
 """
 
-import resource
+import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,9 +53,14 @@ def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds; where the system does not say, the most that it has held."""
+    """Memory that this process holds; where the system does not say, the most that it has held, or 0."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return 0
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most * (1 if sys.platform == "darwin" else 1024)  # bytes on macOS, elsewhere KiB
     return pages * resource.getpagesize()

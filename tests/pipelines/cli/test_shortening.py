@@ -51,6 +51,15 @@ def test_a_warm_up_follows_fewer_steps_and_a_line_says_so(recipe: Path, capsys: 
         assert capsys.readouterr().err == ""
 
 
+def test_nothing_is_said_of_a_warm_up_that_the_dial_will_choose(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse("train", [str(recipe), "--prior-training.steps", "40", "--size", "small"])
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UsageError, match="but is 100"):
+        parse("train", [str(recipe), "--size=small", "--prior-training.steps=40", "--prior-training.warmup-steps=100"])
+
+
 def test_a_warm_up_that_was_asked_for_is_not_shortened(recipe: Path) -> None:
     for how in (["--prior-training.warmup-steps", "100"], ["--prior_training.warmup_steps=100"]):
         with pytest.raises(UsageError, match=r"prior_training.warmup_steps must be at most .* \(40\), but is 100"):

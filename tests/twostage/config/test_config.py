@@ -54,7 +54,7 @@ def test_dump_is_complete_and_gives_the_same_recipe(name: str) -> None:
 
 @given(
     path=st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
-    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    rate=st.floats(min_value=0, exclude_min=True, max_value=1e18),
     decay=st.floats(min_value=0, max_value=1, exclude_max=True),
     steps=st.integers(1, 2**31 - 1),
     conditional=st.booleans(),
@@ -131,6 +131,8 @@ def test_every_number_has_a_limit_that_admits_its_default() -> None:
         ("[codebook_training]\nsteps = 0", ["codebook_training.steps must be at least 1", "but is 0"]),
         ("[codebook_training]\nlearning_rate = nan", ["learning_rate must be more than 0", "nan"]),
         ("[codebook_training]\nlearning_rate = inf", ["learning_rate must be more than 0", "inf"]),
+        ("[codebook_training]\nlearning_rate = 1e38", ["learning_rate must be more than 0 and at most 1e+18", "1e+38"]),
+        ("[prior_training]\nweight_decay = 1e38", ["weight_decay must be at least 0 and at most 1e+18", "1e+38"]),
         ("[codebook_training]\nsteps = 5\nwarmup_steps = 6", ["warmup_steps must be at most", "(5)", "6"]),
         ("[quantiser]\ndecay = 1.0", ["quantiser.decay must be at least 0 and less than 1", "1.0"]),
         ("[quantiser]\ncodebooks = 3", ["embedding_dim must be a multiple of quantiser.codebooks (3)", "64"]),

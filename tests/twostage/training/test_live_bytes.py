@@ -1,5 +1,10 @@
 """Counting the bytes of live tensors, against sums by hand."""
 
+import resource
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -49,3 +54,19 @@ def test_memory_of_the_process_grows_with_what_it_holds() -> None:
     before = resident_bytes()
     held = torch.ones(1 << 24)
     assert resident_bytes() - before > 0.9 * held.nbytes
+
+
+def test_systems_without_proc_tell_the_most_that_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(path: Path, **settings: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", unknown)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for platform, unit in (("freebsd14", KIB), ("darwin", 1)):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert most * unit <= resident_bytes() < 2 * most * unit
+
+
+def test_a_system_without_such_counts_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert resident_bytes() == 0

@@ -29,6 +29,8 @@ _MAGIC, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _LONGEST_HEADER = 10_000  # numpy's own limit
 _LENGTHS = {1: "<H", 2: "<I"}  # of the length of the header, by the version of the format
 _MOST_MEMBERS = 1000
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What numpy packs arrays by."""
 
 
 class Unreadable(Exception):
@@ -76,7 +78,7 @@ def read_file(path: Path, checks: dict[str, Check]) -> dict[str, np.ndarray]:
                 return dict(_members(archive, checks))
     except OSError as error:
         raise Unreadable(f"could not be read ({error.strerror or printable(str(error))})") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # a ValueError of damaged names and offsets
         raise Unreadable(f"is damaged ({printable(str(error))})") from error
     except (RuntimeError, NotImplementedError) as error:  # a password, a compression that there is not
         raise Unreadable(f"is an archive that cannot be read ({printable(str(error))})") from error
@@ -102,6 +104,10 @@ def _members(archive: zipfile.ZipFile, checks: dict[str, Check]) -> Iterator[tup
         name = info.filename.removesuffix(".npy")
         if not name or name not in checks:
             continue
+        if info.compress_type not in _PACKINGS:
+            raise Unreadable(
+                f"has an array {name!r} that is packed neither as np.savez nor as np.savez_compressed does"
+            )
         if info.file_size > LARGEST_RATIO * info.compress_size:
             raise Unreadable(f"is damaged ({name!r} cannot unpack to the {info.file_size:,} bytes that it states)")
         with archive.open(info) as member, _named(name):

@@ -139,6 +139,21 @@ def test_a_member_cannot_unpack_to_more_than_deflate_can_pack(tmp_path: Path) ->
     assert "cannot unpack to the 4,000,000,000 bytes" in refusal(tmp_path / "x.npz", bytes(data), "x")
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_are_packed_as_numpy_packs_them(tmp_path: Path, packing: int) -> None:
+    """LZMA takes as much memory as its own header says, and its errors are of a kind of their own."""
+    said = refusal(tmp_path / "x.npz", archive({"x.npy": saved(np.arange(3))}, packing), "x")
+    assert said == "has an array 'x' that is packed neither as np.savez nor as np.savez_compressed does"
+
+
+def test_a_damaged_name_of_a_member_is_refused(tmp_path: Path) -> None:
+    """The name in front of the numbers is said to be UTF-8, and is not."""
+    data = bytearray(archive({"x.npy": saved(np.arange(3))}))
+    data[6:8] = (1 << 11).to_bytes(2, "little")
+    data[30] = 0xC3
+    assert "is damaged" in refusal(tmp_path / "x.npz", bytes(data), "x")
+
+
 def test_archives_of_very_many_members_are_not_looked_through(tmp_path: Path) -> None:
     data = archive({f"{number}.npy": b"" for number in range(1001)}, zipfile.ZIP_STORED)
     assert "1,001 members" in refusal(tmp_path / "x.npz", data, "x")
