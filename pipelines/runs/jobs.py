@@ -7,7 +7,7 @@ recipe. Everything is checked before anything is written.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,8 +167,7 @@ def _comparable(record: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], di
 
 def _with_later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration with the settings that came after it: their defaults are what was done before them."""
-    untouched = {item.name: getattr(Recipe(), item.name) for item in fields(Recipe) if item.name != "data"}
-    defaults = {name: asdict(section) for name, section in untouched.items() if is_dataclass(section)}
+    defaults = {name: own for name, own in asdict(Recipe()).items() if isinstance(own, dict) and name != "data"}
     defaults["training"] = deciding(TrainingConfig())
     return {
         name: {**defaults[name], **value} if name in defaults and isinstance(value, Mapping) else value

@@ -26,8 +26,14 @@ RECIPES: dict[str, tuple[str, str]] = {
     "2^64": ("seed = 18446744073709551616", "seed must be at least 0 and at most 4294967295"),
     "5000 digits": ("seed = " + "9" * 5000, "holds a number of several thousand digits"),
     "50000 hexadecimal digits": ("seed = 0x" + "f" * 50_000, "holds a number of several thousand digits"),
-    "NaN": ("[quantiser]\ncommitment_beta = nan", "quantiser.commitment_beta must be at least 0 and at most 1e+18, but is nan"),
-    "infinity": ("[quantiser]\ncommitment_beta = 1e999", "quantiser.commitment_beta must be at least 0 and at most 1e+18, but is inf"),
+    "NaN": (
+        "[quantiser]\ncommitment_beta = nan",
+        "quantiser.commitment_beta must be at least 0 and at most 1e+18, but is nan",
+    ),
+    "infinity": (
+        "[quantiser]\ncommitment_beta = 1e999",
+        "quantiser.commitment_beta must be at least 0 and at most 1e+18, but is inf",
+    ),
     "lists in lists": ("models = " + "[" * 3000 + "]" * 3000, "nests tables or lists too deeply"),
     "400 lists in lists": ("models = " + "[" * 400 + "]" * 400, "nests tables or lists too deeply"),
     "tables in tables": ("data = " + "{a = " * 3000 + "1" + "}" * 3000, "nests tables or lists too deeply"),
