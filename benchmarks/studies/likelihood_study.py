@@ -35,7 +35,7 @@ from twostage.noise import step_seed
 from twostage.training.optimiser import learning_rate_at, make_optimiser
 from twostage_pipelines.modality.images import stage1_architecture
 
-HEADINGS = ("likelihood", "seed", "steps", "distortion bits/dim", "PSNR dB", "chroma", "used", "CPU s")
+HEADINGS = ("likelihood", "mean weight", "seed", "steps", "distortion bits/dim", "PSNR dB", "chroma", "used", "CPU s")
 BATCH = 50
 """Validation images at a time."""
 
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("recipe", help="shipped name or TOML file, of images")
     parser.add_argument("--data", help="folder of the data; the recipe's own unless given")
     parser.add_argument("--likelihoods", nargs="+", default=["mse", "logistic-mixture"])
+    parser.add_argument("--mean-weights", nargs="+", type=float, help="of logistic-mixture; the recipe's unless given")
     parser.add_argument("--channels", type=int, help="width of encoder and decoder; the recipe's unless given")
     parser.add_argument("--checkpoints", nargs="+", type=int, default=[300, 1500])
     parser.add_argument("--items", type=int, default=1000, help="validation images at most")
@@ -108,6 +109,7 @@ def main() -> None:
     try:
         recipe = load_recipe(arguments.recipe)
         channels = arguments.channels or recipe.stage1.channels
+        weights = arguments.mean_weights or [recipe.stage1.mean_weight]
         dataset = load_dataset(replace(recipe.data, path=arguments.data or recipe.data.path))
         validation, items = dataset.validation, arguments.items
         dataset = replace(dataset, validation=Split(validation.images[:items], validation.labels[:items]))
@@ -119,11 +121,14 @@ def main() -> None:
         )
         for seed in arguments.seeds:
             for likelihood in arguments.likelihoods:
-                stage1 = replace(recipe.stage1, channels=channels, likelihood=likelihood)
                 asked = sorted(set(arguments.checkpoints))
-                lines = fit(replace(recipe, seed=seed, stage1=stage1), dataset, asked)
-                for steps, cells in zip(asked, lines, strict=True):
-                    print("| " + " | ".join([likelihood, str(seed), str(steps), *cells]) + " |", flush=True)
+                plain = replace(recipe.stage1, channels=channels, likelihood=likelihood, mean_weight=0.0)
+                for weight in weights if plain.has_mean_weight else [0.0]:
+                    stage1 = replace(plain, mean_weight=weight)
+                    lines = fit(replace(recipe, seed=seed, stage1=stage1), dataset, asked)
+                    for steps, cells in zip(asked, lines, strict=True):
+                        start = [likelihood, f"{weight:g}", str(seed), str(steps)]
+                        print("| " + " | ".join([*start, *cells]) + " |", flush=True)
     except TwoStageError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -7,6 +7,11 @@ from typing import Any, TypeVar
 C = TypeVar("C")
 
 
+def flags_of(arguments: Sequence[str]) -> set[str]:
+    """Flags among the arguments behind a verb, as `--section.key-of-it`; values that stand apart come along."""
+    return {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+
+
 def with_given(command: C, arguments: Sequence[str]) -> C:
     """The command with the names of these settings, where it asks for them.
 

@@ -100,6 +100,7 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     from ..runs.places import with_homes
     from .given import with_given
     from .help_text import running_text
+    from .other_likelihood import without_mean_weight
     from .other_quantiser import fitted
     from .shortening import shortened
 
@@ -108,7 +109,8 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     default = cls(**_defaults(name, cls, arguments))
     with running_text():
         given: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
-    return with_given(fitted(shortened(with_homes(given), arguments), arguments), arguments).resolved()
+    command = fitted(shortened(with_homes(given), arguments), arguments)
+    return with_given(without_mean_weight(command, arguments), arguments).resolved()
 
 
 def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from twostage.config.quantiser import QUANTISERS, has_update, unread
 from twostage.progress import say
 
+from .given import flags_of
+
 C = TypeVar("C")
 
 
@@ -22,7 +24,7 @@ def fitted(command: C, arguments: Sequence[str]) -> C:
         command: with values that were not checked yet.
         arguments: behind the verb, as they were given.
     """
-    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    given = flags_of(arguments)
     whole: Any = command  # a dataclass of `commands`
     if "--quantiser.kind" not in given or not any(item.name == "recipe" for item in fields(whole)):
         return command

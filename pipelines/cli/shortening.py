@@ -15,6 +15,8 @@ from twostage.config.load import CONFIG, load_run_recipe
 from twostage.config.schema import Recipe, TrainingConfig
 from twostage.progress import say
 
+from .given import flags_of
+
 C = TypeVar("C")
 
 
@@ -25,7 +27,7 @@ def shortened(command: C, arguments: Sequence[str]) -> C:
         command: with values that were not checked yet.
         arguments: behind the verb, as they were given.
     """
-    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    given = flags_of(arguments)
     whole: Any = command  # a dataclass of `commands`
     has_recipe = any(item.name == "recipe" for item in fields(whole))
     holder = whole.recipe if has_recipe else whole

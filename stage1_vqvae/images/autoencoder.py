@@ -79,8 +79,9 @@ class Autoencoder(Deterministic, ImageModel):
 
     def forward(self, x_BCHW: Tensor) -> AutoencoderOutput:
         """Training loss of a batch of integer images."""
-        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(self._latents(x_BCHW), x_BCHW)
-        return AutoencoderOutput(loss=-maximised_B.mean() / self.dims, log_likelihood_nats=log_likelihood_nats_B)
+        log_likelihood_nats_B, added_B = self.decoder.training_nats(self._latents(x_BCHW), x_BCHW)
+        loss = -(log_likelihood_nats_B + added_B).mean() / self.dims
+        return AutoencoderOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B)
 
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor) -> Tensor:

@@ -121,8 +121,8 @@ class ImageCodec(Deterministic, ImageModel):
         """Loss and statistics of a batch of integer images; the codebooks are left as they are."""
         _, levels = self.quantised_levels(x_BCHW)
         z_BDhw = self.joined_vectors([level.vectors for level in levels])
-        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(z_BDhw, x_BCHW)
-        loss = -maximised_B.mean() / self.dims
+        log_likelihood_nats_B, added_B = self.decoder.training_nats(z_BDhw, x_BCHW)
+        loss = -(log_likelihood_nats_B + added_B).mean() / self.dims
         for quantiser, level in zip(self.quantisers, levels, strict=True):
             loss = loss + quantiser.loss(level)
         return VQVAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, levels=tuple(levels))

@@ -143,6 +143,7 @@ class ImageNetworkSettings(TypedDict, total=False):
     levels: int
     likelihood: str
     mixtures: int
+    mean_weight: float
     downsampling: int
     upsampling: Upsampling
     channels: int
@@ -166,6 +167,8 @@ class ImageNetworks:
     """See `twostage.likelihoods.images.make_likelihood`, as for `mixtures`."""
     mixtures: int = 10
     """Components of a mixture likelihood."""
+    mean_weight: float = 0.0
+    """Weight of the squared error in training, see `PixelDecoder.training_nats`; 0: none."""
     downsampling: int = 4
     """One of `DOWNSAMPLINGS`; the code grid is (H, W) / downsampling."""
     upsampling: Upsampling = "transposed"

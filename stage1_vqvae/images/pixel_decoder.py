@@ -12,6 +12,10 @@ An autoregressive decoder learns to do without the latents long before the encod
 training may add an auxiliary likelihood on the decoder's features alone (Lucas and Verbeek 2018, arXiv 1711.11479),
 which only the latents can serve; it has no part in p(x|z).
 
+Without it a mixture learns its mean slowly, because channels that are given say most of what the others are. Against
+that, training may add a squared error of the mean (`mean_weight`), the log-density of a Gaussian around it with the
+variance 1 / weight: it counts while the mixture is about as wide as that Gaussian, and for little once it is narrower.
+
 Shapes: B items, D latent channels, h x w grid, F features, S hidden features, C x H x W image, N = C x neighbours.
 """
 
@@ -20,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.images.networks import Decoder, ImageNetworks, normalise
+from twostage.errors import UsageError
 from twostage.layers.causal import GatedStack
 from twostage.layers.causal_step import GatedStackState
 from twostage.likelihoods.images import AnyLikelihood, draw_levels, make_likelihood
@@ -95,7 +100,7 @@ class PixelDecoder(nn.Module):
             only; 0: none.
 
     Raises:
-        UsageError: the likelihood does not exist or does not fit the alphabet.
+        UsageError: the likelihood does not exist, does not fit the alphabet, or `mean_weight` is not for this decoder.
     """
 
     def __init__(self, settings: ImageNetworks, *, in_channels: int, auxiliary_weight: float = 0.0) -> None:
@@ -126,6 +131,12 @@ class PixelDecoder(nn.Module):
         self.likelihood = make_likelihood(
             settings.likelihood, features=features, mixtures=settings.mixtures, **alphabet
         )
+        self.mean_weight = settings.mean_weight
+        if self.mean_weight and (layers or settings.likelihood != "logistic-mixture"):
+            raise UsageError(
+                "mean_weight is for logistic-mixture without autoregressive layers, not for "
+                f"{settings.likelihood} with {layers} of them: set it to 0"
+            )
         self.auxiliary: AnyLikelihood | None = None
         if layers and auxiliary_weight:
             # One component is enough to ask for; ten would cost as much as the likelihood itself.
@@ -146,13 +157,20 @@ class PixelDecoder(nn.Module):
         return self._log_prob(self.network(z_BDHW), x_BCHW)
 
     def training_nats(self, z_BDHW: Tensor, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x|z) in nats, `[B]`, fp32, and what training maximises: the same plus the weighted auxiliary term."""
+        """log p(x|z) in nats, `[B]`, fp32, and what training adds to it before it maximises the sum, `[B]`.
+
+        That is the weighted auxiliary likelihood of an autoregressive decoder, or minus half of `mean_weight` times the
+        squared error of the mean, the alphabet scaled to [-1, 1] and summed over all sub-pixels; else zero.
+        """
         features_BFHW = self.network(z_BDHW)
         log_prob_B = self._log_prob(features_BFHW, x_BCHW).flatten(1).sum(1)
-        if self.auxiliary is None:
-            return log_prob_B, log_prob_B
-        auxiliary_B = self.auxiliary.log_prob(features_BFHW, x_BCHW).flatten(1).sum(1)
-        return log_prob_B, log_prob_B + self.auxiliary_weight * auxiliary_B
+        if self.auxiliary is not None:
+            return log_prob_B, self.auxiliary_weight * self.auxiliary.log_prob(features_BFHW, x_BCHW).flatten(1).sum(1)
+        if self.mean_weight:
+            mean_BCHW, levels = self.likelihood.mean(features_BFHW), self.likelihood.levels
+            error_BCHW = normalise(x_BCHW, levels) - normalise(mean_BCHW, levels)
+            return log_prob_B, -0.5 * self.mean_weight * error_BCHW.square().flatten(1).sum(1)
+        return log_prob_B, torch.zeros_like(log_prob_B)
 
     @torch.no_grad()
     def decode(self, z_BDHW: Tensor, *, seed: int, first_item: int) -> Tensor:

@@ -104,11 +104,11 @@ class VAE(GaussianModel, ImageModel):
         """Training loss of a batch of integer images, one posterior sample each."""
         posterior = self.posterior(x_BCHW, labels_B)
         z_BL = self.decoder_input(posterior.sample(), labels_B)
-        log_likelihood_nats_B, maximised_B = self.decoder.training_nats(z_BL, x_BCHW)
+        log_likelihood_nats_B, added_B = self.decoder.training_nats(z_BL, x_BCHW)
         kl_nats_BL = posterior.kl_nats()
         kl_nats_B = kl_nats_BL.flatten(1).sum(1)
         charged = kl_nats_BL.mean(0).clamp(min=self.free_bits).sum() if self.free_bits else kl_nats_B
-        loss = (self.kl_weight() * charged - maximised_B).mean() / self.dims
+        loss = (self.kl_weight() * charged - (log_likelihood_nats_B + added_B)).mean() / self.dims
         return VAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, kl_nats=kl_nats_B)
 
     @torch.no_grad()

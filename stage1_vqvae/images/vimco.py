@@ -13,7 +13,8 @@ the paper, whose latents are binary layers with priors between them: a grid of c
 in the VQ-VAE. `bounds` takes any log p(z) in the place of the table; one fitted to `sample_codes` of training images
 tightens the bound most, because the bound's codes are drawn from q, not its modes.
 
-Departures in use: no auxiliary likelihood under autoregressive decoders, since the score part would need its share.
+Departures in use: no auxiliary likelihood under autoregressive decoders, since the score part would need its share. The
+squared error of `mean_weight` has none either: the decoder learns from it, q does not.
 
 Shapes: B items, S samples, C x H x W image, G codebooks of K codes, h x w grid, D embedding channels, X = S B.
 """
@@ -73,7 +74,7 @@ class VIMCOOutput:
     """One pass over a batch."""
 
     loss: Tensor
-    """Scalar to minimise: minus the bound in nats/dim."""
+    """Scalar to minimise: minus the bound in nats/dim, and what the decoder adds in training."""
     bound_nats: Tensor
     """`[B]`, the multi-sample bound on log p(x), fp32."""
     log_likelihood_nats: Tensor
@@ -162,11 +163,12 @@ class VIMCO(ImageModel):
         codes_BGHWS = self._invert(log_q_BGHWK.detach(), noise_BGHWS)
         codes_XGHW = rearrange(codes_BGHWS, "b g h w s -> (s b) g h w")
         x_XCHW = x_BCHW.repeat(self.samples, 1, 1, 1)
-        log_likelihood_SB = self._log_likelihood(x_XCHW, codes_XGHW).view(self.samples, -1)
+        parts = self.decoder.training_nats(self._lookup(codes_XGHW), x_XCHW)
+        log_likelihood_SB, added_SB = (nats_X.view(self.samples, -1) for nats_X in parts)
         log_joint_SB = log_likelihood_SB + self.log_prior(codes_XGHW).view(self.samples, -1)
         objective_B = vimco_objective(log_joint_SB, _pick(log_q_BGHWK, codes_BGHWS))
         return VIMCOOutput(
-            loss=-objective_B.mean() / self.dims,
+            loss=-(objective_B + added_SB.mean(0)).mean() / self.dims,
             bound_nats=objective_B.detach(),
             log_likelihood_nats=log_likelihood_SB.detach().mean(0),
         )

@@ -94,6 +94,12 @@ def _check_images(recipe: Recipe, source: str) -> None:
             f"{source}: stage1.likelihood mse has no distribution over pixels to draw from, so "
             f"stage1.autoregressive_layers must be 0, but is {recipe.stage1.autoregressive_layers}."
         )
+    if recipe.stage1.mean_weight and not recipe.stage1.has_mean_weight:
+        raise UsageError(
+            f"{source}: stage1.mean_weight is for logistic-mixture without autoregressive layers, but "
+            f"stage1.likelihood is {recipe.stage1.likelihood} with {recipe.stage1.autoregressive_layers} of them: "
+            "set it to 0."
+        )
     for section in ("quantiser", "gaussian"):
         if getattr(recipe, section).auxiliary_weight and not recipe.stage1.autoregressive_layers:
             raise UsageError(

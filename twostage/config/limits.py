@@ -102,6 +102,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "residual_channels": _COUNT,
         "head_channels": _COUNT,
         "mixtures": Limit(1, 1024),
+        "mean_weight": _NOT_NEGATIVE,
         "autoregressive_layers": _NOT_NEGATIVE,
         "autoregressive_channels": _COUNT,
         "autoregressive_kernel": Limit(3, odd=True),

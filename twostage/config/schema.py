@@ -82,12 +82,20 @@ class Stage1Config:
     PSNR but no bits/dim."""
     mixtures: int = 10
     """Components per pixel, read by `logistic-mixture` alone."""
+    mean_weight: float = 0.0
+    """Training of `logistic-mixture` adds half of this times the squared error of the mean, levels scaled to [-1, 1],
+    to the nats; bits/dim have no part of it. 0: nothing. Not with autoregressive layers."""
     autoregressive_layers: int = 0
     """Gated masked layers over the pixels on top of the decoder; 0: pixels are independent given the codes."""
     autoregressive_channels: int = 32
     """Width of those layers, read where there are any."""
     autoregressive_kernel: int = 5
     """Kernel side of the first of them; the later ones have 3."""
+
+    @property
+    def has_mean_weight(self) -> bool:
+        """Whether a decoder of these settings can be given a `mean_weight`."""
+        return self.likelihood == "logistic-mixture" and not self.autoregressive_layers
 
     @property
     def networks(self) -> dict[str, Any]:
