@@ -54,7 +54,7 @@ def start_of(run: Run, model: str, device: torch.device) -> Start | None:
 
 
 def check_start(run: Run, job: Job, start: Start) -> None:
-    """Raise UsageError where the job, or stage one of its model, went on from another codebook or prior than `start`."""
+    """Raise UsageError where the job, or stage one of its model, went on from something else than `start`."""
     for folder in (run.stage1_folder(job.model), job.folder):
         record = record_of(folder)
         earlier = None if record is None else record.get("start")

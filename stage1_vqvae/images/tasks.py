@@ -70,7 +70,9 @@ class CodebookTask:
         priced: Priced | None = None,
     ) -> None:
         if priced is not None and not model.likelihood_is_discrete:
-            raise UsageError("The price of codes is in nats and adds to a likelihood of levels; choose another than mse.")
+            raise UsageError(
+                "The price of codes adds to the nats of a likelihood, and mse has none; choose another one."
+            )
         self.priced = priced
         self.objective = "bits_per_dim" if model.likelihood_is_discrete else "half_squared_error"
         self.model, self.train, self.validation = model, train, validation

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 
-def expected_nats(distances_GNK: Tensor, codes_GN: Tensor, prices_GNK: Tensor, items_N: Tensor, *, items: int) -> Tensor:
+def expected_nats(
+    distances_GNK: Tensor, codes_GN: Tensor, prices_GNK: Tensor, items_N: Tensor, *, items: int
+) -> Tensor:
     """Expected price of every item's codes, all codebooks together, in nats, `[items]`.
 
     Args:

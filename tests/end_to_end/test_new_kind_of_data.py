@@ -75,7 +75,7 @@ KIND = DataKind(
     datasets=("integers",),
     sections=("integers", "prior"),
     settings={},
-    lacks=("ae", "vae", "cvae", "vimco"),
+    lacks=("vq-vae-joint", "ae", "vae", "cvae", "vimco"),
     recipe=IntegerRecipe,
 )
 
@@ -377,7 +377,9 @@ class Integers:
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: Any, *, label: str) -> None:
         pass
 
-    def stage1_task(self, model: Any, recipe: Recipe, dataset: IntegerDataset, device: torch.device) -> IntegerTask:
+    def stage1_task(
+        self, model: Any, recipe: Recipe, dataset: IntegerDataset, device: torch.device, prior: nn.Module | None = None
+    ) -> IntegerTask:
         return IntegerTask(model, dataset)
 
     def follower_task(self, model: Any, codebook: Any, codes: Any, recipe: Recipe, dataset: Any) -> PriorTask:

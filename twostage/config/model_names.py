@@ -94,8 +94,8 @@ def model_spec(name: str, recipe: Recipe) -> ModelSpec:
     if name.startswith("vq-vae"):
         if name == JOINT_MODEL:
             check_joint(recipe, source="model")
-        named = "ema" if name.endswith("ema") else "loss"
-        update = recipe.quantiser.update_rule if name in (MAIN_MODEL, JOINT_MODEL) else named
+        own = recipe.quantiser.update_rule
+        update = own if name in (MAIN_MODEL, JOINT_MODEL) else "ema" if name.endswith("ema") else "loss"
         start = MAIN_MODEL if name == JOINT_MODEL else None
         return ModelSpec(name=name, kind="vq-vae", codebook_update=update, starts_from=start)
     if name == "ae":
