@@ -9,6 +9,7 @@ from torch import Tensor
 from stage2_prior.heads import at_least_fp32
 from stage2_prior.hierarchical import HierarchicalPrior
 from stage2_prior.pixelcnn import PixelCNN
+from stage2_prior.prior import check_lengths
 from stage2_prior.wavenet import WaveNet
 
 
@@ -29,17 +30,14 @@ class FrozenPrior:
         The ends of sequences have no price here, and what lies behind `lengths_B` costs nothing.
 
         Raises:
-            UsageError: codes or condition do not fit the prior.
+            UsageError: codes, condition or lengths do not fit the prior.
         """
-        prior = self.prior
-        if not isinstance(prior, WaveNet):
-            return -torch.log_softmax(at_least_fp32(prior(codes_BGS, condition_BA)), dim=-1)
-        inside_BT = None
-        if lengths_B is not None:
-            inside_BT = torch.arange(codes_BGS.shape[-1], device=codes_BGS.device) < lengths_B[:, None]
-            codes_BGS = codes_BGS.where(inside_BT[:, None], 0)
-        nats_BGTK = -torch.log_softmax(at_least_fp32(prior(codes_BGS, condition_BA)[0]), dim=-1)
-        return nats_BGTK if inside_BT is None else nats_BGTK.where(inside_BT[:, None, :, None], 0)
+        if lengths_B is None:
+            return self._nats(codes_BGS, condition_BA)
+        check_lengths(lengths_B, codes_BGS, ends=self.prior.has_end)
+        inside_BT = torch.arange(codes_BGS.shape[-1], device=codes_BGS.device) < lengths_B[:, None]
+        nats_BGTK = self._nats(codes_BGS.where(inside_BT[:, None], 0), condition_BA)
+        return nats_BGTK.where(inside_BT[:, None, :, None], 0)
 
     @torch.no_grad()
     def of_items(self, codes_BGS: Tensor, condition_BA: Tensor | None, lengths_B: Tensor | None = None) -> Tensor:
@@ -49,3 +47,8 @@ class FrozenPrior:
             UsageError: codes, condition or lengths do not fit the prior.
         """
         return -self.prior.log_prob(codes_BGS, condition_BA, lengths_B)
+
+    def _nats(self, codes_BGS: Tensor, condition_BA: Tensor | None) -> Tensor:
+        found = self.prior(codes_BGS, condition_BA)
+        logits_BGSK = found[0] if self.prior.has_end else found  # the others are those of the ends
+        return -torch.log_softmax(at_least_fp32(logits_BGSK), dim=-1)
