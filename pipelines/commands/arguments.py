@@ -95,7 +95,7 @@ class DataPlace:
 
 
 AS_STORED = DataPlace()
-CodebookModel = Literal["vq-vae", "vq-vae-ema", "vq-vae-loss"]
+CodebookModel = Literal["vq-vae", "vq-vae-ema", "vq-vae-loss", "vq-vae-joint"]
 
 
 def resolved_recipe(recipe: Recipe) -> Recipe:

@@ -9,8 +9,9 @@ from typing import Annotated
 from tyro.conf import arg
 
 from twostage.config.kinds import KINDS, kind_of
-from twostage.config.model_names import baseline_name, check_model
+from twostage.config.model_names import JOINT_MODEL, MAIN_MODEL, baseline_name, check_model
 from twostage.config.schema import Recipe
+from twostage.errors import UsageError
 
 from .arguments import Device, DryRun, FlatRecipe, RecipeArgument, Resume, require, resolved_recipe
 
@@ -90,9 +91,15 @@ class Compare:
 
             betas = betas or [baseline_name(beta) for beta in BETAS]
             usual = ("ae", "vae", *betas, "cvae", "vimco")
-            names = [*load_recipe(self.source).models, *filter(self._has, usual)]
+            own = (name for name in load_recipe(self.source).models if name != JOINT_MODEL)
+            names = [*own, *filter(self._has, usual)]
         for name in names:
             check_model(name, source="--models")
+        if JOINT_MODEL in names:
+            raise UsageError(
+                f"--models: {JOINT_MODEL} takes its own steps on top of those of {MAIN_MODEL}, but compare gives every "
+                "model the same: leave it out; train and evaluate score it beside the others, with all of its steps."
+            )
         return tuple(dict.fromkeys(names))
 
     def _has(self, model: str) -> bool:

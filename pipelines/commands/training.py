@@ -43,7 +43,8 @@ class TrainCodebook:
     source: RecipeArgument
     recipe: FlatRecipe
     model: CodebookModel = "vq-vae"
-    """vq-vae takes the recipe's codebook update; vq-vae-ema and vq-vae-loss force one."""
+    """vq-vae takes the recipe's codebook update; vq-vae-ema and vq-vae-loss force one; vq-vae-joint goes on from the
+    finished vq-vae of the run, with what its prior asks for codes in the loss."""
     size: Sized = None
     given: Given = frozenset()
     out: OutRun = None

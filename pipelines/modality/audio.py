@@ -13,7 +13,9 @@ from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, Au
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.audio.with_decoder import WithDecoder
 from stage1_vqvae.interface import Codec
+from stage1_vqvae.priced import Priced
 from stage2_prior import WaveNet
+from stage2_prior.prices import FrozenPrior
 from stage2_prior.training import PriorTask
 from twostage.config.dial import Asked, Dialled, dial_sound
 from twostage.config.model_names import ModelSpec
@@ -146,7 +148,14 @@ class Audio:
         if model.latents == "gaussian":
             check_free_bits(model.free_bits, training, label=label)
 
-    def stage1_task(self, model: Any, recipe: Recipe, dataset: AudioDataset, device: torch.device) -> Task:
+    def stage1_task(
+        self,
+        model: Any,
+        recipe: Recipe,
+        dataset: AudioDataset,
+        device: torch.device,
+        prior: Any | None = None,
+    ) -> Task:
         common: dict[str, Any] = {
             "train": dataset.train,
             "validation": dataset.validation,
@@ -158,7 +167,17 @@ class Audio:
             return AudioGaussianTask(model, **common)
         if model.latents == "none":
             return AudioAutoencoderTask(model, **common)
-        return AudioCodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
+        priced, sizes = None, (len(dataset.classes), len(dataset.speakers))
+        if prior is not None:
+            train, validation = (
+                torch.from_numpy(condition_of(split.labels, split.speakers, sizes)).to(device)
+                if prior.classes
+                else None
+                for split in (dataset.train, dataset.validation)
+            )
+            priced = Priced(FrozenPrior(prior), train_condition=train, validation_condition=validation)
+        kmeans = recipe.quantiser.starts_from_data and prior is None
+        return AudioCodebookTask(model, **common, kmeans=kmeans, seed=recipe.seed, priced=priced)
 
     def follower_task(
         self,

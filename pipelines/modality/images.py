@@ -17,7 +17,9 @@ from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
 from stage1_vqvae.interface import Codec
+from stage1_vqvae.priced import Priced
 from stage2_prior import HierarchicalPrior, PixelCNN
+from stage2_prior.prices import FrozenPrior
 from stage2_prior.training import PriorTask
 from twostage.config.dial import Asked, Dialled, dial_images
 from twostage.config.model_names import ModelSpec
@@ -161,7 +163,14 @@ class Images:
         if model.latents == "gaussian":
             check_free_bits(model.free_bits, training, label=label)
 
-    def stage1_task(self, model: Any, recipe: Recipe, dataset: ImageDataset, device: torch.device) -> Task:
+    def stage1_task(
+        self,
+        model: Any,
+        recipe: Recipe,
+        dataset: ImageDataset,
+        device: torch.device,
+        prior: nn.Module | None = None,
+    ) -> Task:
         source = dataset.train
         common: dict[str, Any] = {
             "train": TrainingImages(
@@ -174,7 +183,7 @@ class Images:
             "evaluation_batch_size": recipe.evaluation.batch_size,
         }
         if model.latents == "codes":
-            return CodebookTask(model, **common, kmeans=recipe.quantiser.starts_from_data, seed=recipe.seed)
+            return CodebookTask(model, **common, **self._beginning(recipe, dataset, device, prior))
         if model.latents == "none":
             return AutoencoderTask(model, **common)
         if model.latents == "table":
@@ -183,6 +192,19 @@ class Images:
             common["train_labels"] = _tensor(source.labels, device)
             common["validation_labels"] = _tensor(dataset.validation.labels, device)
         return GaussianTask(model, **common)
+
+    def _beginning(
+        self, recipe: Recipe, dataset: ImageDataset, device: torch.device, prior: Any | None
+    ) -> dict[str, Any]:
+        """How the training of a codebook begins: from data, or from what there is, with a price on its codes."""
+        if prior is None:
+            return {"kmeans": recipe.quantiser.starts_from_data, "seed": recipe.seed}
+        train, validation = (
+            _tensor(split.labels, device)[:, None] if prior.classes else None
+            for split in (dataset.train, dataset.validation)
+        )
+        priced = Priced(FrozenPrior(prior), train_condition=train, validation_condition=validation)
+        return {"kmeans": False, "seed": recipe.seed, "priced": priced}
 
     def follower_task(
         self,

@@ -91,8 +91,10 @@ class Modality(Protocol):
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: TrainingConfig, *, label: str) -> None:
         """Raise UsageError where stage one, freshly built, can not be trained as asked; `label` names the training."""
 
-    def stage1_task(self, model: Any, recipe: Recipe, dataset: Any, device: torch.device) -> Task:
-        """What trains stage one."""
+    def stage1_task(
+        self, model: Any, recipe: Recipe, dataset: Any, device: torch.device, prior: nn.Module | None = None
+    ) -> Task:
+        """What trains stage one; with a finished `prior` it goes on from the weights it has, and codes have a price."""
 
     def follower_task(
         self, model: Any, codebook: Any, codes: Mapping[str, CodeFile], recipe: Recipe, dataset: Any

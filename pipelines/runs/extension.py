@@ -11,6 +11,7 @@ come down to zero at the old end: the learning rate goes back up to where the lo
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from twostage.config.model_names import model_spec
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.storage.checkpoint import load_newest, save_checkpoint, step_name, verify_checkpoint
@@ -72,6 +73,8 @@ def extensions(run: Run, jobs: Sequence[Job]) -> list[Extension]:
             )
         if job.stage == "stage1":
             _check_followers(run, job)
+        if job.stage != "decoder":
+            _check_starts(run, job)
         found.append(Extension(job, state["step"], steps))
     if not begun:
         raise UsageError(f"--extend, but {run.path} holds no such training to go on with: leave it out to start one")
@@ -88,6 +91,16 @@ def _check_followers(run: Run, job: Job) -> None:
             f"changes: remove {' and '.join(str(folders[stage]) for stage in followers)}, extend it, then run "
             f"{' and '.join(f'train-{stage}' for stage in reversed(followers))} again"
         )
+
+
+def _check_starts(run: Run, job: Job) -> None:
+    """Raise UsageError where a longer training would change what another model of the run went on from."""
+    for name in run.begun_models():
+        if model_spec(name, run.recipe).starts_from == job.model:
+            raise UsageError(
+                f"{name} in {run.path} went on from {job.label}, which a longer training changes: remove "
+                f"{run.stage1_folder(name).parent}, extend it, then train {name} again"
+            )
 
 
 def extend_training(extension: Extension) -> None:

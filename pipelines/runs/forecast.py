@@ -70,6 +70,7 @@ class Forecaster:
         self.run, self.dataset, self.device = run, dataset, device
         self.modality = modality_of(run.recipe)
         self._codebooks = dict[str, nn.Module]()
+        self._priors = dict[str, nn.Module]()
         self._held = 0
         """Bytes that the process holds once all libraries are at work, and nothing large was made yet."""
         self._found = dict[tuple[str, str], _Rehearsed]()
@@ -89,7 +90,8 @@ class Forecaster:
             self._codebooks[job.model] = stage1
         if world_size() > 1 or job.training.steps < FEWEST_STEPS:
             return None
-        key = (job.stage, model_spec(job.model, self.run.recipe).kind)
+        spec = model_spec(job.model, self.run.recipe)
+        key = (job.stage, job.model if spec.starts_from is not None and job.stage == "stage1" else spec.kind)
         if key not in self._found:
             try:
                 with silent():
@@ -168,10 +170,18 @@ class Forecaster:
     def _task(self, job: Job, model: nn.Module, train: int, validation: int) -> Task:
         part, recipe = self._part(train, validation), self.run.recipe
         if job.stage == "stage1":
-            return self.modality.stage1_task(model, recipe, part, self.device)
+            prior = self._prior(model, job) if model_spec(job.model, recipe).starts_from is not None else ()
+            return self.modality.stage1_task(model, recipe, part, self.device, *prior)
         codebook = self._codebook(job)
         codes = {name: self._random_codes(codebook, part, name) for name in ("train", "validation")}
         return self.modality.follower_task(model, codebook, codes, recipe, part)
+
+    def _prior(self, codebook: nn.Module, job: Job) -> tuple[nn.Module]:
+        """An untrained one over the codes of the codebook, whose prices take as long as those of a trained one."""
+        if job.model not in self._priors:
+            kind, arguments = self.modality.follower("prior", self.run.recipe, codebook, self.dataset)
+            self._priors[job.model] = self.modality.build(kind, arguments).to(self.device)
+        return (self._priors[job.model],)
 
     def _random_codes(self, codebook: Any, dataset: Any, split: str) -> CodeFile:
         """Codes of the shape that those of a split will have."""

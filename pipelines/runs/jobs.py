@@ -51,7 +51,7 @@ def make_job(run: Run, model: str, stage: Stage, dataset: Dataset) -> Job:
     settings: dict[str, Any] = {"seed": recipe.seed, "data": data, section: asdict(getattr(recipe, section))}
     training = {"prior": recipe.prior_training, "decoder": recipe.decoder_training}.get(stage)
     if training is None and spec.kind == "vq-vae":
-        training = recipe.codebook_training
+        training = recipe.codebook_training if spec.starts_from is None else recipe.joint_training
         settings["quantiser"] = {**asdict(recipe.quantiser), "update": spec.codebook_update}
     elif training is None:
         training = recipe.baseline_training

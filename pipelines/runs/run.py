@@ -247,7 +247,7 @@ class TrainingCost:
 
 
 def training_cost(folder: Path) -> TrainingCost:
-    """Steps and seconds of a training folder.
+    """Steps and seconds of a training folder, and of the model that it went on from.
 
     Raises:
         RunError: it holds no checkpoint.
@@ -255,4 +255,5 @@ def training_cost(folder: Path) -> TrainingCost:
     state = recorded_state(folder, "seconds", warn=say)
     if state is None:
         raise RunError(f"{folder} holds no checkpoint; train this model first")
-    return TrainingCost(steps=state["step"], seconds=state["seconds"])
+    before = state["record"].get("start") or {"steps": 0, "seconds": 0.0}
+    return TrainingCost(steps=state["step"] + before["steps"], seconds=state["seconds"] + before["seconds"])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from twostage.config.check import check_recipe
 from twostage.config.dial import Asked
@@ -23,6 +24,7 @@ from ..runs.codes import extract_codes
 from ..runs.jobs import Job, make_job
 from ..runs.run import Run
 from ..runs.session import TrainingSession, check_codebook_of, fit, prepare
+from ..runs.start import Start, check_start, start_of
 
 
 def all_jobs(run: Run, dataset: Dataset) -> list[Job]:
@@ -65,12 +67,14 @@ def _train_stage1(session: TrainingSession, job: Job) -> None:
     """A codebook with its decoder, or a baseline."""
     recipe, modality = session.recipe, modality_of(session.recipe)
     kind, arguments = modality.stage1(model_spec(job.model, recipe), recipe, session.dataset)
+    start = _start(session, job)
+    prior = () if start is None else (start.prior.model,)
     fit(
         session,
         job,
-        _record(session, kind, arguments),
-        make_model=lambda: modality.build(kind, arguments),
-        make_task=lambda model: modality.stage1_task(model, recipe, session.dataset, session.device),
+        _record(session, kind, arguments, **({} if start is None else {"start": start.record})),
+        make_model=lambda: _begun(modality.build(kind, arguments), job, start),
+        make_task=lambda model: modality.stage1_task(model, recipe, session.dataset, session.device, *prior),
     )
 
 
@@ -78,6 +82,7 @@ def _train_follower(session: TrainingSession, job: Job) -> None:
     """Extract the codes of a trained codebook and fit a prior, or a decoder, to them."""
     recipe, modality = session.recipe, modality_of(session.recipe)
     codebook = session.run.codebook(job.model, session.device)
+    start = _start(session, job) if job.stage == "prior" else None
     check_codebook_of(job, codebook)
     codes = extract_codes(session.run, job.model, codebook, session.dataset, session.device)
     kind, arguments = modality.follower(job.stage, recipe, codebook.model, session.dataset)
@@ -85,9 +90,29 @@ def _train_follower(session: TrainingSession, job: Job) -> None:
         session,
         job,
         _record(session, kind, arguments, stage1_sha256=codebook.sha256),
-        make_model=lambda: modality.build(kind, arguments),
+        make_model=lambda: _begun(modality.build(kind, arguments), job, start),
         make_task=lambda model: modality.follower_task(model, codebook.model, codes, recipe, session.dataset),
     )
+
+
+def _start(session: TrainingSession, job: Job) -> Start | None:
+    """What the job goes on from, the same as before where it has begun; None of one that starts from nothing.
+
+    Raises:
+        UsageError: it was trained again since.
+        RunError: it is missing, unfinished or damaged.
+    """
+    start = start_of(session.run, job.model, session.device)
+    if start is not None:
+        check_start(session.run, job, start)
+    return start
+
+
+def _begun(model: nn.Module, job: Job, start: Start | None) -> nn.Module:
+    """The model, with the weights that its training goes on from."""
+    if start is not None:
+        model.load_state_dict(start.part(job.stage).model.state_dict())
+    return model
 
 
 OneStage = TrainCodebook | TrainDecoder | TrainPrior | TrainBaseline
@@ -116,6 +141,7 @@ def _run_one(command: OneStage, stage: Stage) -> None:
     run = Run(path=command.run, recipe=_recipe_of(command, dataset))
     if stage != "stage1":
         run.codebook(command.model, torch.device("cpu"))  # without one nothing is written
+    start_of(run, command.model, torch.device("cpu"))  # nor without what it goes on from
     jobs = [make_job(run, command.model, stage, dataset)]
     session = prepare(
         run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run

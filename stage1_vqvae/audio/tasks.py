@@ -14,6 +14,7 @@ from stage1_vqvae.audio.autoencoder import AudioAutoencoder
 from stage1_vqvae.audio.training_audio import AudioData, AudioDataSettings
 from stage1_vqvae.audio.vae import AudioVAE
 from stage1_vqvae.audio.vqvae import AudioVQVAE
+from stage1_vqvae.priced import Priced
 from stage1_vqvae.quantiser.codebook_step import codebook_step
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage
@@ -24,16 +25,28 @@ from twostage.training.task import StepResult
 class AudioCodebookTask:
     """Train a sound VQ-VAE; the best model has the lowest validation distortion + uniform rate in bits/sample.
 
+    Segments are priced as if they were whole recordings, whose end costs nothing; validation is of whole ones.
+
     Args:
         kmeans: initialise the codebook by k-means before step 0.
         seed: of the k-means start.
+        priced: what the codes cost under a finished prior, whose expected value is then a part of the loss, and whose
+            rate, with ends, stands in the place of the uniform one; None: as the paper has it.
         Others: see `AudioData`.
     """
 
     objective = "bits_per_sample"
 
-    def __init__(self, model: AudioVQVAE, *, kmeans: bool, seed: int, **settings: Unpack[AudioDataSettings]) -> None:
-        self.model, self.kmeans, self.seed = model, kmeans, seed
+    def __init__(
+        self,
+        model: AudioVQVAE,
+        *,
+        kmeans: bool,
+        seed: int,
+        priced: Priced | None = None,
+        **settings: Unpack[AudioDataSettings],
+    ) -> None:
+        self.model, self.kmeans, self.seed, self.priced = model, kmeans, seed, priced
         self.watch, self.data = CollapseWatch(), AudioData(model, **settings)
         self.items = self.data.items
 
@@ -49,7 +62,7 @@ class AudioCodebookTask:
         self.model.initialise_codebook(sounds.samples, sounds.mask, seed=self.seed, batch_size=batch_size)
 
     def loss(self, indices: np.ndarray) -> StepResult:
-        """Loss on training segments at places `indices` of an epoch."""
+        """Loss on training segments at places `indices` of an epoch, and what their codes are expected to cost."""
         sounds, part = self.data.segments(indices), self.data.part_weights(indices)
         output = self.model(sounds.samples, sounds.mask, sounds.speaker, part)
         nats_per_sample = -output.log_likelihood_nats.detach().sum() / sounds.mask.sum()
@@ -59,24 +72,32 @@ class AudioCodebookTask:
             "commitment_loss": part.positions * output.quantised.commitment_loss.detach(),
             "codebook_loss": part.positions * output.quantised.codebook_loss.detach(),
         }
-        return StepResult(loss=output.loss, metrics=metrics, output=output.quantised.statistics)
+        loss = output.loss
+        if self.priced is not None:
+            lengths_B = output.real.sum(1)
+            prices = self.priced.of_all(output.codes[:, :, : int(lengths_B.max())], sounds.items, lengths_B)
+            rate = part.samples * self.model.expected_nats(output, prices).sum() / sounds.mask.sum()
+            loss, metrics["expected_rate_bits_per_sample"] = loss + rate, rate.detach() / math.log(2)
+        return StepResult(loss=loss, metrics=metrics, output=output.quantised.statistics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebook from the batch's statistics; forget Adam's moments of revived codes."""
         return codebook_step(self.model.quantiser, result.output, optimiser)
 
     def validate(self) -> Mapping[str, float]:
-        """Bits per sample with a uniform prior, codebook usage and log-mel distance over all validation recordings.
+        """Bits per sample, codebook usage and log-mel distance over all validation recordings; with a price the rate.
 
         Says once if the codebook has collapsed.
         """
-        model, distortion_nats, distance, codes_MG = self.model, 0.0, 0.0, []
+        model, distortion_nats, price_nats, distance, codes_MG = self.model, 0.0, 0.0, 0.0, []
         for sounds in self.data.recordings():
             codes_BGT = model.encode(sounds.samples, sounds.mask)
             lengths_B = model.code_lengths(sounds.mask.sum(1))
             distortion_nats -= (
                 model.log_prob(sounds.samples, sounds.mask, codes_BGT, sounds.speaker).double().sum().item()
             )
+            if self.priced is not None:
+                price_nats += self.priced.of_items(codes_BGT, sounds.items, lengths_B).double().sum().item()
             wave_BS = model.decode(codes_BGT, lengths_B, sounds.speaker)
             distance += self.data.log_mel_distance(sounds, wave_BS)
             real_BT = torch.arange(codes_BGT.shape[2], device=lengths_B.device) < lengths_B[:, None]
@@ -88,10 +109,13 @@ class AudioCodebookTask:
         samples = int(self.data.validation.lengths.sum())
         positions = sum(map(len, codes_MG))
         distortion_bits = distortion_nats / (samples * math.log(2))
-        uniform_bits = positions * model.codebooks * math.log2(model.codebook_size) / samples
+        rate_bits = positions * model.codebooks * math.log2(model.codebook_size) / samples
+        if self.priced is not None:
+            rate_bits = price_nats / (samples * math.log(2))
         return {
-            "bits_per_sample": distortion_bits + uniform_bits,
+            "bits_per_sample": distortion_bits + rate_bits,
             "distortion_bits_per_sample": distortion_bits,
+            **({} if self.priced is None else {"rate_bits_per_sample": rate_bits}),
             "unigram_rate_bits_per_sample": usage.entropy_bits_per_item * positions / samples,
             "log_mel_l1": distance / len(self.data.validation),
             "perplexity": usage.perplexity,

@@ -23,6 +23,7 @@ from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
 from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.interface import LatentKind
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
+from stage1_vqvae.quantiser.expected_cost import expected_nats
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
 
 
@@ -38,6 +39,22 @@ class AudioOutput:
     """Scalar, mean over items, not weighted."""
     quantised: Quantised
     """Of the M real positions: vectors `[M, D]`, codes `[M, G]`; hand it to `update_codebook`."""
+    given: Tensor
+    """What the quantiser was given there, `[M, D]`, with gradient."""
+    real: Tensor
+    """`[B, T]` bool, which positions these are."""
+
+    @property
+    def codes(self) -> Tensor:
+        """`[B, G, T]` int64, 0 behind an item's codes."""
+        return _placed(self.quantised.codes, self.real)
+
+
+def _placed(codes_MG: Tensor, real_BT: Tensor) -> Tensor:
+    """Codes of the real positions where they belong, `[B, G, T]`, and 0 elsewhere."""
+    codes_BTG = codes_MG.new_zeros(*real_BT.shape, codes_MG.shape[1])
+    codes_BTG[real_BT] = codes_MG
+    return codes_BTG.transpose(1, 2).contiguous()
 
 
 class AudioVQVAESettings(AudioNetworkSettings, QuantiserSettings):
@@ -74,16 +91,17 @@ class AudioVQVAE(Deterministic, AudioModel):
         self.update_rule = self.quantiser.update_rule
         self.decoder = AudioDecoder(networks, in_channels=embedding_dim)
 
-    def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor]:
-        """The real positions quantised, and which they are, `[B, T]`."""
+    def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor, Tensor]:
+        """The real positions quantised, what was given there, `[M, D]`, and which they are, `[B, T]`."""
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
-        return self.quantiser(vectors_BDT.transpose(1, 2)[real_BT], real_BT.nonzero()[:, 0]), real_BT
+        given_MD = vectors_BDT.transpose(1, 2)[real_BT]
+        return self.quantiser(given_MD, real_BT.nonzero()[:, 0]), given_MD, real_BT
 
     def forward(
         self, samples_BS: Tensor, mask_BS: Tensor, speaker_B: Tensor | None = None, part: PartWeights = WHOLE_BATCH
     ) -> AudioOutput:
         """Loss and statistics of a batch of int16 samples, or of a part of one; the codebook is left as it is."""
-        quantised, real_BT = self._quantise(self.encode_vectors(samples_BS, mask_BS), mask_BS)
+        quantised, given_MD, real_BT = self._quantise(self.encode_vectors(samples_BS, mask_BS), mask_BS)
         vectors_BTD = quantised.vectors.new_zeros(*real_BT.shape, quantised.vectors.shape[1])
         vectors_BTD = vectors_BTD.masked_scatter(real_BT[:, :, None], quantised.vectors)
         log_likelihood_nats_B, spectral_loss = self.decoder.training_terms(
@@ -95,7 +113,31 @@ class AudioVQVAE(Deterministic, AudioModel):
             + part.positions * self.quantiser.loss(quantised)
         )
         return AudioOutput(
-            loss=loss, log_likelihood_nats=log_likelihood_nats_B, spectral_loss=spectral_loss, quantised=quantised
+            loss=loss,
+            log_likelihood_nats=log_likelihood_nats_B,
+            spectral_loss=spectral_loss,
+            quantised=quantised,
+            given=given_MD,
+            real=real_BT,
+        )
+
+    def expected_nats(self, output: AudioOutput, prices_BGTK: Tensor) -> Tensor:
+        """What the codes of a batch are expected to cost, `[B]` (`stage1_vqvae.quantiser.expected_cost`).
+
+        Args:
+            output: of a forward pass over the batch.
+            prices_BGTK: nats of every code at every place of `output.codes`; T may end with the longest item.
+
+        Raises:
+            UsageError: the quantiser chooses codes by something else than distances.
+        """
+        real_BT = output.real[:, : prices_BGTK.shape[2]]
+        return expected_nats(
+            self.quantiser.distances(output.given),
+            output.quantised.codes.t(),
+            prices_BGTK.transpose(1, 2)[real_BT].transpose(0, 1),
+            real_BT.nonzero()[:, 0],
+            items=len(real_BT),
         )
 
     def update_codebook(self, output: AudioOutput) -> CodebookUpdate:
@@ -118,10 +160,8 @@ class AudioVQVAE(Deterministic, AudioModel):
     @torch.no_grad()
     def encode(self, samples_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """int16 samples `[B, S]` to codes `[B, G, T]`, int64; 0 behind an item's codes."""
-        quantised, real_BT = self._quantise(self.encode_vectors(samples_BS, mask_BS), mask_BS)
-        codes_BTG = torch.zeros(*real_BT.shape, self.codebooks, dtype=torch.int64, device=real_BT.device)
-        codes_BTG[real_BT] = quantised.codes
-        return codes_BTG.transpose(1, 2).contiguous()
+        quantised, _, real_BT = self._quantise(self.encode_vectors(samples_BS, mask_BS), mask_BS)
+        return _placed(quantised.codes, real_BT)
 
     def condition_vectors(self, codes_BGT: Tensor) -> Tensor:
         """Codebook vectors of codes, `[B, D, T]`: what an autoregressive decoder is conditioned on."""

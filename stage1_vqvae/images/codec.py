@@ -23,6 +23,7 @@ from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import check_images, normalise
 from stage1_vqvae.interface import LatentKind
+from stage1_vqvae.quantiser.expected_cost import expected_nats
 from stage1_vqvae.quantiser.interface import CodebookUpdate, LevelStatistics, Quantised, Quantiser
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.errors import UsageError
@@ -39,6 +40,8 @@ class VQVAEOutput:
     """`[B]`, log p(x|z(x)), fp32."""
     levels: tuple[Quantised, ...]
     """Codes, vectors and statistics of every grid, coarsest first."""
+    given: tuple[Tensor, ...]
+    """What the quantiser of every grid was given, `[B, D, h, w]`, with gradient."""
 
     @property
     def quantised(self) -> Quantised:
@@ -56,6 +59,12 @@ class VQVAEOutput:
         if len(found) < len(self.levels):
             raise RuntimeError("a codebook is updated by a forward pass in training mode, not in eval mode")
         return LevelStatistics(tuple(found))
+
+
+def joined_codes(levels: Sequence[Quantised]) -> Tensor:
+    """Codes of all levels as one array `[B, G, *T]`."""
+    codes = [level.codes for level in levels]
+    return codes[0] if len(codes) == 1 else torch.cat([codes_BGhw.flatten(2) for codes_BGhw in codes], 2)
 
 
 class ImageCodec(Deterministic, ImageModel):
@@ -119,13 +128,40 @@ class ImageCodec(Deterministic, ImageModel):
 
     def forward(self, x_BCHW: Tensor) -> VQVAEOutput:
         """Loss and statistics of a batch of integer images; the codebooks are left as they are."""
-        _, levels = self.quantised_levels(x_BCHW)
+        given, levels = self.quantised_levels(x_BCHW)
         z_BDhw = self.joined_vectors([level.vectors for level in levels])
         log_likelihood_nats_B, added_B = self.decoder.training_nats(z_BDhw, x_BCHW)
         loss = -(log_likelihood_nats_B + added_B).mean() / self.dims
         for quantiser, level in zip(self.quantisers, levels, strict=True):
             loss = loss + quantiser.loss(level)
-        return VQVAEOutput(loss=loss, log_likelihood_nats=log_likelihood_nats_B, levels=tuple(levels))
+        return VQVAEOutput(
+            loss=loss, log_likelihood_nats=log_likelihood_nats_B, levels=tuple(levels), given=tuple(given)
+        )
+
+    def expected_nats(self, output: VQVAEOutput, prices_BGTK: Tensor) -> Tensor:
+        """What the codes of a batch are expected to cost, `[B]` (`stage1_vqvae.quantiser.expected_cost`).
+
+        Args:
+            output: of a forward pass over the batch.
+            prices_BGTK: nats of every code at every place of `joined_codes` of its codes.
+
+        Raises:
+            UsageError: the quantiser chooses codes by something else than distances.
+        """
+        items, codes = len(prices_BGTK), self.codebook_size
+        total_B, start = prices_BGTK.new_zeros(items), 0
+        prices_GBPK = prices_BGTK.reshape(items, self.codebooks, -1, codes).transpose(0, 1)
+        positions = positions_of(self.grids)
+        for quantiser, level, given, count in zip(self.quantisers, output.levels, output.given, positions, strict=True):
+            total_B = total_B + expected_nats(
+                quantiser.distances(given),
+                level.codes.transpose(0, 1).flatten(1),
+                prices_GBPK[:, :, start : start + count].flatten(1, 2),
+                torch.arange(items, device=given.device).repeat_interleave(count),
+                items=items,
+            )
+            start += count
+        return total_B
 
     def update_codebook(self, output: VQVAEOutput) -> tuple[CodebookUpdate, ...]:
         """Move the codebooks by the statistics of a training batch; call once after `optimizer.step()`.
@@ -154,8 +190,7 @@ class ImageCodec(Deterministic, ImageModel):
     @torch.no_grad()
     def encode(self, x_BCHW: Tensor) -> Tensor:
         """Integer images `[B, C, H, W]` to codes `[B, G, *T]`, int64."""
-        codes = [level.codes for level in self.quantised_levels(x_BCHW)[1]]
-        return codes[0] if len(codes) == 1 else torch.cat([codes_BGhw.flatten(2) for codes_BGhw in codes], 2)
+        return joined_codes(self.quantised_levels(x_BCHW)[1])
 
     def lookup(self, codes_BGT: Tensor) -> list[Tensor]:
         """Codebook vectors of codes, `[B, D, h, w]` of every level, coarsest first.

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from stage1_vqvae.conditions import check_labels
-from stage1_vqvae.images.codec import ImageCodec
+from stage1_vqvae.images.codec import ImageCodec, joined_codes
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vae import VAE
+from stage1_vqvae.priced import Priced
 from stage1_vqvae.quantiser.codebook_step import codebook_step
 from stage1_vqvae.quantiser.interface import LevelStatistics
 from stage1_vqvae.quantiser.kmeans import vectors_wanted
 from twostage.distributed import own_batches, sum_over_ranks
+from twostage.errors import UsageError
 from twostage.grids import named_grids, positions_of
 from twostage.metrics.codebook_usage import CollapseWatch, codebook_usage
 from twostage.progress import say
@@ -49,6 +51,11 @@ class CodebookTask:
         kmeans: initialise the codebook by k-means before step 0.
         evaluation_batch_size: items per validation pass.
         seed: of the k-means start.
+        priced: what the codes cost under a finished prior, whose expected value is then a part of the loss, and whose
+            rate stands in the place of the uniform one; None: as the paper has it.
+
+    Raises:
+        UsageError: codes have a price, but the likelihood has no bits to add it to.
     """
 
     def __init__(
@@ -60,7 +67,13 @@ class CodebookTask:
         kmeans: bool,
         evaluation_batch_size: int,
         seed: int,
+        priced: Priced | None = None,
     ) -> None:
+        if priced is not None and not model.likelihood_is_discrete:
+            raise UsageError(
+                "The price of codes adds to the nats of a likelihood, and mse has none; choose another one."
+            )
+        self.priced = priced
         self.objective = "bits_per_dim" if model.likelihood_is_discrete else "half_squared_error"
         self.model, self.train, self.validation = model, train, validation
         self.kmeans, self.evaluation_batch_size, self.seed = kmeans, evaluation_batch_size, seed
@@ -78,7 +91,7 @@ class CodebookTask:
         self.model.initialise_codebook(images_BCHW, seed=self.seed, batch_size=self.evaluation_batch_size)
 
     def loss(self, indices: np.ndarray) -> StepResult:
-        """Loss of eq. 3 on the training items at `indices`."""
+        """Loss of eq. 3 on the training items at `indices`, and what their codes are expected to cost in nats/dim."""
         output = self.model(self.train.batch(indices))
         nats_per_dim = -output.log_likelihood_nats.detach().mean() / self.model.dims
         metrics = {
@@ -86,7 +99,12 @@ class CodebookTask:
             "commitment_loss": sum(level.commitment_loss.detach() for level in output.levels),
             "codebook_loss": sum(level.codebook_loss.detach() for level in output.levels),
         }
-        return StepResult(loss=output.loss, metrics=metrics, output=output.statistics)
+        loss = output.loss
+        if self.priced is not None:
+            prices = self.priced.of_all(joined_codes(output.levels), torch.from_numpy(indices))
+            rate = self.model.expected_nats(output, prices).mean() / self.model.dims
+            loss, metrics["expected_rate_bits_per_dim"] = loss + rate, rate.detach() / math.log(2)
+        return StepResult(loss=loss, metrics=metrics, output=output.statistics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Update the codebooks from the batch's statistics; forget Adam's moments of revived codes."""
@@ -104,17 +122,19 @@ class CodebookTask:
         return [""] if len(grids) == 1 else [f"_{named_grids((grid,))}" for grid in grids]
 
     def validate(self) -> Mapping[str, float]:
-        """Distortion, total with a uniform prior, unigram entropy and codebook usage over all validation items.
+        """Distortion, total, unigram entropy and codebook usage over all validation items; with a price also the rate.
 
         Of a hierarchy also the usage of every level. Says once if a codebook has collapsed.
         """
         items, device = len(self.validation), self.validation.device
-        nats_N = torch.zeros(items, dtype=torch.float64, device=device)
+        nats_N, prices_N = torch.zeros(2, items, dtype=torch.float64, device=device)
         codes_NGT = torch.zeros(items, *self.model.code_shape, dtype=torch.int64, device=device)
         for rows in own_batches(items, self.evaluation_batch_size):
             codes_NGT[rows] = self.model.encode(self.validation[rows])
             nats_N[rows] = -self.model.log_prob(self.validation[rows], codes_NGT[rows]).double()
-        (nats_N,), (codes_NGT,) = sum_over_ranks(nats_N), sum_over_ranks(codes_NGT)
+            if self.priced is not None:
+                prices_N[rows] = self.priced.of_items(codes_NGT[rows], torch.arange(items)[rows]).double()
+        (nats_N, prices_N), (codes_NGT,) = sum_over_ranks(nats_N, prices_N), sum_over_ranks(codes_NGT)
         codes = codes_NGT.cpu().numpy()
         usage = codebook_usage(codes, codebook_size=self.model.codebook_size, grids=self.model.grids)
         warning = self.watch.look(usage)
@@ -123,8 +143,11 @@ class CodebookTask:
         discrete = self.model.likelihood_is_discrete
         numbers = distortion_metrics(nats_N.sum().item() / (self.model.dims * items), discrete=discrete)
         if discrete:
-            uniform_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
-            numbers["bits_per_dim"] = numbers["distortion_bits_per_dim"] + uniform_bits / self.model.dims
+            rate_bits = math.prod(self.model.code_shape) * math.log2(self.model.codebook_size)
+            if self.priced is not None:
+                rate_bits = prices_N.mean().item() / math.log(2)
+                numbers["rate_bits_per_dim"] = rate_bits / self.model.dims
+            numbers["bits_per_dim"] = numbers["distortion_bits_per_dim"] + rate_bits / self.model.dims
         by_level = dict[str, float]()
         if len(usage.levels) > 1:
             for suffix, level in zip(self._suffixes(), usage.levels, strict=True):

@@ -64,6 +64,14 @@ def assign(
     )
 
 
+def squared_distances(z_GND: Tensor, codebook_GKD: Tensor) -> Tensor:
+    """|z - e|^2 of every vector to every code, `[G, N, K]`, with gradient to both; by rounding a little below 0."""
+    mean_G1D = codebook_GKD.detach().mean(dim=1, keepdim=True)  # cancels, and what is left of the terms is smaller
+    z_GND, e_GKD = z_GND - mean_G1D, codebook_GKD - mean_G1D
+    products_GNK = z_GND @ e_GKD.mT
+    return z_GND.square().sum(2, keepdim=True) - 2 * products_GNK + e_GKD.square().sum(2)[:, None]
+
+
 def gather(codes_GN: Tensor, codebook_GKD: Tensor) -> Tensor:
     """`[G, N, D/G]`: one embedding lookup for all codebooks, in a table of G * K rows."""
     offsets_G1 = codebook_GKD.shape[1] * torch.arange(len(codes_GN), device=codes_GN.device)[:, None]

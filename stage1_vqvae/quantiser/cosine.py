@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stage1_vqvae.quantiser.assign import assign, vectors_of
+from stage1_vqvae.quantiser.assign import assign, squared_distances, vectors_of
 from stage1_vqvae.quantiser.codebook import CodebookSettings, LearnedCodebook, check_vectors
 from stage1_vqvae.quantiser.interface import Quantised
 from stage1_vqvae.quantiser.kmeans import ITERATIONS
@@ -74,6 +74,13 @@ class CosineQuantiser(LearnedCodebook):
         statistics = self.statistics_of(found.z_GND, found.codes_GN) if self.training else None
         codes_BGS = codes_by_item(found.codes_GN, z_BDS.shape)
         return Quantised(vectors_BDS, codes_BGS, found.commitment_loss, found.codebook_loss, statistics)
+
+    def distances(self, z_BDS: Tensor) -> Tensor:
+        """Squared, of the direction of every vector of `[B, D, *S]` to every code, `[G, N, K]`; see `Quantiser`."""
+        check_channels(z_BDS, self.embedding_dim)
+        with torch.autocast(device_type=z_BDS.device.type, enabled=False):  # as in `forward`
+            directions_GND = Split.apply(self.directions(z_BDS), self.codebooks)
+            return squared_distances(directions_GND, F.normalize(self.codebook, dim=-1))
 
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""

@@ -37,6 +37,7 @@ from stage1_vqvae.quantiser.gradients import StraightThrough
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, counted, counts_alone
 from stage1_vqvae.quantiser.layout import check_channels, checked_codes
 from twostage.config.quantiser import size_of_levels
+from twostage.errors import UsageError
 
 _EPSILON = 1e-3
 """By this share the bound stays within the outermost half-integers, which rounding must never leave."""
@@ -117,6 +118,10 @@ class FiniteScalarQuantiser(nn.Module):
     def loss(self, quantised: Quantised) -> Tensor:
         """Scalar: beta * commitment."""
         return self.commitment_beta * quantised.commitment_loss
+
+    def distances(self, z_BDS: Tensor) -> Tensor:
+        """There are none; raises UsageError."""
+        raise UsageError("The quantiser fsq rounds its channels and knows no distances to codes; choose another kind.")
 
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""

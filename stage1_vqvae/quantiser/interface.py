@@ -105,6 +105,16 @@ class Quantiser(Protocol):
     def loss(self, quantised: Quantised) -> Tensor:
         """Scalar to minimise beside the reconstruction."""
 
+    def distances(self, z_BDS: Tensor) -> Tensor:
+        """Squared distance of every vector of `[B, D, *S]` to every code, `[G, N, K]` fp32, as codes are chosen by it.
+
+        N runs over items, then positions. The gradient goes to the input, to layers in front of the choice, and to the
+        codebook where it learns by gradients.
+
+        Raises:
+            UsageError: this kind chooses codes by something else.
+        """
+
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
 

@@ -25,7 +25,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from stage1_vqvae.quantiser.assign import assign, vectors_of
+from stage1_vqvae.quantiser.assign import assign, squared_distances, vectors_of
 from stage1_vqvae.quantiser.codebook import CodebookSettings, LearnedCodebook, check_sizes, check_vectors
 from stage1_vqvae.quantiser.interface import Quantised
 from stage1_vqvae.quantiser.kmeans import ITERATIONS
@@ -66,6 +66,12 @@ class VectorQuantiser(LearnedCodebook):
         statistics = self.statistics_of(found.z_GND, found.codes_GN) if self.training else None
         codes_BGS = codes_by_item(found.codes_GN, z_BDS.shape)
         return Quantised(found.vectors, codes_BGS, found.commitment_loss, found.codebook_loss, statistics)
+
+    def distances(self, z_BDS: Tensor) -> Tensor:
+        """Squared, of every vector of `[B, D, *S]` to every code, `[G, N, K]`; see `Quantiser`."""
+        check_channels(z_BDS, self.embedding_dim)
+        with torch.autocast(device_type=z_BDS.device.type, enabled=False):  # as in `forward`
+            return squared_distances(Split.apply(z_BDS.to(self.codebook.dtype), self.codebooks), self.codebook)
 
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Codebook vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""

@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stage1_vqvae.quantiser.assign import squared_distances
 from stage1_vqvae.quantiser.codebook import CodebookSettings, LearnedCodebook, check_vectors
 from stage1_vqvae.quantiser.gradients import Rotation, SquaredError, StraightThrough
 from stage1_vqvae.quantiser.interface import Quantised
@@ -99,6 +100,14 @@ class ResidualQuantiser(LearnedCodebook):
         statistics = self.statistics_of(torch.stack(residuals), codes_GN) if self.training else None
         codes_BGS = codes_by_item(codes_GN, z_BDS.shape)
         return Quantised(vectors_BDS, codes_BGS, commitment_loss, codebook_loss, statistics)
+
+    def distances(self, z_BDS: Tensor) -> Tensor:
+        """Squared, of what the levels before left over of `[B, D, *S]` to every code, `[G, N, K]`; see `Quantiser`."""
+        check_channels(z_BDS, self.embedding_dim)
+        with torch.autocast(device_type=z_BDS.device.type, enabled=False):  # as in `forward`
+            z_ND = Split.apply(z_BDS.to(self.codebook.dtype), 1)[0]
+            residuals_GND = torch.stack(self._descend(z_ND.detach())[0])
+            return squared_distances(z_ND + (residuals_GND - z_ND.detach()), self.codebook)
 
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, n, *S]` of the first n levels, 1 <= n <= G.

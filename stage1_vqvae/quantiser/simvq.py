@@ -18,10 +18,10 @@ Shapes: B items, D channels, S any spatial axes, G codebooks, each of K vectors 
 import torch
 from torch import Tensor, nn
 
-from stage1_vqvae.quantiser.assign import assign, vectors_of
+from stage1_vqvae.quantiser.assign import assign, squared_distances, vectors_of
 from stage1_vqvae.quantiser.codebook import Gradient, check_past_quantiser, check_sizes
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised, QuantiserStatistics, counted, counts_alone
-from stage1_vqvae.quantiser.layout import check_channels, checked_codes, codes_by_item
+from stage1_vqvae.quantiser.layout import Split, check_channels, checked_codes, codes_by_item
 
 
 class SimVQ(nn.Module):
@@ -70,6 +70,12 @@ class SimVQ(nn.Module):
     def loss(self, quantised: Quantised) -> Tensor:
         """Scalar: beta * commitment + codebook loss."""
         return self.commitment_beta * quantised.commitment_loss + quantised.codebook_loss
+
+    def distances(self, z_BDS: Tensor) -> Tensor:
+        """Squared, of every vector of `[B, D, *S]` to every mapped one, `[G, N, K]`; see `Quantiser`."""
+        check_channels(z_BDS, self.embedding_dim)
+        with torch.autocast(device_type=z_BDS.device.type, enabled=False):  # as in `forward`
+            return squared_distances(Split.apply(z_BDS.to(self.codebook.dtype), self.codebooks), self.vectors())
 
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""

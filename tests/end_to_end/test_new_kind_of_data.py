@@ -73,7 +73,7 @@ KIND = DataKind(
     datasets=("integers",),
     sections=("integers", "prior"),
     settings={},
-    lacks=("ae", "vae", "cvae", "vimco"),
+    lacks=("vq-vae-joint", "ae", "vae", "cvae", "vimco"),
     recipe=IntegerRecipe,
 )
 
@@ -372,7 +372,7 @@ class Integers:
     def check(self, model: Any, recipe: Recipe, dataset: Any, training: Any, *, label: str) -> None:
         pass
 
-    def stage1_task(self, model: Any, recipe: Recipe, dataset: IntegerDataset, device: torch.device) -> IntegerTask:
+    def stage1_task(self, model: Any, recipe: Any, dataset: Any, device: Any, prior: Any = None) -> IntegerTask:
         return IntegerTask(model, dataset)
 
     def follower_task(self, model: Any, codebook: Any, codes: Any, recipe: Recipe, dataset: Any) -> PriorTask:

@@ -20,7 +20,9 @@ from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
+from stage1_vqvae.priced import Priced
 from stage2_prior import WaveNet
+from stage2_prior.prices import FrozenPrior
 from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.data.audio import AudioSplit
@@ -89,6 +91,14 @@ def _codebook(**settings: Any) -> Task:
     return AudioCodebookTask(_vqvae(**settings), **SEGMENTS, sample_rate_hz=8000, kmeans=True, seed=0)
 
 
+def _priced() -> Task:
+    prior = WaveNet(codebook_size=16, max_length=60, classes=(2,), channels=4, blocks=1, layers_per_block=3)
+    train, validation = (torch.from_numpy(split.speakers)[:, None] for split in (TRAIN, VALIDATION))
+    priced = Priced(FrozenPrior(prior), train_condition=train, validation_condition=validation)
+    model = _vqvae(**LEARNED)
+    return AudioCodebookTask(model, **SEGMENTS, sample_rate_hz=8000, kmeans=True, seed=0, priced=priced)
+
+
 def _codes(split: AudioSplit) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 16, (len(split), 1, -(-int(split.lengths.max()) // 16)))
 
@@ -133,6 +143,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
     "paid codes": lambda: _codebook(**LEARNED, rate_weight=0.1),
+    "priced codes": _priced,
     "residual": lambda: _codebook(**LEARNED, quantiser="residual", codebooks=3, quantiser_dropout=0.7),
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),

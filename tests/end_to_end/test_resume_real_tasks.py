@@ -11,7 +11,9 @@ import torch
 from stage1_vqvae import VAE, VQVAE, HierarchicalVQVAE
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
+from stage1_vqvae.priced import Priced
 from stage2_prior import HierarchicalPrior, PixelCNN
+from stage2_prior.prices import FrozenPrior
 from stage2_prior.training import PriorTask
 from twostage.config.schema import TrainingConfig
 from twostage.noise import seed_step
@@ -66,6 +68,16 @@ def _codebook(**settings: Any) -> Task:
     return CodebookTask(model, train=train, validation=validation, kmeans=False, evaluation_batch_size=4, seed=0)
 
 
+def _priced() -> Task:
+    train, validation = _images()
+    model = HierarchicalVQVAE(**STAGE1, **LEARNED, embedding_dim=4, update="ema", hierarchy=2)
+    prior = HierarchicalPrior(**{**PRIOR, "codebook_size": 24}, grids=((2, 2), (4, 4)))
+    labels = torch.arange(20)[:, None] % 3
+    priced = Priced(FrozenPrior(prior), train_condition=labels, validation_condition=labels[:7])
+    common: dict[str, Any] = {"train": train, "validation": validation, "evaluation_batch_size": 4, "seed": 0}
+    return CodebookTask(model, **common, kmeans=False, priced=priced)
+
+
 def _gaussian() -> Task:
     train, validation = _images()
     return GaussianTask(VAE(**STAGE1, latent_channels=2), train=train, validation=validation, evaluation_batch_size=4)
@@ -95,6 +107,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "paid codes": lambda: _codebook(**LEARNED, rate_weight=0.1),
     "residual": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7),
     "cosine": lambda: _codebook(**LEARNED, quantiser="cosine", code_dim=3),
+    "priced codes": _priced,
     "mapped vectors": lambda: _codebook(quantiser="simvq", codebook_size=16),
     "finite scalars": lambda: _codebook(quantiser="fsq", fsq_levels=(4, 3)),
     "hierarchy": lambda: _codebook(**LEARNED, quantiser="residual", quantiser_dropout=0.7, hierarchy=2),

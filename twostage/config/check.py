@@ -11,7 +11,7 @@ from twostage.config.audio_schema import RecordingsConfig
 from twostage.config.image_size import sides_of
 from twostage.config.kinds import KINDS, check_model_exists, kind_of
 from twostage.config.limits import limited
-from twostage.config.model_names import check_model
+from twostage.config.model_names import JOINT_MODEL, MAIN_MODEL, check_joint, check_model
 from twostage.config.quantiser import check_quantiser
 from twostage.config.schema import (
     Recipe,
@@ -33,13 +33,13 @@ def check_recipe(recipe: Recipe, *, source: str) -> None:
             f"{source}: name must be made of letters, digits and . _ + - (it names the run folder), "
             f"but is {shown(recipe.name)}."
         )
-    _check_models(recipe.models, source)
+    _check_models(recipe, source)
     check_quantiser(recipe.quantiser, recipe.models, searched=recipe.evaluation.search_items > 0, source=source)
     _check_kind(recipe, source)
     _check_images(recipe, source)
     _check_audio(recipe, source)
     _check_attention(recipe, source)
-    for section in ("codebook_training", "decoder_training", "prior_training", "baseline_training"):
+    for section in ("codebook_training", "decoder_training", "prior_training", "joint_training", "baseline_training"):
         training: TrainingConfig = getattr(recipe, section)
         if training.patience and training.validate_every > training.steps:
             raise UsageError(
@@ -155,10 +155,18 @@ def _check_attention(recipe: Recipe, source: str) -> None:
             )
 
 
-def _check_models(models: tuple[str, ...], source: str) -> None:
+def _check_models(recipe: Recipe, source: str) -> None:
+    models = recipe.models
     if not models:
         raise UsageError(f"{source}: models must name at least one model, but is empty.")
     for name in models:
         check_model(name, source=f"{source}: models")
     if len(set(models)) < len(models):
         raise UsageError(f"{source}: models must name every model once, but is {shown(list(models))}.")
+    if JOINT_MODEL in models:
+        check_joint(recipe, source=f"{source}: models")
+        if MAIN_MODEL not in models[: models.index(JOINT_MODEL)]:
+            raise UsageError(
+                f"{source}: models must name {MAIN_MODEL} before {JOINT_MODEL}, which goes on from it, but is "
+                f"{shown(list(models))}."
+            )

@@ -41,6 +41,11 @@ class Passes:
     batch_size: int
     validations: int = 10
 
+    @property
+    def quarter(self) -> "Passes":
+        """A fourth of it, of a training that goes on from another."""
+        return replace(self, passes=self.passes // 4, fewest=self.fewest // 4, most=self.most // 4)
+
     def steps(self, items: int) -> int:
         """Optimiser steps over so many items, in whole hundreds."""
         wanted = self.passes * items / self.batch_size
@@ -261,8 +266,10 @@ def _dialled(
         recipe = _set(asked, recipe, "quantiser", {"codebook_size": largest})
         reasons.append(f"K {recipe.quantiser.codebook_size}, with {vectors:,} training vectors")
     budgets = []
-    for section, budget in row.budgets.items():
-        recipe = _trained(asked, recipe, section, budget, units=units[section], items=items)
+    wholes = {section: (budget, units[section]) for section, budget in row.budgets.items()}
+    codebook = wholes["codebook_training"]
+    for section, (budget, count) in {**wholes, "joint_training": (codebook[0].quarter, codebook[1])}.items():
+        recipe = _trained(asked, recipe, section, budget, units=count, items=items)
         training = getattr(recipe, section)
         budgets.append(f"{section.removesuffix('_training')} {training.steps:,} x {training.batch_size}")
     reasons.append(f"steps x items: {', '.join(budgets)}")

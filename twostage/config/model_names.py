@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twostage.class_names import composed
-from twostage.config.quantiser import check_update
+from twostage.config.quantiser import QUANTISERS, check_update
 from twostage.config.schema import Recipe
 from twostage.errors import UsageError
 from twostage.printable import shown
 
-MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "ae", "vae", "cvae", "vimco")
+MODEL_NAMES = ("vq-vae", "vq-vae-ema", "vq-vae-loss", "vq-vae-joint", "ae", "vae", "cvae", "vimco")
 """Fixed model names; `beta-vae-B`, B a positive number such as 4 or 0.5, is the open family beside them."""
 
 _BETA_VAE = re.compile(r"beta-vae-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
@@ -48,9 +48,24 @@ def near_matches(name: str, names: Iterable[str]) -> str:
 
 
 MAIN_MODEL = "vq-vae"
-
+JOINT_MODEL = "vq-vae-joint"
+"""The main model, gone on with: stage one trained with what the finished prior asks for its codes, then the prior."""
 
 Kind = Literal["vq-vae", "ae", "vae", "cvae", "vimco"]
+
+
+def check_joint(recipe: Recipe, *, source: str) -> None:
+    """Raise UsageError where codes cannot be trained by their price."""
+    if not QUANTISERS[recipe.quantiser.kind].distances:
+        raise UsageError(
+            f"{source}: {JOINT_MODEL} moves vectors between codes by their distances, which quantiser.kind "
+            f"{recipe.quantiser.kind} does not have: leave it out, or choose another kind."
+        )
+    if recipe.stage1.likelihood == "mse":
+        raise UsageError(
+            f"{source}: {JOINT_MODEL} adds the bits of the codes to those of the images, which stage1.likelihood mse "
+            "does not have: leave it out, or choose another likelihood."
+        )
 
 
 @dataclass(frozen=True)
@@ -63,19 +78,26 @@ class ModelSpec:
     """None for models without a codebook."""
     beta: float | None = None
     """Weight of the KL term in training; None for models without one."""
+    starts_from: str | None = None
+    """Model of the same run whose finished stage one and prior this one goes on from, under a name of its own."""
 
 
 def model_spec(name: str, recipe: Recipe) -> ModelSpec:
     """The specification behind a name.
 
     Raises:
-        UsageError: no model has that name, or it says of a quantiser how it learns where that is no choice.
+        UsageError: no model has that name, it says of a quantiser how it learns where that is no choice, or it has no
+            price to train with.
     """
     check_model(name, source="model")
     check_update(recipe.quantiser, name, source="model")
     if name.startswith("vq-vae"):
-        update = recipe.quantiser.update_rule if name == MAIN_MODEL else "ema" if name.endswith("ema") else "loss"
-        return ModelSpec(name=name, kind="vq-vae", codebook_update=update)
+        if name == JOINT_MODEL:
+            check_joint(recipe, source="model")
+        own = recipe.quantiser.update_rule
+        update = own if name in (MAIN_MODEL, JOINT_MODEL) else "ema" if name.endswith("ema") else "loss"
+        start = MAIN_MODEL if name == JOINT_MODEL else None
+        return ModelSpec(name=name, kind="vq-vae", codebook_update=update, starts_from=start)
     if name == "ae":
         return ModelSpec(name=name, kind="ae")
     if name == "vimco":

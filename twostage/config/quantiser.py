@@ -96,6 +96,8 @@ class QuantiserFacts:
     """How its codebook learns where `update` is not read."""
     levels: bool = False
     """Whether codebooks are levels, the first of which decode by themselves; there are at least two."""
+    distances: bool = True
+    """Whether codes are chosen by the distance to a vector of each."""
 
 
 _SHARED = ("kind", "embedding_dim", "auxiliary_weight")
@@ -105,7 +107,7 @@ _LEARNED = (*_COMMITTED, "update", "decay", "init", "revival_threshold", "rate_w
 QUANTISERS: Mapping[QuantiserKind, QuantiserFacts] = {
     "vq": QuantiserFacts(reads=_LEARNED, splits=True),
     "residual": QuantiserFacts(reads=(*_LEARNED, "quantiser_dropout"), levels=True),
-    "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks", "commitment_beta"), update="fixed"),
+    "fsq": QuantiserFacts(reads=("fsq_levels", "codebooks", "commitment_beta"), update="fixed", distances=False),
     "cosine": QuantiserFacts(reads=(*_LEARNED, "code_dim")),
     "simvq": QuantiserFacts(reads=_COMMITTED, splits=True),
 }

@@ -237,7 +237,8 @@ class Recipe:
     threads: int = 0
     """CPU threads for torch; 0 leaves the choice to torch. Part of the record: other counts round differently."""
     models: tuple[str, ...] = ("vq-vae", "vq-vae-loss", "vae")
-    """Models to fit, in this order: vq-vae, vq-vae-ema, vq-vae-loss, ae, vae, beta-vae-B, cvae, vimco."""
+    """Models to fit, in this order: vq-vae, vq-vae-ema, vq-vae-loss, vq-vae-joint (behind vq-vae), ae, vae, beta-vae-B,
+    cvae, vimco."""
     data: DataConfig = field(default_factory=DataConfig)
     recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
@@ -251,6 +252,7 @@ class Recipe:
     prior: PriorConfig = field(default_factory=PriorConfig)
     wavenet_prior: WaveNetPriorConfig = field(default_factory=WaveNetPriorConfig)
     prior_training: TrainingConfig = field(default_factory=TrainingConfig)
+    joint_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=2_000, learning_rate=1e-4))
     baseline_training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

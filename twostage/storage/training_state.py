@@ -44,6 +44,10 @@ def recorded_state(folder: Path, *needed: str, warn: Callable[[str], None]) -> d
     training = config.get("training")
     _check(isinstance(training, dict), "record.config.training", folder)
     _check(type(training.get("steps")) is int, "record.config.training.steps", folder)
+    start = state["record"].get("start")
+    if start is not None:
+        _check(isinstance(start, dict) and type(start.get("steps")) is int, "record.start.steps", folder)
+        _check(type(start.get("seconds")) in _NUMBER, "record.start.seconds", folder)
     return state
 
 
