@@ -14,8 +14,9 @@ from tyro.conf import FlagCreatePairsOff, Suppress, arg
 from twostage.config.kinds import reads_flag, reads_setting
 from twostage.config.schema import Recipe
 
-MOST_CHARACTERS = 160
-"""Of a section's settings: two lines of a terminal that is 120 wide."""
+LINE = 70
+"""Characters for a section's settings in a terminal that is 120 wide: two lines of a recipe, one of none, which has
+the sections for all kinds of data."""
 HelpAll = Annotated[
     FlagCreatePairsOff[bool],
     arg(help="Show every flag with its help and its value, also those for other data.", help_behavior_hint=""),
@@ -89,7 +90,7 @@ def _lines_of(holder: Any, sections: Sequence[str], read: Sequence[str], kind: s
     for name in read:
         settings = list(_named(holder, name, _names(holder, name, kind)))
         first = first_of.setdefault(type(getattr(holder, name)), name)
-        text = _fitted(settings)
+        text = _fitted(settings, LINE if kind is None else 2 * LINE)
         if first != name:
             changed = ", ".join(item for item in settings if "=" in item)
             text = f"the flags of --{_flag(first)}.*" + (f"; here {changed}" if changed else "")
@@ -105,10 +106,10 @@ def _lines_of(holder: Any, sections: Sequence[str], read: Sequence[str], kind: s
     return _part("sections", box(), "recipe")
 
 
-def _fitted(settings: Sequence[str]) -> str:
+def _fitted(settings: Sequence[str], room: int) -> str:
     """Those with a value, and from the first on as many of the others as there is room for."""
     kept = list(settings)
-    while len(", ".join(kept)) > MOST_CHARACTERS and not all("=" in item for item in kept):
+    while len(", ".join(kept)) > room and not all("=" in item for item in kept):
         kept.remove([item for item in kept if "=" not in item][-1])
     return ", ".join(kept) + (f" and {len(settings) - len(kept)} more" if len(kept) < len(settings) else "")
 
