@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from importlib import import_module
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, get_type_hints
@@ -25,6 +25,7 @@ from twostage.printable import printable
 from twostage.training.interrupts import StopAtOnce, Stopped
 
 from .encodings import any_encoding
+from .help_text import HELP, is_help, running_text, show_help
 from .processes import check_shared, one_voice, run_command
 from .verbs import VERBS, _top_help, _verb
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _OUTPUT = "the output of the command"
 _OURS = ("twostage", "stage1_vqvae", "stage2_prior", "twostage_pipelines", "pipelines")
-_HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command: Command | None = None
     try:
-        if not arguments or arguments[0] in (*_HELP, "help"):
+        if not arguments or arguments[0] in (*HELP, "help"):
             print(_top_help(), file=sys.stdout if arguments else sys.stderr)
             return 0 if arguments else 2
         if arguments[0] == "--version":
@@ -99,13 +99,14 @@ def parse(name: str, arguments: Sequence[str]) -> "Command":
     from .. import commands
     from ..runs.places import with_homes
     from .given import with_given
-    from .help_text import running_text
     from .other_likelihood import without_mean_weight
     from .other_quantiser import fitted
     from .shortening import shortened
 
     cls = getattr(commands, VERBS[name].command)
     _refuse_empty(cls, arguments)
+    if is_help(arguments):
+        show_help(name, cls, arguments)
     default = cls(**_defaults(name, cls, arguments))
     with running_text():
         given: Command = tyro.cli(cls, args=list(arguments), default=default, prog=f"twostage {name}")
@@ -130,33 +131,13 @@ def _refuse_empty(cls: type["Command"], arguments: Sequence[str]) -> None:
 
 def _defaults(name: str, cls: type["Command"], arguments: Sequence[str]) -> dict[str, Any]:
     """Values that the flags of verb `name` start from, read from the RECIPE or RUN that comes first."""
-    import tyro
+    from .starting import first_recipe, has_recipe, starting_values
 
-    from twostage.config.load import load_recipe, load_run_recipe, user_path
-    from twostage.config.schema import Recipe
-
-    known = {field.name for field in fields(cls)}
-    what = "RECIPE" if "source" in known else "RUN"
-    required = {field.name for field in fields(cls) if field.default is MISSING}
-    values = dict.fromkeys(required, tyro.MISSING)
-    if not known & {"recipe", "stored"}:
-        return values
-    helping = any(argument in _HELP for argument in arguments)
-    first = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    if first is None and not helping:
+    recipe = first_recipe(cls, arguments) if has_recipe(cls) else None
+    if has_recipe(cls) and recipe is None:
+        what = "RECIPE" if any(item.name == "source" for item in fields(cls)) else "RUN"
         raise UsageError(f"{what} comes first: twostage {name} {what} [options]; see `twostage {name} --help`.")
-    try:
-        load = load_recipe if what == "RECIPE" else lambda text: load_run_recipe(user_path(text))
-        recipe = Recipe() if first is None else load(first)
-    except TwoStageError:
-        if not helping:
-            raise
-        recipe = Recipe()
-    if what == "RECIPE":
-        return values | {"recipe": cls.defaults(recipe) if hasattr(cls, "defaults") else recipe}
-    # Of the data a command changes no more than their place, which it knows as none: where it was.
-    sections = {key: getattr(recipe, key) for key in known & set(Recipe.__dataclass_fields__) - {"data"}}
-    return values | sections | {"stored": recipe}
+    return starting_values(cls, recipe)
 
 
 def _module(name: str, command: "Command") -> str:

@@ -77,6 +77,6 @@ def _top_help() -> str:
             "",
             *(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()),
             "",
-            "twostage VERB --help shows every setting, twostage train RECIPE --help that recipe's values.",
+            "twostage VERB --help shows its flags, VERB RECIPE --help those for that recipe, --help-all every setting.",
         ]
     )

@@ -35,6 +35,7 @@ Device = Annotated[
 Sized = Annotated[
     Size | None,
     arg(
+        metavar="SIZE",
         help="Networks, codebook and budgets that fit the size and number of the items, in place of the recipe's: "
         "small for minutes, medium for about an hour, large for a day or a GPU. Settings given as flags stand.",
         help_behavior_hint="",
@@ -44,21 +45,25 @@ Given = Suppress[frozenset[str]]
 """Settings that flags gave, such as `stage1.channels`; filled in by the command line, and no flag."""
 Resume = Annotated[
     Literal["auto", "never", "must"],
-    arg(help="auto continues what was begun, never refuses to, must refuses to start afresh."),
+    arg(
+        metavar="WHETHER",
+        help="auto goes on with what was begun, never refuses to, must refuses to begin.",
+    ),
 ]
 Extend = Annotated[
     FlagCreatePairsOff[bool],
     arg(
-        help="Go on from the last state to the larger number of steps that is given. With a constant learning rate "
-        "this is the training of that many steps; a cosine goes back up to where the longer one is and "
-        "decreases once more."
+        help="Go on to a larger number of steps. With a constant learning rate this is the training of that many "
+        "steps; a cosine goes back up to where the longer one is and decreases once more.",
+        help_behavior_hint="",
     ),
 ]
 Timeout = Annotated[
     float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
 ]
 DryRun = Annotated[
-    FlagCreatePairsOff[bool], arg(help="Check everything, say what would be done, where and at what cost; do nothing.")
+    FlagCreatePairsOff[bool],
+    arg(help="Check everything, say what would be done, where and at what cost; do nothing.", help_behavior_hint=""),
 ]
 Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="(one or more)")]
 PixelSeed = Annotated[

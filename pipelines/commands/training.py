@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Suppress, arg
 
@@ -53,6 +53,9 @@ class TrainCodebook:
     extend: Extend = False
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
+
+    reads: ClassVar = ("data", "recordings", "stage1", "audio", "quantiser", "codebook_training")
+    """Sections of the recipe that do something here; the others are kept in the run for other verbs."""
 
     @property
     def run(self) -> Path:

@@ -26,6 +26,15 @@ def sides_of(image_size: int | str) -> tuple[int, int]:
     return height, width
 
 
+def plain_size(image_size: int | str) -> int | str:
+    """The one way to write a size: 64 for "64x64", "64x96" for "064x96"; what is no size as it came."""
+    rectangle = _RECTANGLE.fullmatch(image_size) if isinstance(image_size, str) else None
+    if rectangle is None:
+        return image_size
+    height, width = int(rectangle[1]), int(rectangle[2])
+    return height if height == width else f"{height}x{width}"
+
+
 def in_pixels(height: int, width: int) -> str:
     """`64x64 pixels`, or, where the order matters, `64x96 pixels (height x width)`."""
     return f"{height}x{width} pixels" + ("" if height == width else " (height x width)")

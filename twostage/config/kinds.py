@@ -47,7 +47,7 @@ KINDS: dict[str, DataKind] = {
                 *("horizontal_flips", "binarise"),
             ),
             "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
-            "evaluation": ("search_items",),
+            "evaluation": ("search_items", "search_candidates", "search_sweeps"),
         },
         flags=("keep_rows",),
     ),
@@ -73,6 +73,16 @@ def kind_of(recipe: Recipe) -> str:
     name = kind_named(recipe.data.name)
     assert name is not None  # the schema admits no other data set
     return name
+
+
+def reads_setting(kind: str | None, section: str, key: str) -> bool:
+    """Whether recipes on a kind of data read a setting; of no kind in particular (None), whether any do."""
+    return kind is None or KINDS[kind].has(section, key) or not any(each.has(section, key) for each in KINDS.values())
+
+
+def reads_flag(kind: str | None, name: str) -> bool:
+    """As `reads_setting`, of a flag of a verb."""
+    return kind is None or name in KINDS[kind].flags or not any(name in each.flags for each in KINDS.values())
 
 
 def check_model_exists(name: str, recipe: Recipe, *, source: str) -> None:

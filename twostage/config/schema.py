@@ -15,6 +15,7 @@ from twostage.config.audio_schema import (
     WaveNetDecoderConfig,
     WaveNetPriorConfig,
 )
+from twostage.config.image_size import plain_size
 from twostage.config.quantiser import QuantiserConfig
 
 
@@ -54,6 +55,10 @@ class DataConfig:
     binarise: Literal["none", "static", "dynamic"] = "none"
     """Grey levels to 0 or 1, drawn with probability level/(levels - 1): once (`static`), or anew for every training
     batch with fixed validation and test draws (`dynamic`)."""
+
+    def __post_init__(self) -> None:
+        """Keep a size as it is written elsewhere, or 64x64 and 64 would be two settings."""
+        object.__setattr__(self, "image_size", plain_size(self.image_size))
 
 
 @dataclass(frozen=True, kw_only=True)

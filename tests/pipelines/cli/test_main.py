@@ -85,7 +85,7 @@ def test_help_imports_nothing_slow(verb: str) -> None:
 
 def test_every_setting_of_a_recipe_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["train-codebook", "digits", "--help"])
+        cli.main(["train-codebook", "digits", "--help-all"])
     assert stopped.value.code == 0
     shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
 
@@ -109,7 +109,7 @@ def test_every_setting_of_a_recipe_is_a_flag_with_help(capsys: pytest.CaptureFix
 
 def test_every_flag_of_every_verb_has_help() -> None:
     for verb in verbs.VERBS:
-        shown = twostage(verb, "--help").stdout
+        shown = twostage(verb, "--help-all").stdout
         lines = [line.strip("│ \n") for line in shown.splitlines() if line.startswith("│")]
         for line, following in zip(lines, [*lines[1:], ""], strict=True):
             if line.startswith("--"):
@@ -477,10 +477,10 @@ def test_help_is_running_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     """Docstrings of several lines break where the terminal ends, and nowhere else."""
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
-        cli.main(["train-prior", "--help"])
+        cli.main(["train-prior", "--help-all"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "many validations in a row without a new best; 0: never" in shown
     with pytest.raises(SystemExit):
-        cli.main(["train", "digits", "--help"])
+        cli.main(["train", "digits", "--help-all"])
     lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
     assert not any(line.endswith("mnist, fashion-mnist") for line in lines)  # where the source breaks

@@ -6,8 +6,9 @@ import pytest
 
 from twostage.config.image_size import in_pixels, sides_of
 from twostage.config.load import dump_recipe, parse_recipe
+from twostage.config.schema import DataConfig
 from twostage.errors import UsageError
-from twostage_pipelines.cli.main import main
+from twostage_pipelines.cli.main import main, parse
 
 
 @pytest.mark.parametrize(("given", "sides"), [(64, (64, 64)), ("64x96", (64, 96)), ("4096x2", (4096, 2)), (2, (2, 2))])
@@ -34,6 +35,14 @@ def test_files_hold_a_number_or_a_string(text: str, value: int | str) -> None:
     recipe = parse_recipe(f'[data]\nname = "images"\nimage_size = {text}\n', source="x.toml")
     assert recipe.data.image_size == value
     assert parse_recipe(dump_recipe(recipe), source="x.toml") == recipe
+
+
+@pytest.mark.parametrize(("text", "value"), [("64x64", 64), ("064x64", 64), ("064x96", "64x96")])
+def test_one_size_is_one_setting_however_it_is_written(text: str, value: int | str) -> None:
+    as_file = parse_recipe(f'[data]\nname = "images"\nimage_size = "{text}"\n', source="x.toml")
+    as_flag = parse("train", ["images", "--data.image-size", text, "--data.path", "x"]).recipe
+    assert as_file.data.image_size == as_flag.data.image_size == DataConfig(image_size=text).image_size == value
+    assert "image_size = " + (f'"{value}"' if isinstance(value, str) else str(value)) in dump_recipe(as_file)
 
 
 @pytest.mark.parametrize("text", ["64.0", '"64"', "[64, 96]", "0", "true"])
