@@ -22,8 +22,8 @@ BETAS = (0.1, 1.0, 3.0)
 class Compare:
     """Train the models of a recipe with equal budgets, for one seed or several, and compare them on the test set.
 
-    Unless --models names them: the recipe's, ae, vae, cvae (not of a folder), vimco (of images), VAEs at beta 0.1, 1, 3.
-    A baseline takes the steps of all trainings of a discrete model; --baseline-training.steps is that sum or left out.
+    Unless --models names them: the recipe's, ae, vae, cvae (not of a folder), vimco (of images), VAEs at beta 0.1,
+    1 and 3. A baseline takes the steps of all trainings of a discrete model, which --baseline-training.steps may say.
 
     Prints one table over seeds and writes comparison.json and rate-distortion.png. Every seed has a run folder, seed-N,
     which evaluate, report and generate take as one of `train`. The same command goes on where it stopped.
