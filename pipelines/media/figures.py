@@ -73,6 +73,10 @@ def code_histogram(counts_K: np.ndarray, *, title: str) -> bytes:
     return figure_png(figure)
 
 
+_ROW_CHARACTERS = 60
+"""Of the name of a row, whose end says which prior, which decoder and how many items it is of."""
+
+
 @plain_text()
 def stacked_bits(rows: list[tuple[str, float, float]], *, unit: str) -> bytes:
     """Distortion and rate of every row, stacked; `rows` holds (name, distortion, rate)."""
@@ -82,7 +86,7 @@ def stacked_bits(rows: list[tuple[str, float, float]], *, unit: str) -> bytes:
     places = np.arange(len(rows))
     axis.barh(places, distortion, color="C0", label="distortion")
     axis.barh(places, rate, left=distortion, color="C1", label="rate")
-    axis.set_yticks(places, [shortened(name) for name, _, _ in rows][::-1])
+    axis.set_yticks(places, [shortened(name, _ROW_CHARACTERS) for name, _, _ in rows][::-1])
     for index, total in enumerate(distortion + rate):
         axis.text(total, index, f" {total:.3f}", va="center", fontsize=8)
     axis.set_xlim(0, float((distortion + rate).max()) * 1.15)

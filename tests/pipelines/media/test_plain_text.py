@@ -129,3 +129,13 @@ def test_a_drawing_leaves_the_settings_of_others_alone(drawn: list[Figure]) -> N
     _curves()
     assert matplotlib.rcParams["text.usetex"] is True
     assert matplotlib.rcParams["text.parse_math"] is True
+
+
+@pytest.mark.parametrize(
+    "ends", [("uniform prior", "unigram prior"), ("learned prior", "learned prior, 4 items, searched")]
+)
+def test_bars_of_rows_that_differ_in_their_end_have_names_that_differ(ends: tuple[str, str]) -> None:
+    first, second = (
+        figures.stacked_bits([(f"vq-vae-joint (ema), WaveNet decoder, {end}", 2.0, 1.0)], unit="bits") for end in ends
+    )
+    assert first != second
