@@ -90,8 +90,9 @@ def _bad_gradient(result: StepResult) -> StepResult:
 
 def _bad_statistics(result: StepResult) -> StepResult:
     """Their sum alone overflows: loss and gradient are in order."""
-    statistics: Any = result.output
-    return replace(result, output=replace(statistics, sums_GKD=statistics.sums_GKD * INF))
+    output: Any = result.output
+    (statistics,) = output.levels
+    return replace(result, output=replace(output, levels=(replace(statistics, sums_GKD=statistics.sums_GKD * INF),)))
 
 
 def _bad_moment(name: str, value: float) -> Callable[[Fit], None]:

@@ -149,7 +149,7 @@ def test_sequences_without_a_prior_and_with_labels_have_all_sheets_too(
     torch.manual_seed(0)
     model = modality.build(kind, arguments).eval()
     record = {"classes": list(dataset.classes), "speakers": list(dataset.speakers), **trained_names(dataset)}
-    checkpoint: Any = SimpleNamespace(state={"record": record})
+    checkpoint: Any = SimpleNamespace(state={"record": record}, sha256={"model.safetensors": "0" * 64})
     run = Run(path=tmp_path, recipe=audio_recipe)
     sheets = _shown(run, dataset, Trained(run, name, Loaded(model=model, checkpoint=checkpoint), CPU))
     assert list(sheets) == [
