@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from stage1_vqvae.batch import Asked, Batch, Score
 from stage1_vqvae.images.model import ImageModel
-from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
+from stage1_vqvae.images.networks import Encoder, ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.interface import LatentKind
 from twostage.categorical import draw
@@ -133,7 +133,7 @@ class VIMCO(ImageModel):
         self.samples = samples
         self.code_shape = (codebooks, *settings.grid)
         self.codebook_size = codebook_size
-        self.encoder = settings.encoder(out_channels=codebooks * codebook_size)
+        self.encoder = Encoder(settings, in_channels=settings.image_shape[0], out_channels=codebooks * codebook_size)
         self.embedding = nn.Embedding(codebooks * codebook_size, embedding_dim // codebooks)
         self.register_buffer("offset_G11", torch.arange(codebooks)[:, None, None] * codebook_size, persistent=False)
         self.prior_logits = nn.Parameter(torch.zeros(*self.code_shape, codebook_size))

@@ -100,6 +100,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "channels": Limit(2),
         "residual_blocks": _NOT_NEGATIVE,
         "residual_channels": _COUNT,
+        "attention_blocks": _NOT_NEGATIVE,
         "head_channels": _COUNT,
         "mixtures": Limit(1, 1024),
         "mean_weight": _NOT_NEGATIVE,

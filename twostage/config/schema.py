@@ -79,6 +79,12 @@ class Stage1Config:
     """Residual blocks (ReLU, 3x3, ReLU, 1x1) on each side."""
     residual_channels: int = 128
     """Width between the 3x3 and the 1x1 convolution of a residual block."""
+    normalisation: Literal["none", "group"] = "none"
+    """Layers that normalise maps of encoder and decoder in front of their ReLUs, but for those at the full size of the
+    image: `group` normalisation, or `none`, as in the paper."""
+    attention_blocks: int = 0
+    """Blocks of self-attention over the code grid (of a hierarchy the coarsest) behind the residual blocks of encoder
+    and decoder; 0: none. Their time grows with the square of the number of positions."""
     head_channels: int = 64
     """Channels per pixel that the decoder hands to the likelihood."""
     likelihood: Literal["categorical", "hurdle", "logistic-mixture", "bernoulli", "mse"] = "categorical"
