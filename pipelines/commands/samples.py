@@ -26,7 +26,7 @@ from .arguments import (
     require_files,
 )
 
-_CHOSEN = "(default: chosen by evaluate on validation data, or 1; 1 where another of these is given)"
+_CHOSEN = "(default: as evaluate chose, or 1)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ class Generate:
     top_p: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
     """Draw each code from the smallest set of codes that holds this probability; 1 admits all."""
     guidance: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
-    """Above 1 items say their label (and speaker) more clearly than the prior alone would have them; 1 is the prior, 0
-    the prior without a label. For priors that were trained with label dropout; takes twice the time of the prior."""
+    """Above 1 items say their label and speaker more clearly, 1 is off; of priors with label dropout. With temperature,
+    top-k or top-p given, what of these is not given changes nothing."""
     seed: int = 0
     """Of codes and, where the decoder is autoregressive, of pixels: same seed, same files."""
     nearest: Annotated[
