@@ -26,6 +26,8 @@ from .arguments import (
     require_files,
 )
 
+_CHOSEN = "(default: as evaluate chose, or 1)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
@@ -67,14 +69,21 @@ class Generate:
     hierarchy rows of the coarsest grid, with those of finer grids that lie under them."""
     keep_seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Seconds to keep of a recording, rounded up to whole codes."""
-    temperature: float = 1.0
+    temperature: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
     """Divides the prior's logits: below 1 safer, above 1 more varied."""
     top_k: int = 0
     """Draw each code from the k most likely ones; 0 admits all."""
-    top_p: float = 1.0
+    top_p: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
     """Draw each code from the smallest set of codes that holds this probability; 1 admits all."""
+    guidance: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
+    """Above 1 items say their label and speaker more clearly, 1 is off; of priors with label dropout. With temperature,
+    top-k or top-p given, what of these is not given changes nothing."""
     seed: int = 0
     """Of codes and, where the decoder is autoregressive, of pixels: same seed, same files."""
+    nearest: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Also write nearest.png: samples beside their nearest training items. Reads the data."),
+    ] = False
     out: OutFolder = None
     model: RunModel = ""
     device: Device = "auto"
@@ -100,9 +109,12 @@ class Generate:
         kept = self.keep_seconds is None or 0 < self.keep_seconds < math.inf
         require("--keep-seconds", self.keep_seconds, kept, "more than 0 and finite")
         require("--keep-rows", self.keep_rows, self.keep_rows is None or self.keep_rows >= 1, "at least 1")
-        require("--temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0 and finite")
+        warm = self.temperature is None or 0 < self.temperature < math.inf
+        require("--temperature", self.temperature, warm, "more than 0 and finite")
         require("--top-k", self.top_k, self.top_k >= 0, "at least 0")
-        require("--top-p", self.top_p, 0 < self.top_p <= 1, "more than 0 and at most 1")
+        require("--top-p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "more than 0 and at most 1")
+        guided = self.guidance is None or 0 <= self.guidance < math.inf
+        require("--guidance", self.guidance, guided, "at least 0 and finite")
         check_seed(self.seed)
         check_named(self.model)
         return self

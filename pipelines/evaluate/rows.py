@@ -136,25 +136,35 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class SampleScore:
-    """How good the samples of one model are, by a classifier trained on the run's own data.
+    """How good the samples of one model are, by a network trained on the run's own data.
 
-    Distances are Fréchet distances in the features of that classifier to the items of the split.
+    Distances are Fréchet distances in the features of that network to the items of the split.
     """
 
     model: str
     samples: int
     frechet_distance: float | None
-    """None of a model that cannot sample: an autoencoder, or codes without a prior."""
+    """Of the model's own distribution, nothing sharpened. None of one that cannot sample: an autoencoder, or codes
+    without a prior."""
     reference_distance: float
     """The same distance of as many training items: what real items reach."""
     label_agreement: float | None
     """Share of class-conditional samples that the classifier reads as their label; None where there was no label."""
     classifier_accuracy: float
-    """Share of the split's items that it reads as their label: the ceiling for the agreement."""
+    """Share of the split's items that it reads as their label: the ceiling for the agreement. Of data without labels
+    the share of ways in which they may be turned that it tells."""
     reconstructions: int = 0
     """Items of the split, spread over it, whose reconstructions are scored."""
     reconstruction_distance: float | None = None
     """Fréchet distance of these to the same items, of which exact ones have 0."""
+    features: str = "labels"
+    """What the network has learned to tell: `labels`, or `turns` of data without any."""
+    chosen: str | None = None
+    """How the model is best sampled, in words, as chosen on validation items; None where that is as it is."""
+    chosen_distance: float | None = None
+    """Fréchet distance of as many samples that are drawn so."""
+    chosen_agreement: float | None = None
+    """Their `label_agreement`."""
 
 
 @dataclass(frozen=True)
@@ -251,11 +261,13 @@ class Evaluation:
     @property
     def samples_title(self) -> str:
         """What the scores of the samples are, in one line."""
-        accuracy = self.sample_scores[0].classifier_accuracy
-        return (
-            f"Samples: Fréchet distance in the features of a classifier trained on {self.dataset} "
-            f"(accuracy {accuracy:.1%}), to the {self.split} set"
-        )
+        first = self.sample_scores[0]
+        network = {
+            "labels": f"a classifier trained on {self.dataset} (accuracy {first.classifier_accuracy:.1%})",
+            "turns": f"a network trained to tell how {self.dataset} were turned or mirrored ({self.dataset} have no "
+            f"labels; {first.classifier_accuracy:.1%} right)",
+        }
+        return f"Samples: Fréchet distance in the features of {network[first.features]}, to the {self.split} set"
 
     def write(self, path: Path) -> None:
         """Write evaluation.json."""

@@ -146,7 +146,8 @@ def model_notes(evaluation: Evaluation) -> list[str]:
 
 
 def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the samples' scores."""
+    """Headings and cells of the samples' scores, with samples as chosen on validation items where any are."""
+    chosen = any(score.chosen is not None for score in evaluation.sample_scores)
     headings = [
         "model",
         "samples",
@@ -154,6 +155,7 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         "Fréchet distance",
         f"training {evaluation.called}",
         "read as their label",
+        *(["drawn as chosen", "Fréchet distance", "read as their label"] if chosen else []),
         "reconstructions",
         "their distance",
     ]
@@ -164,13 +166,18 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
             f"{evaluation.items:,}",
             number(score.frechet_distance, 3),
             number(score.reference_distance, 3),
-            ABSENT if score.label_agreement is None else f"{score.label_agreement:.1%}",
+            _share(score.label_agreement),
+            *([score.chosen or ABSENT, number(score.chosen_distance, 3), _share(score.chosen_agreement)] * chosen),
             f"{score.reconstructions:,}",
             number(score.reconstruction_distance, 3),
         ]
         for score in evaluation.sample_scores
     ]
     return headings, cells
+
+
+def _share(share: float | None) -> str:
+    return ABSENT if share is None else f"{share:.1%}"
 
 
 def bias_line(evaluation: Evaluation) -> str:
@@ -182,6 +189,16 @@ def bias_line(evaluation: Evaluation) -> str:
         f"{evaluation.items:,} {evaluation.split} {called}; 'training {called}' is the distance of as many training "
         f"{called} to the same {evaluation.split} {called}, so read one beside the other and not beside distances of "
         f"other counts; reconstructions are compared with the very {called} that they are of, exact ones have 0"
+        + _chosen_remark(evaluation)
+    )
+
+
+def _chosen_remark(evaluation: Evaluation) -> str:
+    if all(score.chosen is None for score in evaluation.sample_scores):
+        return ""
+    return (
+        "; the first distance is of samples of the model as it is, whose bits the other tables have; 'drawn as "
+        "chosen': by the setting that came nearest to the validation set, as generate draws unless another is asked for"
     )
 
 

@@ -20,6 +20,8 @@ COMPARED = 100
 """Samples, and as many test items, whose nearest training items are looked up."""
 SHOWN = 16
 NEIGHBOURS = 3
+_STRIPS = 4
+"""Strips of a sample and its nearest training items in a row."""
 _WIDE = 8
 """Pictures in a row of reconstructions and originals, about."""
 
@@ -93,8 +95,10 @@ def neighbour_sheet(name: str, samples_NCHW: np.ndarray, reference: Reference) -
     near = f"nearest training {reference.item}"
     which = f"is the {near}" if count == 1 else f"are the {count} {near}s"
     said = memorisation(found, reference.held_out, item=reference.item, level=reference.level).sentence
+    shown_N = found.distances_Nk[evenly(len(samples_NCHW), SHOWN), 0]
+    far = f"The nearest are {', '.join(f'{distance:.0f}' for distance in shown_N)} {reference.level} away, row by row."
     return Sheet(
         "neighbours",
-        grid(np.stack(strips), columns=4, border=3, background=255),
-        f"{name}: in each strip a sample, left; beside it {which}. {said}",
+        grid(np.stack(strips), columns=_STRIPS, border=3, background=255),
+        f"{name}: in each strip a sample, left; beside it {which}. {far} {said}",
     )

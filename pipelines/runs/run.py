@@ -4,6 +4,7 @@ RUN/config.toml                    complete, resolved recipe
 RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
 RUN/models/NAME/prior/             the same, discrete models only
 RUN/models/NAME/decoder/           the same, a WaveNet decoder of sound
+RUN/models/NAME/sampling.json      how new items are drawn, chosen on validation items
 RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
 """
@@ -78,6 +79,9 @@ class Run:
 
     def decoder_folder(self, model: str) -> Path:
         return self.path / "models" / model / "decoder"
+
+    def sampling_file(self, model: str) -> Path:
+        return self.path / "models" / model / "sampling.json"
 
     def codes_file(self, model: str, split: str) -> Path:
         return self.path / "codes" / model / f"{split}.safetensors"
