@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from twostage.class_names import as_file_name
-from twostage.config.model_names import MAIN_MODEL, check_model
+from twostage.config.model_names import check_model
 from twostage.errors import RunError, UsageError
 from twostage.printable import counted, show
 from twostage.progress import say
@@ -37,7 +37,7 @@ def _open(command: Reconstruct | Convert | Encode, folder: Path) -> TwoStage:
     run = Run.open(command.run)
     check_folder(folder)
     use_threads(run.recipe.threads)
-    return open_model(run, command.model or MAIN_MODEL, pick_device(command.device))
+    return open_model(run, run.model_or_main(command.model), pick_device(command.device))
 
 
 def _read(paths: Sequence[Path], model: TwoStage) -> list[np.ndarray]:
