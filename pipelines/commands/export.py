@@ -1,4 +1,4 @@
-"""Flags of `export`."""
+"""Flags of the verb `export`. Without torch."""
 
 import re
 from dataclasses import dataclass

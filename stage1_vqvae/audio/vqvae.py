@@ -94,6 +94,11 @@ class AudioVQVAE(FromFolder, Deterministic, AudioModel):
         self.update_rule = self.quantiser.update_rule
         self.decoder = AudioDecoder(networks, in_channels=embedding_dim)
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """Vector of every code, `[G, K, W]`."""
+        return self.quantiser.code_vectors
+
     def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor, Tensor]:
         """The real positions quantised, what was given there, `[M, D]`, and which they are, `[B, T]`."""
         real_BT = inside(self.code_lengths(mask_BS.sum(1)), vectors_BDT.shape[2])[:, 0]
