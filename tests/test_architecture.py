@@ -149,6 +149,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pipelines.generate": ("pipelines.runs",),
     "pipelines.coding": ("pipelines.bits", "pipelines.generate"),
     "pipelines.evaluate": ("pipelines.bits", "pipelines.generate"),
+    "pipelines.export": ("pipelines.evaluate",),
     "pipelines.report": ("pipelines.evaluate",),
     "pipelines.train": ("pipelines.report",),
     "pipelines.cli": ("pipelines.runs",),

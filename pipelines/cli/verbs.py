@@ -44,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "convert": Verb("Convert", "..coding.coding", "run_convert", "sound: recordings in another speaker's voice"),
     "encode": Verb("Encode", "..coding.coding", "run_encode", "image or sound files to a file of codes"),
     "decode": Verb("Decode", "..coding.coding", "run_decode", "a file of codes to images or sounds"),
+    "export": Verb("Export", "..export.export", "run_export", "a trained model as a folder for others, with a card"),
     "disentangle": Verb(
         "Disentangle",
         "..evaluate.disentangle",

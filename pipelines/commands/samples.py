@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -159,13 +159,21 @@ class Encode:
 
     The file holds the codes, the names of the files and the digest of the codebook, without which it is worth nothing;
     of recordings also who speaks and their exact lengths.
+
+    For language models --format npy or jsonl writes a sequence of ids an item. Of C codebooks of K codes (G a position,
+    coarser grids of a hierarchy first) code c of codebook g is the id g * K + c; bos is C * K, eos C * K + 1, pad
+    C * K + 2. FILE.vocabulary.json beside it says so too. decode takes safetensors alone.
     """
 
     run: RunArgument
     files: Files
     """Image files of the size that the model was trained on, or recordings; no two of one name."""
-    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in .safetensors)")]
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in the format)")]
     """File of codes to write; an existing one is replaced."""
+    format: Literal["safetensors", "npy", "jsonl"] = "safetensors"
+    """safetensors, which decode takes; npy: int32 [items, ids], padded; jsonl: a line with name and ids an item."""
+    vectors: FlagCreatePairsOff[bool] = False
+    """Also write FILE.vectors.npy, fp32: the codebook vector of every id, a row each."""
     speaker: Speaker = None
     """Runs on recordings of several speakers: who speaks in the files. Unless given, what their names say as those of
     the data set do; where they do not, decode asks for a voice."""
@@ -176,7 +184,8 @@ class Encode:
     def resolved(self) -> "Encode":
         """The command, checked."""
         require_files("encode", self.files)
-        require("--out", self.out, self.out.suffix == ".safetensors", "a file name that ends in .safetensors")
+        suffix = f".{self.format}"
+        require("--out", self.out, self.out.suffix == suffix, f"a file name that ends in {suffix}")
         check_named(self.model)
         return self
 

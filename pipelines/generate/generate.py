@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from twostage.class_names import as_file_name
-from twostage.config.model_names import MAIN_MODEL
 from twostage.errors import UsageError
 from twostage.printable import counted
 from twostage.progress import say
@@ -82,7 +81,7 @@ def run_generate(command: Generate) -> None:
     run = Run.open(command.run)
     check_folder(command.folder)
     use_threads(run.recipe.threads)
-    model = open_model(run, command.model or MAIN_MODEL, pick_device(command.device))
+    model = open_model(run, run.model_or_main(command.model), pick_device(command.device))
     count, file = model.files.count if command.count is None else command.count, command.complete
     how = Drawing(
         seconds=command.seconds,

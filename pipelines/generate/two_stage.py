@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from twostage.config.load import user_path
-from twostage.config.model_names import MAIN_MODEL
 from twostage.storage.codes import CodeFile
 
 from ..runs.codes import check_codes, encode_items
@@ -258,17 +257,18 @@ class TwoStage(Trained):
 
 
 def load_run(path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu") -> TwoStage:
-    """Load a trained model of a run folder; its prior and its second decoder are looked for when they are needed.
+    """Load a trained model of a run folder, or of an exported one; its followers are looked for when they are needed.
 
     Args:
         path: the run folder.
-        model: name of a model of the run; the main one by default.
+        model: name of a model of the run; by default the main one, or the only one.
         device: where the networks live.
 
     Raises:
         RunError: the model is missing, unfinished or damaged.
     """
-    return open_model(Run.open(user_path(str(path))), model or MAIN_MODEL, torch.device(device))
+    run = Run.open(user_path(str(path)))
+    return open_model(run, run.model_or_main(model or ""), torch.device(device))
 
 
 def open_model(run: Run, name: str, device: torch.device) -> TwoStage:

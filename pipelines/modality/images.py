@@ -91,14 +91,9 @@ def prior_architecture(recipe: Recipe, stage1: ImageCodec, classes: int) -> dict
 
 
 _CLASSES: dict[str, type[Stage1]] = {
-    "vq-vae": VQVAE,
-    "hierarchical-vq-vae": HierarchicalVQVAE,
-    "ae": Autoencoder,
-    "vae": VAE,
-    "cvae": VAE,
-    "vimco": VIMCO,
+    kind: cls for cls in (VQVAE, HierarchicalVQVAE, Autoencoder, VAE, VIMCO) for kind in cls.kinds
 }
-_PRIORS: dict[str, type[ImagePrior]] = {"pixelcnn": PixelCNN, "hierarchical-pixelcnn": HierarchicalPrior}
+_PRIORS: dict[str, type[ImagePrior]] = {kind: cls for cls in (PixelCNN, HierarchicalPrior) for kind in cls.kinds}
 
 
 def build_stage1(kind: str, architecture: Mapping[str, Any]) -> Stage1:

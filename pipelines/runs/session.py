@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from twostage.config.load import CONFIG
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 from twostage.distributed import is_first, wait_for_all
@@ -20,6 +21,7 @@ from twostage.noise import seed_step
 from twostage.printable import counted
 from twostage.progress import say
 from twostage.storage.checkpoint import prune, verify_checkpoint
+from twostage.storage.exported import is_exported
 from twostage.storage.locks import exclusive
 from twostage.training.loop import CHECKPOINTS_KEPT, Fit
 from twostage.training.precision import check_bf16
@@ -72,6 +74,11 @@ def prepare(
     Raises:
         UsageError: settings, data, device or run folder do not fit together.
     """
+    if is_exported(run.path):
+        raise UsageError(
+            f"{run.path} was exported and holds no state that a training could go on from: train in the run that it "
+            f"came from, or elsewhere with its recipe, {run.path / CONFIG}"
+        )
     check_folder(run.path)
     _check_apart(run)
     check_jobs(run, jobs, dataset, resume, extend=extend)
