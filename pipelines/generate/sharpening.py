@@ -61,7 +61,7 @@ class Choice:
     plain_distance: float
     """The same of `PLAIN`."""
     noise: float
-    """By how much a setting's distance differs from seed to seed: it had to be more than that below."""
+    """Range, over the further seeds, of the difference between the two finalists: it had to be more on average."""
     item: str
     """What a validation item is called."""
     items: int
