@@ -32,7 +32,7 @@ SAMPLES = 500
 FURTHER_SEEDS = 3
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
 TOP_PS = (1.0, 0.95, 0.85)
-GUIDANCES = (1.5, 2.0, 3.0)
+GUIDANCES = (1.25, 1.5, 2.0)
 
 Distance = Callable[[Sharpening, int], float]
 """Fréchet distance of samples under a setting and the seed of that number; the same noise for every setting."""

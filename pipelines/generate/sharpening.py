@@ -85,7 +85,7 @@ class Choice:
             return f"{PLAIN.words}, which no other setting surpassed on validation {self.item}s"
         return (
             f"{self.chosen.words} (chosen on validation {self.item}s: Fréchet distance {self.distance:.3g} against "
-            f"{self.plain_distance:.3g} at temperature 1)"
+            f"{self.plain_distance:.3g} with nothing sharpened)"
         )
 
     def write(self, path: Path) -> None:
