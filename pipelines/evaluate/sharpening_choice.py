@@ -3,9 +3,10 @@
 1. Items are drawn under every setting of a small grid, with the same noise, and ranked by their Fréchet distance to the
    validation items (features: see `ruler`). Where the prior takes guidance, it is tried on the best of these settings
    and on the distribution as it is.
-2. The best one and the distribution as it is are drawn under further seeds. The choice is the former if its mean
-   distance is lower by more than the distances of either differ from seed to seed; otherwise nothing is sharpened. The
-   further seeds alone decide, because the best of many distances of one seed is too low.
+2. The best one and the distribution as it is are drawn under further seeds. The choice is the former if its distance is
+   lower, on average, by more than that difference varies from seed to seed (its range; both are drawn with the same
+   noise); otherwise nothing is sharpened. The further seeds alone decide, because the best of many distances of one
+   seed is too low.
 
 A lower distance is no better model: sharpening trades variety for likeness, and bits are always of the distribution as
 it is. Few samples are enough to rank settings, since all of them have the same bias but for what their spread changes.
@@ -31,7 +32,7 @@ SAMPLES = 500
 FURTHER_SEEDS = 3
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
 TOP_PS = (1.0, 0.95, 0.85)
-GUIDANCES = (1.5, 2.0, 3.0)
+GUIDANCES = (1.25, 1.5, 2.0)
 
 Distance = Callable[[Sharpening, int], float]
 """Fréchet distance of samples under a setting and the seed of that number; the same noise for every setting."""
@@ -66,12 +67,13 @@ def _best(found: dict[Sharpening, list[float]]) -> Sharpening:
 
 
 def verdict(found: dict[Sharpening, list[float]]) -> tuple[Sharpening, float, float, float]:
-    """The setting chosen, its mean distance and that of `PLAIN` over the further seeds, and what they differ by."""
-    further = {setting: distances[1:] for setting, distances in found.items() if len(distances) > 1}
-    best = min(further, key=lambda setting: float(np.mean(further[setting])))
-    noise = max(max(distances) - min(distances) for distances in further.values())
-    plain, lowest = float(np.mean(further[PLAIN])), float(np.mean(further[best]))
-    return (best, lowest, plain, noise) if plain - lowest > noise else (PLAIN, plain, plain, noise)
+    """The setting chosen, its mean distance and that of `PLAIN` over the further seeds, and the range of what the
+    finalists differ by."""
+    best = _best(found)
+    lowest, plain = np.array(found[best][1:]), np.array(found[PLAIN][1:])
+    saved, noise = float((plain - lowest).mean()), float(np.ptp(plain - lowest))
+    chosen = best if saved > noise else PLAIN
+    return chosen, float(np.mean(found[chosen][1:])), float(plain.mean()), noise
 
 
 def choose(

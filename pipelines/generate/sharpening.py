@@ -61,7 +61,7 @@ class Choice:
     plain_distance: float
     """The same of `PLAIN`."""
     noise: float
-    """By how much a setting's distance differs from seed to seed: it had to be more than that below."""
+    """Range, over the further seeds, of the difference between the two finalists: it had to be more on average."""
     item: str
     """What a validation item is called."""
     items: int
@@ -85,7 +85,7 @@ class Choice:
             return f"{PLAIN.words}, which no other setting surpassed on validation {self.item}s"
         return (
             f"{self.chosen.words} (chosen on validation {self.item}s: Fréchet distance {self.distance:.3g} against "
-            f"{self.plain_distance:.3g} at temperature 1)"
+            f"{self.plain_distance:.3g} with nothing sharpened)"
         )
 
     def write(self, path: Path) -> None:

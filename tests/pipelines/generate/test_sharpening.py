@@ -56,8 +56,8 @@ def test_a_choice_is_read_as_it_was_written(write_run: WriteRun) -> None:
     path = run / "models/vq-vae/sampling.json"
     assert Choice.read(path) == choice
     assert choice.words == (
-        "temperature 0.7, top-p 0.9, guidance 2 (chosen on validation images: Fréchet distance 3 against 4.5 at "
-        "temperature 1)"
+        "temperature 0.7, top-p 0.9, guidance 2 (chosen on validation images: Fréchet distance 3 against 4.5 with "
+        "nothing sharpened)"
     )
     for damage in (b"{", b"[]", json.dumps({**json.loads(path.read_text()), "schema_version": 9}).encode()):
         path.write_bytes(damage)
