@@ -85,6 +85,7 @@ class IntegerSplit:
 
     sequences: np.ndarray
     labels: np.ndarray
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
