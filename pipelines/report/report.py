@@ -61,7 +61,7 @@ def training_section(shown: Shown, names: list[str]) -> str:
             if curve.stage == "prior":
                 caption += " Validation rising while training decreases means overfitting; the best model is kept."
             parts.append(image(figures.curves(records, key=curve.key, title=curve.title, unit=curve.unit), caption))
-    return "".join(parts) if len(parts) > 1 else ""  # an exported folder has no records
+    return "".join(parts)
 
 
 def write_report(run: Run, dataset: Dataset, *, device: torch.device, seed: int) -> Path:

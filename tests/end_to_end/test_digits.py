@@ -1,5 +1,6 @@
 """The whole path on the real digits through the command line, as README says it, with budgets of seconds."""
 
+import csv
 import hashlib
 import json
 import os
@@ -412,7 +413,13 @@ def test_an_exported_model_is_evaluated_and_reported_as_the_run_is(trained: Path
     assert not any(str(trained.parent).encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert _twostage("report", folder) == 0
     (folder / "evaluation.json").unlink()
-    assert _twostage("evaluate", folder) == 0
+    assert _twostage("evaluate", folder, "--per-item", tmp_path / "items.csv") == 0
+    with (tmp_path / "items.csv").open(newline="") as file:
+        items = list(csv.DictReader(file))
+    for row, name in zip(rows, dict.fromkeys(line["row"] for line in items), strict=True):
+        for column, key in (("bits", "bits"), ("distortion_bits", "distortion_bits"), ("rate_bits", "rate_bits")):
+            own_bits = [float(line[column]) for line in items if line["row"] == name]
+            assert sum(own_bits) / len(own_bits) / 64 == pytest.approx(row[f"{key}_per_dim"], abs=1e-6)
     again = json.loads((folder / "evaluation.json").read_text())["rows"]
     for before, after in zip(rows, again, strict=True):
         assert after == before

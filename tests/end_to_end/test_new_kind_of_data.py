@@ -1,7 +1,6 @@
 """A third kind of data, defined here alone, goes through every verb of the command line: sequences of integers.
 
 It is what CONTRIBUTING asks: a modality, its data, a section of the recipe, two entries. No verb knows of it.
-
 Shapes: N items, B items of a batch, L integers of a sequence, V values, D channels, T codes.
 """
 
@@ -85,6 +84,7 @@ class IntegerSplit:
 
     sequences: np.ndarray
     labels: np.ndarray
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
