@@ -85,12 +85,14 @@ def score_samples(run: Run, dataset: Dataset, split: str, device: torch.device) 
     reference = frechet_distance(gaussian(train.features_NF), target)
     writer, rows_M = RowWriter(run, dataset, split, device), evenly(len(held_out), count)
     originals, scores = gaussian(real.features_NF[rows_M]), []
-    for name in run.trained_models():
-        stage1 = run.stage1(name, device)
-        made = reconstruct_for_scoring(writer, stage1.model, pictures, rows_M)
+    trained_models = [Trained(run, name, run.stage1(name, device), device) for name in run.trained_models()]
+    for trained, decoder in [(each, decoder) for each in trained_models for decoder in scored_decoders(each)]:
+        name, stage1 = trained.name, trained.stage1
+        own = decoder == next(iter(trained.modality.decoders))
+        made = reconstruct_for_scoring(writer, trained.with_decoder(decoder), pictures, rows_M)
         again = read(classifier, made, device=device, batch_size=batch_size)
         score = SampleScore(
-            model=name,
+            model=name if own else f"{name}, {trained.modality.decoders[decoder]}",
             samples=0,
             frechet_distance=None,
             reference_distance=reference,
@@ -100,7 +102,7 @@ def score_samples(run: Run, dataset: Dataset, split: str, device: torch.device) 
             reconstruction_distance=frechet_distance(gaussian(again.features_NF), originals),
         )
         if can_sample(run, name, stage1):
-            drawn, labels = draw_for_scoring(run, name, stage1, dataset, pictures, count=count, device=device)
+            drawn, labels = draw_for_scoring(trained, dataset, pictures, decoder=decoder, count=count)
             reading = read(classifier, drawn, device=device, batch_size=batch_size)
             score = replace(
                 score,
@@ -110,6 +112,13 @@ def score_samples(run: Run, dataset: Dataset, split: str, device: torch.device) 
             )
         scores.append(score)
     return tuple(scores)
+
+
+def scored_decoders(trained: Trained) -> list[str]:
+    """The decoder of stage one and, if it is trained, a second one that does not draw sample after sample."""
+    own, *others = trained.modality.decoders
+    follows = trained.model.latents == "codes" and is_finished(trained.run.decoder_folder(trained.name))
+    return [own, *(name for name in others if follows and not trained.with_decoder(name).autoregressive)]
 
 
 def can_sample(run: Run, name: str, stage1: Loaded[Any]) -> bool:
@@ -133,21 +142,14 @@ def reconstruct_for_scoring(
 
 
 def draw_for_scoring(
-    run: Run,
-    name: str,
-    stage1: Loaded[Any],
-    dataset: Dataset,
-    pictures: Pictures,
-    *,
-    count: int,
-    device: torch.device,
+    trained: Trained, dataset: Dataset, pictures: Pictures, *, decoder: str, count: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pictures of samples, uint8 or uint16 `[count, C, H, W]`, and the labels asked for; None where there were none."""
-    trained = Trained(run, name, stage1, device)
     source, lengths_M = source_of(trained), trained.files.lengths_of(dataset.train)
     rows_N = np.argsort(dataset.train.labels, kind="stable")[evenly(len(dataset.train), count)]
     labels = dataset.train.labels[rows_N] if source.knows_labels else None
     wanted = wanted_from(count, source, labels="in turn" if labels is None else labels.tolist())
-    how = Drawing(seed=run.recipe.seed, lengths=None if lengths_M is None else lengths_M[rows_N])
+    seed = trained.run.recipe.seed
+    how = Drawing(seed=seed, decoder=decoder, lengths=None if lengths_M is None else lengths_M[rows_N])
     items = draw(trained, count, wanted, how)
     return to_levels(np.asarray(pictures.of(items)), pictures.levels), labels

@@ -39,8 +39,8 @@ class PatchDiscriminator(nn.Module):
         halvings = min(layers, int(math.log2(min(height, width) / _SMALLEST)) + 1 if min(height, width) >= 4 else 0)
         if halvings < 1:
             raise UsageError(
-                f"expected images of at least {_SMALLEST}x{_SMALLEST} pixels and one layer or more, got {height}x{width} "
-                f"and {layers}: nothing could tell such patches apart"
+                f"the discriminator expects images of at least {_SMALLEST}x{_SMALLEST} pixels and a layer or more, got "
+                f"{height}x{width} and {layers}: train without one, picture_decoder.adversarial_weight 0"
             )
         blocks = list[nn.Module]()
         for layer in range(halvings):

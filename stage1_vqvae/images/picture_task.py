@@ -94,11 +94,7 @@ class PictureDecoderTask:
         made_BCHW = self.model(self._vectors(self.train_codes[rows]))
         seen_BCHW = made_BCHW.detach().float().requires_grad_()
         error_B = (seen_BCHW - x_BCHW).abs().flatten(1).mean(1)
-        value, metrics, others = (
-            error_B.mean(),
-            {"absolute_error": error_B.detach().mean()},
-            list[tuple[float, Tensor]](),
-        )
+        metrics, others = {"absolute_error": error_B.detach().mean()}, list[tuple[float, Tensor]]()
         if self.feature_weight:
             with torch.no_grad():
                 real = self.features(x_BCHW)
@@ -112,8 +108,9 @@ class PictureDecoderTask:
             metrics["discriminator_loss"] = judging.detach()
             if self.model.steps_done >= self.adversarial_start:
                 others.append((self.adversarial_weight, generator_loss(judged_made.verdicts)))
-        loss = descend(made_BCHW, balanced_gradient(seen_BCHW, error_B, others), value=value.detach())
-        return StepResult(loss=loss if judging is None else loss + judging, metrics=metrics)
+        gradient = balanced_gradient(seen_BCHW, error_B, others)
+        loss = descend(made_BCHW, gradient, value=error_B.mean(), discriminator=judging)
+        return StepResult(loss=loss, metrics=metrics)
 
     def after_step(self, result: StepResult, optimiser: torch.optim.Optimizer) -> Mapping[str, float]:
         """Count the step."""

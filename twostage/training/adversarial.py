@@ -5,8 +5,11 @@ one loss and one optimiser. The loss is sum(y g) + hinge(D(x), D(y)) with the ge
 alone, and with g, a constant, the gradient of all that the generator is trained by with respect to y: since y is the
 only way from its weights to these losses, `descend` gives the generator their gradients and the discriminator nothing
 of them. Adam treats every weight by itself, so that one over both is two. Checkpoints, resumption, weight averages and
-the checks for numbers that are not finite hold for both therefore, and the loop knows of neither. The norm that a
-gradient is clipped to is that of both together.
+the checks for numbers that are not finite hold for both therefore, and the loop knows of neither.
+
+What both share is the norm that gradients are clipped to. That of the discriminator was 20 to 30 times the other's, and
+would scale the generator's steps up and down with its own: `DISCRIMINATOR_SHARE` of its loss is what is lowered, which
+changes nothing for Adam, and makes the two norms alike.
 
 Departures from VQGAN (Esser et al. 2021, arXiv 2012.09841): there the two take turns, so that the discriminator sees
 what weights make that have already moved. And there the adversarial loss is weighed by the ratio of gradient norms at
@@ -26,6 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+DISCRIMINATOR_SHARE = 0.02
+"""Of the discriminator's loss, in the one that the optimiser lowers."""
 _LEAST = 1e-12
 """Added to norms that are divided by: an item that is exact has no gradient."""
 
@@ -88,13 +93,16 @@ def balanced_gradient(output: Tensor, base_B: Tensor, others: Sequence[tuple[flo
     return total
 
 
-def descend(output: Tensor, gradient: Tensor, *, value: Tensor) -> Tensor:
-    """A scalar of that value whose gradient is the mean over items of the one at `output`.
+def descend(output: Tensor, gradient: Tensor, *, value: Tensor, discriminator: Tensor | None = None) -> Tensor:
+    """The loss of both: a scalar of that value, whose gradient the generator has from `output` alone.
 
     Args:
         output: `[B, *S]` as the generator made it.
-        gradient: of every item, with respect to it.
+        gradient: of every item, with respect to it; the generator's is the mean over items.
         value: what is recorded as the loss.
+        discriminator: its loss; None where none is trained.
     """
     carried = (output.float() * gradient).flatten(1).sum(1).mean()
+    if discriminator is not None:
+        carried = carried + DISCRIMINATOR_SHARE * discriminator
     return carried + (value - carried).detach()
