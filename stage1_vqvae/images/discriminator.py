@@ -64,5 +64,6 @@ def _block(width_in: int, width_out: int, *, kernel: int, stride: int, normalise
     """The first layer is not normalised: what it sees of brightness and contrast would be lost."""
     layers: list[nn.Module] = [nn.Conv2d(width_in, width_out, kernel, stride, padding=1)]
     if normalised:
-        layers.append(nn.GroupNorm(math.gcd(8, width_out), width_out))
+        # Groups of 16 channels, as there (table 3), or more where that does not divide.
+        layers.append(nn.GroupNorm(math.gcd(width_out, max(1, width_out // 16)), width_out))
     return nn.Sequential(*layers, nn.LeakyReLU(0.2))

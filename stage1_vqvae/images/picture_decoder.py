@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from stage1_vqvae.images.discriminator import PatchDiscriminator
 from stage1_vqvae.images.networks import Decoder, code_grid
 from stage1_vqvae.images.upsampling import Upsampling
+from twostage.training.adversarial import Adversarial
 
 
-class PictureDecoder(nn.Module):
+class PictureDecoder(Adversarial):
     """Vectors of codes `[B, Z, h, w]` to pictures `[B, C, H, W]` around [-1, 1].
 
     Args:

@@ -125,9 +125,9 @@ class PictureDecoderConfig:
     feature_weight: float = 1.0
     """Pull of the distance of features at a picture, over that of its absolute error; the features are those of the
     codebook's own encoder. 0: none."""
-    adversarial_weight: float = 0.5
+    adversarial_weight: float = 1.5
     """The same of the discriminator's verdict on its patches. 0: no discriminator is trained."""
-    adversarial_start: int = 0
+    adversarial_start: int = 200
     """Steps before the verdict counts; the discriminator learns from the first step on."""
     discriminator_channels: int = 32
     """Width of the discriminator's first layer; it doubles from layer to layer, three times at most."""
