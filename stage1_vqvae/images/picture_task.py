@@ -22,7 +22,9 @@ from twostage.distributed import own_batches, sum_over_ranks
 from twostage.errors import UsageError
 from twostage.metrics.ratios import ratio
 from twostage.metrics.sharpness import gradient_energy
+from twostage.progress import say
 from twostage.training.adversarial import (
+    BLIND,
     balanced_gradient,
     descend,
     feature_distance,
@@ -82,6 +84,7 @@ class PictureDecoderTask:
         self.adversarial_start, self.evaluation_batch_size = adversarial_start, evaluation_batch_size
         self.features = EncoderFeatures(codec)
         self.items = len(train_codes)
+        self._said = False
 
     def start(self) -> None:
         """Nothing to prepare."""
@@ -104,7 +107,7 @@ class PictureDecoderTask:
         judging = None
         if self.adversarial_weight:
             judged_x, judged_made = self.model.discriminator(x_BCHW), self.model.discriminator(seen_BCHW)
-            judging = hinge_loss(judged_x.verdicts, judged_made.verdicts)
+            judging = hinge_loss(judged_x.verdicts, judged_made.verdicts).mean()
             metrics["discriminator_loss"] = judging.detach()
             if self.model.steps_done >= self.adversarial_start:
                 others.append((self.adversarial_weight, generator_loss(judged_made.verdicts)))
@@ -118,31 +121,42 @@ class PictureDecoderTask:
         return {}
 
     def validate(self) -> Mapping[str, float]:
-        """The numbers that the class speaks of, over all validation images."""
-        items, device = len(self.validation), self.validation.device
-        numbers_4N = torch.zeros(4, items, dtype=torch.float64, device=device)
+        """The numbers that the class speaks of, over all validation images; says once if the discriminator is blind."""
+        items, device, judges = len(self.validation), self.validation.device, self.adversarial_weight > 0
+        numbers_5N = torch.zeros(5, items, dtype=torch.float64, device=device)
         real, made = (FeatureStatistics(self.features.widths, device) for _ in range(2))
         for rows in own_batches(items, self.evaluation_batch_size):
             x_BCHW = normalise(self.validation[rows], self.model.levels)
             made_BCHW = self.model(self._vectors(self.validation_codes[rows])).clamp(-1, 1)
             for statistics, images in ((real, x_BCHW), (made, made_BCHW)):
                 statistics.add(self.features(images))
-            verdicts = [self.model.discriminator(images).verdicts.flatten(1).mean(1) for images in (x_BCHW, made_BCHW)]
-            numbers_4N[:, rows] = torch.stack(
-                [
-                    (made_BCHW - x_BCHW).abs().flatten(1).mean(1).double(),
-                    gradient_energy(x_BCHW),
-                    gradient_energy(made_BCHW),
-                    (verdicts[0] > verdicts[1]).double(),
-                ]
-            )
-        error, sharp, own_sharp, told = sum_over_ranks(numbers_4N)[0].sum(1).tolist()
+            energies = gradient_energy(x_BCHW), gradient_energy(made_BCHW)
+            numbers_5N[:3, rows] = torch.stack([(made_BCHW - x_BCHW).abs().flatten(1).mean(1).double(), *energies])
+            if judges:
+                verdicts = [self.model.discriminator(images).verdicts for images in (x_BCHW, made_BCHW)]
+                means = [each.flatten(1).mean(1) for each in verdicts]
+                numbers_5N[3:, rows] = torch.stack([(means[0] > means[1]).double(), hinge_loss(*verdicts).double()])
+        error, sharp, own_sharp, told, judging = sum_over_ranks(numbers_5N)[0].sum(1).tolist()
         numbers = {
             "feature_frechet": relative_frechet(made.gaussians(), real.gaussians()),
             "absolute_error": error / items,
             "sharpness": ratio(own_sharp, sharp) or 0.0,
         }
-        return numbers | ({"told_apart": told / items} if self.adversarial_weight else {})
+        if not judges:
+            return numbers
+        self._watch(judging / items)
+        return numbers | {"told_apart": told / items, "discriminator_loss": judging / items}
+
+    def _watch(self, judging: float) -> None:
+        """Say once that the discriminator tells nothing apart, when its verdict counts."""
+        if judging < BLIND or self._said or self.model.steps_done < self.adversarial_start:
+            return
+        self._said = True
+        say(
+            f"warning: the discriminator tells nothing apart (hinge loss {judging:.2f} of 2 on validation images), so "
+            "that its verdict makes no picture better: lower decoder_training.learning_rate or "
+            "picture_decoder.adversarial_weight, or raise picture_decoder.adversarial_start"
+        )
 
     @torch.no_grad()
     def _vectors(self, codes_BGT: Tensor) -> Tensor:

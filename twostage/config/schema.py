@@ -122,13 +122,14 @@ class PictureDecoderConfig:
     """Features per pixel that the picture is made of."""
     upsampling: Literal["transposed", "nearest-convolution", "subpixel"] = "nearest-convolution"
     """As stage1.upsampling."""
-    feature_weight: float = 1.0
+    feature_weight: float = 0.0
     """Pull of the distance of features at a picture, over that of its absolute error; the features are those of the
-    codebook's own encoder. 0: none."""
+    codebook's own encoder. More of it keeps pictures nearer to their originals, and less sharp. 0: none."""
     adversarial_weight: float = 1.5
-    """The same of the discriminator's verdict on its patches. 0: no discriminator is trained."""
+    """The same of the discriminator's verdict on the patches of a picture: more is sharper, and invents more. 0: no
+    discriminator is trained."""
     adversarial_start: int = 200
-    """Steps before the verdict counts; the discriminator learns from the first step on."""
+    """Steps before the verdict counts; the discriminator learns from the first step on, and needs a start."""
     discriminator_channels: int = 32
     """Width of the discriminator's first layer; it doubles from layer to layer, three times at most."""
     discriminator_layers: int = 3

@@ -36,6 +36,8 @@ BETAS = (0.5, 0.9)
 """Of Adam, for generator and discriminator: those of VQGAN."""
 DISCRIMINATOR_SHARE = 0.02
 """Of the discriminator's loss, in the one that the optimiser lowers."""
+BLIND = 1.98
+"""Hinge loss from which on a discriminator tells nothing apart."""
 _LEAST = 1e-12
 """Added to norms that are divided by: an item that is exact has no gradient."""
 
@@ -57,11 +59,11 @@ class Judged:
 
 
 def hinge_loss(real: Tensor, made: Tensor) -> Tensor:
-    """The discriminator's loss by its verdicts `[B, *P]`: 2 where it says nothing, 0 where it is sure and right.
+    """The discriminator's loss by its verdicts `[B, *P]`, `[B]`: 2 where it says nothing, 0 where it is sure and right.
 
     Lim and Ye 2017 (arXiv 1705.02894), eq. 6.
     """
-    return F.relu(1 - real.float()).mean() + F.relu(1 + made.float()).mean()
+    return F.relu(1 - real.float()).flatten(1).mean(1) + F.relu(1 + made.float()).flatten(1).mean(1)
 
 
 def generator_loss(made: Tensor) -> Tensor:

@@ -162,6 +162,19 @@ def test_a_number_that_is_not_finite_stops_before_it_spreads(place: str, tmp_pat
         assert torch.equal(value, before[name]) or name == place
 
 
+def test_a_blind_discriminator_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    task = picture_task(adversarial_weight=1.0)
+    with torch.no_grad():
+        for parameter in task.model.discriminator.verdict.parameters():
+            parameter.zero_()
+        assert task.validate()["discriminator_loss"] == 2.0
+        assert "tells nothing apart" not in capsys.readouterr().err  # its verdict does not count yet
+        task.model.steps_done += 20
+        for _ in range(2):
+            task.validate()
+    assert capsys.readouterr().err.count("the discriminator tells nothing apart (hinge loss 2.00 of 2") == 1
+
+
 def test_codes_of_other_images_are_refused() -> None:
     task = picture_task()
     with pytest.raises(UsageError, match="expected codes of 64 images, got 63"):

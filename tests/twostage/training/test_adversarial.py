@@ -39,7 +39,7 @@ def test_each_part_has_the_gradient_of_its_own_loss() -> None:
     verdicts = pair.discriminator(x_B5), pair.discriminator(seen_B5)
     error_B = (seen_B5 - x_B5).abs().mean(1)
     gradient = balanced_gradient(seen_B5, error_B, [(0.7, generator_loss(verdicts[1]))])
-    judging = hinge_loss(*verdicts)
+    judging = hinge_loss(*verdicts).mean()
     loss = descend(made_B5, gradient, value=error_B.mean(), discriminator=judging)
     assert loss.item() == pytest.approx(error_B.mean().item())
     loss.backward()
@@ -76,8 +76,8 @@ def test_an_exact_item_stays_where_it_is() -> None:
 
 def test_hinge_of_no_verdict_and_of_a_right_one() -> None:
     nothing, sure = torch.zeros(2, 1, 3, 3), torch.full((2, 1, 3, 3), 5.0)
-    assert hinge_loss(nothing, nothing).item() == 2.0
-    assert hinge_loss(sure, -sure).item() == 0.0
+    assert hinge_loss(nothing, nothing).tolist() == [2.0, 2.0]
+    assert hinge_loss(sure, -sure).tolist() == [0.0, 0.0]
     assert generator_loss(sure).tolist() == [-5.0, -5.0]
 
 
