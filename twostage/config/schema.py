@@ -125,7 +125,7 @@ class PictureDecoderConfig:
     feature_weight: float = 0.0
     """Pull of the distance of features at a picture, over that of its absolute error; the features are those of the
     codebook's own encoder. More of it keeps pictures nearer to their originals, and less sharp. 0: none."""
-    adversarial_weight: float = 1.5
+    adversarial_weight: float = 1.0
     """The same of the discriminator's verdict on the patches of a picture: more is sharper, and invents more. 0: no
     discriminator is trained."""
     adversarial_start: int = 200
