@@ -23,7 +23,10 @@ VERBS: dict[str, Verb] = {
         "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder"
     ),
     "train-decoder": Verb(
-        "TrainDecoder", "..train.train", "run_train_decoder", "sound: a WaveNet decoder on finished codes"
+        "TrainDecoder",
+        "..train.train",
+        "run_train_decoder",
+        "a second decoder on finished codes: pictures, or a WaveNet",
     ),
     "train-prior": Verb(
         "TrainPrior", "..train.train", "run_train_prior", "stage two: extract codes, fit the prior over them"

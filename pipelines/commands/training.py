@@ -11,7 +11,14 @@ from twostage.config.audio_schema import WaveNetDecoderConfig, WaveNetPriorConfi
 from twostage.config.check import check_recipe
 from twostage.config.kinds import check_model_exists
 from twostage.config.model_names import baseline_beta, baseline_name
-from twostage.config.schema import GaussianConfig, PriorConfig, Recipe, TrainingConfig, VimcoConfig
+from twostage.config.schema import (
+    GaussianConfig,
+    PictureDecoderConfig,
+    PriorConfig,
+    Recipe,
+    TrainingConfig,
+    VimcoConfig,
+)
 from twostage.errors import UsageError
 
 from .arguments import (
@@ -107,11 +114,16 @@ class TrainPrior:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDecoder:
-    """Train the WaveNet decoder of a run on recordings: autoregressive over samples, given the codes as they are."""
+    """Train a second decoder on the codes of a run as they are.
+
+    Of images it is the picture decoder, for the eye: sharper than the mean of a likelihood, and without bits. Of
+    recordings it is a WaveNet, autoregressive over samples.
+    """
 
     run: RunArgument
     stored: Suppress[Recipe]
     """The run's own recipe, which the flags below change."""
+    picture_decoder: PictureDecoderConfig
     wavenet_decoder: WaveNetDecoderConfig
     decoder_training: TrainingConfig
     seed: int
@@ -131,6 +143,7 @@ class TrainDecoder:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
+            picture_decoder=self.picture_decoder,
             wavenet_decoder=self.wavenet_decoder,
             decoder_training=self.decoder_training,
         )
@@ -139,6 +152,9 @@ class TrainDecoder:
         """The command, checked."""
         check_recipe(self.recipe, source=SOURCE)
         require("--wavenet-decoder.blocks", self.wavenet_decoder.blocks, self.wavenet_decoder.blocks > 0, "at least 1")
+        start, steps = self.picture_decoder.adversarial_start, self.decoder_training.steps
+        within = start < steps or not self.picture_decoder.adversarial_weight
+        require("--picture-decoder.adversarial-start", start, within, f"less than the {steps} steps of the training")
         return self
 
 

@@ -16,6 +16,8 @@ from .evaluation_file import read_evaluation
 
 R = TypeVar("R")
 SCHEMA_VERSION = 1
+SECOND_DECODERS = {"wavenet": "WaveNet decoder", "picture": "picture decoder"}
+"""What names of rows call a decoder that follows the codes of a finished codebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Row:
     bound: str | None = None
     prior: str | None = None
     decoder: str | None = None
-    """Of recordings: `convolutional` or `wavenet`."""
+    """`convolutional`, that of stage one; of recordings also `wavenet`, of images `picture`, which has no bits."""
     likelihood: str
     alphabet: int
     beta: float | None = None
@@ -101,7 +103,7 @@ class Row:
     prior_sha256: str | None = None
     """The same of the prior; None without a learned prior."""
     decoder_sha256: str | None = None
-    """The same of a WaveNet decoder."""
+    """The same of a decoder that follows the codes."""
     rate_given: str | None = None
     """What the prior of recordings is conditioned on, and the rate is given: `label`, `speaker`, `label and speaker` or
     `nothing`. Its own bits are paid under `label_bits_per_dim`."""
@@ -112,8 +114,8 @@ class Row:
     def name(self) -> str:
         """Short name, unique within a run."""
         parts = [self.model if self.codebook_update is None else f"{self.model} ({self.codebook_update})"]
-        if self.decoder == "wavenet":
-            parts.append("WaveNet decoder")
+        if self.decoder in SECOND_DECODERS:
+            parts.append(SECOND_DECODERS[self.decoder])
         if self.kind == "vq-vae" and self.prior is not None:
             parts.append(f"{self.prior} prior")
         bounds = {"elbo": "ELBO", "iwae": f"IWAE-{self.samples_k}", "multi-sample": f"{self.samples_k} samples"}
@@ -231,6 +233,11 @@ class Evaluation:
     def has_marginalised_labels(self) -> bool:
         """Whether any row's rate is summed over the labels that its prior is conditioned on."""
         return any(row.labels == "marginalised" for row in self.rows)
+
+    @property
+    def has_picture_decoder(self) -> bool:
+        """Whether any row is of a decoder without bits beside one with them."""
+        return any(row.decoder == "picture" for row in self.rows)
 
     @property
     def has_sampled_psnr(self) -> bool:

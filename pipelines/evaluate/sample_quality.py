@@ -109,18 +109,23 @@ class _Scoring:
             "classifier_accuracy": self.ruler.accuracy(shown, real, held_out.labels),
             "features": self.ruler.learned,
         }
-        return tuple(self._score(name, real, common) for name in self.run.trained_models())
+        models = [self._trained(name) for name in self.run.trained_models()]
+        return tuple(self._score(each, decoder, real, common) for each in models for decoder in scored_decoders(each))
+
+    def _trained(self, name: str) -> Trained:
+        return Trained(self.run, name, self.run.stage1(name, self.device), self.device)
 
     def _shown(self, split: str) -> np.ndarray:
         return self.pictures.of(self.pictures.items(self.dataset.split(split)))
 
-    def _score(self, name: str, real: Reading, common: dict[str, Any]) -> SampleScore:
-        stage1, rows_M = self.run.stage1(name, self.device), evenly(len(real.labels_N), self.count)
+    def _score(self, trained: Trained, decoder: str, real: Reading, common: dict[str, Any]) -> SampleScore:
+        name, rows_M = trained.name, evenly(len(real.labels_N), self.count)
+        own, *_ = trained.modality.decoders
         writer = RowWriter(self.run, self.dataset, self.split, self.device)
-        again = self.ruler.read(reconstruct_for_scoring(writer, stage1.model, self.pictures, rows_M))
+        again = self.ruler.read(reconstruct_for_scoring(writer, trained.with_decoder(decoder), self.pictures, rows_M))
         originals = fit_gaussian([real.features_NF[rows_M]])
         score = SampleScore(
-            model=name,
+            model=name if decoder == own else f"{name}, {trained.modality.decoders[decoder]}",
             samples=0,
             frechet_distance=None,
             label_agreement=None,
@@ -128,19 +133,19 @@ class _Scoring:
             reconstruction_distance=frechet_distance(gaussian(again), originals),
             **common,
         )
-        if not can_sample(self.run, name, stage1):
+        if not can_sample(self.run, name, trained.stage1):
             return score
-        target, plain = gaussian(real), self._drawn(name, stage1, PLAIN, self.count, seed=self.run.recipe.seed)
+        target, plain = gaussian(real), self._drawn(trained, decoder, PLAIN, self.count, seed=self.run.recipe.seed)
         score = replace(
             score,
             samples=self.count,
             frechet_distance=frechet_distance(plain.features, target),
             label_agreement=plain.agreement,
         )
-        choice = self._choice(name, stage1)
+        choice = self._choice(trained)
         if choice is None or choice.chosen == PLAIN:
             return score
-        chosen = self._drawn(name, stage1, choice.chosen, self.count, seed=self.run.recipe.seed)
+        chosen = self._drawn(trained, decoder, choice.chosen, self.count, seed=self.run.recipe.seed)
         return replace(
             score,
             chosen=choice.chosen.words,
@@ -152,30 +157,30 @@ class _Scoring:
     def _validation(self) -> FeatureGaussian:
         return gaussian(self.ruler.read(self._shown("validation")))
 
-    def _choice(self, name: str, stage1: Loaded[Any]) -> Choice | None:
-        """How the model is best sampled; None, and a sentence, where there are too few validation items."""
+    def _choice(self, trained: Trained) -> Choice | None:
+        """How the model is best sampled, by the decoder of stage one; None, and a sentence, where there are too few
+        validation items."""
+        own, *_ = trained.modality.decoders
         samples, seed = min(self.count, SAMPLES), self.run.recipe.seed
         reason = why_not(self.dataset, "validation", samples)
         if reason is not None:
-            say(f"how {name} is best sampled is not chosen: {reason}")
+            say(f"how {trained.name} is best sampled is not chosen: {reason}")
             return None
         return choose(
-            Trained(self.run, name, stage1, self.device),
+            trained,
             self.ruler,
             self._validation,
             # Other seeds than that of the score, so that it is one of samples that nothing was chosen by.
             lambda setting, further: (
-                self._drawn(name, stage1, setting, samples, seed=(seed + 1 + further) % 2**64).features
+                self._drawn(trained, own, setting, samples, seed=(seed + 1 + further) % 2**64).features
             ),
             items=len(self.dataset.validation),
             samples=samples,
         )
 
-    def _drawn(self, name: str, stage1: Loaded[Any], setting: Sharpening, count: int, *, seed: int) -> "_Drawn":
-        how = Drawing(**asdict(setting), seed=seed)
-        shown, labels = draw_for_scoring(
-            self.run, name, stage1, self.dataset, self.pictures, how, count=count, device=self.device
-        )
+    def _drawn(self, trained: Trained, decoder: str, setting: Sharpening, count: int, *, seed: int) -> "_Drawn":
+        how = Drawing(**asdict(setting), decoder=decoder, seed=seed)
+        shown, labels = draw_for_scoring(trained, self.dataset, self.pictures, how, count=count)
         reading = self.ruler.read(shown)
         said = None if labels is None or self.ruler.learned != "labels" else reading.agreement(labels)
         return _Drawn(gaussian(reading), said)
@@ -188,6 +193,13 @@ class _Drawn:
     features: FeatureGaussian
     agreement: float | None
     """Share that is read as the label asked for; None where none was, or where the ruler knows none."""
+
+
+def scored_decoders(trained: Trained) -> list[str]:
+    """The decoder of stage one and, if it is trained, a second one that does not draw sample after sample."""
+    own, *others = trained.modality.decoders
+    follows = trained.model.latents == "codes" and is_finished(trained.run.decoder_folder(trained.name))
+    return [own, *(name for name in others if follows and not trained.with_decoder(name).autoregressive)]
 
 
 def can_sample(run: Run, name: str, stage1: Loaded[Any]) -> bool:
@@ -211,18 +223,9 @@ def reconstruct_for_scoring(
 
 
 def draw_for_scoring(
-    run: Run,
-    name: str,
-    stage1: Loaded[Any],
-    dataset: Dataset,
-    pictures: Pictures,
-    how: Drawing,
-    *,
-    count: int,
-    device: torch.device,
+    trained: Trained, dataset: Dataset, pictures: Pictures, how: Drawing, *, count: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pictures of samples, uint8 or uint16 `[count, C, H, W]`, and the labels asked for; None where there were none."""
-    trained = Trained(run, name, stage1, device)
     source, lengths_M = source_of(trained), trained.files.lengths_of(dataset.train)
     rows_N = np.argsort(dataset.train.labels, kind="stable")[evenly(len(dataset.train), count)]
     labels = dataset.train.labels[rows_N] if source.knows_labels else None

@@ -57,7 +57,14 @@ class Reference:
 
 
 def reconstruction_sheet(
-    name: str, shown: Sequence[np.ndarray], *, levels: int, item: str, sampled: bool, which: str = ""
+    name: str,
+    shown: Sequence[np.ndarray],
+    *,
+    levels: int,
+    item: str,
+    sampled: bool,
+    which: str = "",
+    others: Sequence[str] = (),
 ) -> Sheet:
     """Test items beside what a model makes of them.
 
@@ -68,13 +75,15 @@ def reconstruction_sheet(
         item: what a picture shows.
         sampled: whether the reconstructions are draws of an autoregressive decoder.
         which: of all reconstructions these are, in words with a space behind them; the name of the sheet begins so.
+        others: decoders of which there are reconstructions behind the first ones.
     """
     side_by_side = np.stack([to_bytes(pictures_NCHW, levels) for pictures_NCHW in shown], 1)
     what = f"{which}{'sampled ' if sampled else ''}reconstructions"
     return Sheet(
         f"{which.strip()}-reconstructions".lstrip("-"),
         grid(side_by_side.reshape(-1, *side_by_side.shape[2:]), columns=_WIDE // len(shown) * len(shown)),
-        f"{name}: test {item}s (left of each pair) and {what}.",
+        f"{name}: test {item}s (left of each {'group' if others else 'pair'}) and {what}"
+        f"{''.join(f', then those of the {other}' for other in others)}.",
     )
 
 

@@ -11,6 +11,8 @@ from twostage.storage.models import Loaded, load_model, shapes_only
 __all__ = ["Loaded", "check_made_for", "load_model", "parameter_count", "shapes_only"]
 
 _CODEBOOK = re.compile(r"quantiser\.([0-9]+\.)?codebook")
+_TRAINING_ALONE = ("decoder.auxiliary.", "discriminator.")
+"""How names of parameters begin that nothing but a training asks."""
 
 
 def check_made_for(follower: Loaded[Any], stage1: Loaded[Any], what: str) -> None:
@@ -26,9 +28,10 @@ def check_made_for(follower: Loaded[Any], stage1: Loaded[Any], what: str) -> Non
 def parameter_count(model: torch.nn.Module) -> int:
     """Numbers a model consists of: an EMA codebook is a buffer, but the decoder needs it as much as any parameter.
 
-    The auxiliary likelihood of an autoregressive decoder has no part in p(x|z), and none here.
+    What is there for training alone has no part here: the auxiliary likelihood of an autoregressive decoder, and a
+    discriminator.
     """
     buffers = dict(model.named_buffers())  # of a hierarchy `quantiser.0.codebook` and so on
     codebooks = {name: buffer for name, buffer in buffers.items() if _CODEBOOK.fullmatch(name)}
     own = {**dict(model.named_parameters()), **codebooks}
-    return sum(values.numel() for name, values in own.items() if not name.startswith("decoder.auxiliary."))
+    return sum(values.numel() for name, values in own.items() if not name.startswith(_TRAINING_ALONE))

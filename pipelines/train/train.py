@@ -18,7 +18,7 @@ from twostage.progress import say
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..evaluate.evaluate import evaluate_run
 from ..modality.choose import load_data, modality_of
-from ..modality.interface import Stage
+from ..modality.interface import Stage, second_decoder
 from ..runs.class_numbers import trained_names
 from ..runs.codes import extract_codes
 from ..runs.jobs import Job, make_job
@@ -155,10 +155,14 @@ def _next(run: Run, model: str, stage: Stage) -> str:
     """The commands that a training leads to: what follows its codes, then what the whole model is for."""
     which = f"{run.path}{'' if model == MAIN_MODEL else f' --model {model}'}"
     stages = modality_of(run.recipe).stages(model_spec(model, run.recipe), run.recipe)
-    later = [f"twostage train-{each} {which}" for each in stages[stages.index(stage) + 1 :]]
+    # A second decoder that is no part of a model's training is asked for alone, before or behind its prior.
+    later = [f"twostage train-{each} {which}" for each in stages[stages.index(stage) + 1 :]] if stage in stages else []
     if later:
         return ", ".join(later)
     evaluate = f"twostage evaluate {run.path}"
+    if stage == "decoder":
+        name, _ = second_decoder(modality_of(run.recipe))
+        return f"twostage reconstruct {which} FILE --decoder {name}, or {evaluate}"
     return f"twostage generate {which}, or {evaluate}" if stage == "prior" else evaluate
 
 

@@ -115,6 +115,34 @@ class Stage1Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureDecoderConfig:
+    """The second decoder of images, trained for the eye on the codes of a finished codebook: pictures without bits."""
+
+    channels: int = 128
+    """Width at the code grid."""
+    residual_blocks: int = 2
+    """Residual blocks at the code grid."""
+    residual_channels: int = 64
+    """Width inside a residual block."""
+    head_channels: int = 64
+    """Features per pixel that the picture is made of."""
+    upsampling: Literal["transposed", "nearest-convolution", "subpixel"] = "nearest-convolution"
+    """As stage1.upsampling."""
+    feature_weight: float = 0.0
+    """Pull of the distance of features at a picture, over that of its absolute error; the features are those of the
+    codebook's own encoder. More of it keeps pictures nearer to their originals, and less sharp. 0: none."""
+    adversarial_weight: float = 1.0
+    """The same of the discriminator's verdict on the patches of a picture: more is sharper, and invents more. 0: no
+    discriminator is trained."""
+    adversarial_start: int = 200
+    """Steps before the verdict counts; the discriminator learns from the first step on, and needs a start."""
+    discriminator_channels: int = 32
+    """Width of the discriminator's first layer; it doubles from layer to layer, three times at most."""
+    discriminator_layers: int = 3
+    """Its layers that halve the sides, fewer on small pictures: a verdict is on a patch of 46 pixels with 3 of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GaussianConfig:
     """The continuous bottleneck of the baselines: autoencoder, VAE, beta-VAE and conditional VAE."""
 
@@ -259,6 +287,7 @@ class Recipe:
     gaussian: GaussianConfig = field(default_factory=GaussianConfig)
     vimco: VimcoConfig = field(default_factory=VimcoConfig)
     codebook_training: TrainingConfig = field(default_factory=TrainingConfig)
+    picture_decoder: PictureDecoderConfig = field(default_factory=PictureDecoderConfig)
     wavenet_decoder: WaveNetDecoderConfig = field(default_factory=WaveNetDecoderConfig)
     decoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)

@@ -29,6 +29,7 @@ _OBJECTIVES = (
     "distortion_bits_per_sample",
     "half_squared_error",
     "bits_per_code",
+    "feature_frechet",
 )
 """Validation numbers that trainings go by; of those a record holds, the first here."""
 

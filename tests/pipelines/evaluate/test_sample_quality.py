@@ -19,7 +19,7 @@ from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, reconstruct_for_scoring, score_samples
 from twostage_pipelines.generate.drawing import Drawing
 from twostage_pipelines.generate.sharpening import Choice, Sharpening
-from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.generate.two_stage import load_run, open_model
 from twostage_pipelines.modality.audio_pictures import AudioPictures
 from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
@@ -99,8 +99,8 @@ def test_labels_are_asked_for_in_the_proportions_of_the_training_data(run: Run, 
     kept = np.sort(np.concatenate([rare, np.flatnonzero(digits.train.labels == 7)]))
     uneven = replace(digits, train=Split(images=digits.train.images[kept], labels=digits.train.labels[kept]))
     pictures = ImagePictures(run.recipe, uneven)
-    stage1 = run.stage1("vq-vae", CPU)
-    images, labels = draw_for_scoring(run, "vq-vae", stage1, uneven, pictures, Drawing(), count=60, device=CPU)
+    model = open_model(run, "vq-vae", CPU)
+    images, labels = draw_for_scoring(model, uneven, pictures, Drawing(), count=60)
     assert labels is not None
     assert set(labels.tolist()) == {4, 7}
     assert abs((labels == 4).mean() - 20 / len(kept)) < 0.02
@@ -199,7 +199,7 @@ def test_sounds_of_a_vae_are_as_long_as_training_recordings_of_their_label(
 
     run, dataset = Run.open(write_audio_run()), replace(spoken_dataset, train=train)
     pictures = Kept(run.recipe, dataset)
-    _, labels = draw_for_scoring(run, model, run.stage1(model, CPU), dataset, pictures, Drawing(), count=4, device=CPU)
+    _, labels = draw_for_scoring(open_model(run, model, CPU), dataset, pictures, Drawing(), count=4)
     assert (labels is None) == (model == "vae")
     chosen = sample_quality.evenly(6, 4)
     assert [len(sound) for sound in drawn] == lengths[chosen].tolist()
@@ -261,7 +261,7 @@ def test_how_a_model_is_drawn_is_chosen_on_validation_images_and_scored_on_test_
     ones = np.flatnonzero(digits.train.labels == 1)
 
     def real(*arguments: Any, count: int, **_: Any) -> tuple[np.ndarray, np.ndarray]:
-        how = arguments[5]
+        how = arguments[3]
         calls.append((how.temperature, how.seed))
         rows = np.random.default_rng(how.seed).choice(ones if how.asked != sharp else len(digits.train), count)
         return digits.train.images[rows], digits.train.labels[rows]
