@@ -9,7 +9,7 @@ from tyro.conf import Suppress, arg
 
 from twostage.config.audio_schema import WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.check import check_recipe
-from twostage.config.kinds import check_model_exists
+from twostage.config.kinds import check_model_exists, kind_of, reads_setting
 from twostage.config.model_names import baseline_beta, baseline_name
 from twostage.config.schema import (
     GaussianConfig,
@@ -153,7 +153,8 @@ class TrainDecoder:
         check_recipe(self.recipe, source=SOURCE)
         require("--wavenet-decoder.blocks", self.wavenet_decoder.blocks, self.wavenet_decoder.blocks > 0, "at least 1")
         start, steps = self.picture_decoder.adversarial_start, self.decoder_training.steps
-        within = start < steps or not self.picture_decoder.adversarial_weight
+        read = reads_setting(kind_of(self.stored), "picture_decoder", "adversarial_start")
+        within = start < steps or not self.picture_decoder.adversarial_weight or not read
         require("--picture-decoder.adversarial-start", start, within, f"less than the {steps} steps of the training")
         return self
 

@@ -3,7 +3,7 @@
 RUN/config.toml                    complete, resolved recipe
 RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
 RUN/models/NAME/prior/             the same, discrete models only
-RUN/models/NAME/decoder/           the same, a WaveNet decoder of sound
+RUN/models/NAME/decoder/           the same, a second decoder of the codes: a WaveNet of sound, or of pictures
 RUN/models/NAME/sampling.json      how new items are drawn, chosen on validation items
 RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
