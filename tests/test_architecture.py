@@ -150,7 +150,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pipelines.coding": ("pipelines.bits", "pipelines.generate"),
     "pipelines.evaluate": ("pipelines.bits", "pipelines.generate"),
     "pipelines.report": ("pipelines.evaluate",),
-    "pipelines.train": ("pipelines.report",),
+    "pipelines.watch": ("pipelines.runs",),
+    "pipelines.train": ("pipelines.report", "pipelines.watch"),
     "pipelines.cli": ("pipelines.runs",),
     "pipelines": ("pipelines.cli",),
 }

@@ -58,6 +58,14 @@ Extend = Annotated[
         help_behavior_hint="",
     ),
 ]
+Log = Literal["none", "tensorboard"]
+Logged = Annotated[
+    Log,
+    arg(
+        help="tensorboard also writes numbers, pictures, sounds and the use of codes for TensorBoard (tensorboard "
+        "--logdir RUN); needs the extra twostage[tensorboard].",
+    ),
+]
 Timeout = Annotated[
     float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
 ]

@@ -24,6 +24,7 @@ from .arguments import (
     Extend,
     FlatRecipe,
     Given,
+    Logged,
     OutRun,
     RecipeArgument,
     Resume,
@@ -51,6 +52,7 @@ class TrainCodebook:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -79,12 +81,15 @@ class TrainPrior:
     prior_training: TrainingConfig
     seed: int
     """Seed of initialisation, batch order and dropout."""
+    pictures_at_validation: bool
+    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     model: CodebookModel = "vq-vae"
     """Model of the run whose codes are modelled."""
     data: DataPlace = AS_STORED
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -94,6 +99,7 @@ class TrainPrior:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
+            pictures_at_validation=self.pictures_at_validation,
             prior=self.prior,
             wavenet_prior=self.wavenet_prior,
             prior_training=self.prior_training,
@@ -116,12 +122,15 @@ class TrainDecoder:
     decoder_training: TrainingConfig
     seed: int
     """Seed of initialisation, batch order and dropout."""
+    pictures_at_validation: bool
+    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     model: CodebookModel = "vq-vae"
     """Model of the run whose codes are decoded."""
     data: DataPlace = AS_STORED
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -131,6 +140,7 @@ class TrainDecoder:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
+            pictures_at_validation=self.pictures_at_validation,
             wavenet_decoder=self.wavenet_decoder,
             decoder_training=self.decoder_training,
         )
@@ -157,6 +167,8 @@ class TrainBaseline:
     baseline_training: TrainingConfig
     seed: int
     """Seed of initialisation, batch order and latent noise."""
+    pictures_at_validation: bool
+    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     model: str = "vae"
     """ae, vae, beta-vae (with --beta), cvae (a VAE that is given the label), vimco, or beta-vae-B, which is how a
     beta-VAE is named in the run folder."""
@@ -166,6 +178,7 @@ class TrainBaseline:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -175,6 +188,7 @@ class TrainBaseline:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
+            pictures_at_validation=self.pictures_at_validation,
             gaussian=self.gaussian,
             vimco=self.vimco,
             baseline_training=self.baseline_training,
@@ -212,6 +226,7 @@ class Train:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 

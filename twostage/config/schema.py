@@ -241,6 +241,8 @@ class Recipe:
     """Seed of initialisation, batch order, noise and dropout."""
     threads: int = 0
     """CPU threads for torch; 0 leaves the choice to torch. Part of the record: other counts round differently."""
+    pictures_at_validation: bool = True
+    """Every validation of a training writes pictures, and sounds, of what the model makes of a few fixed items."""
     models: tuple[str, ...] = ("vq-vae", "vq-vae-loss", "vae")
     """Models to fit, in this order: vq-vae, vq-vae-ema, vq-vae-loss, vq-vae-joint (behind vq-vae), ae, vae, beta-vae-B,
     cvae, vimco."""
