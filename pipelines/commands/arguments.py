@@ -62,8 +62,9 @@ Log = Literal["none", "tensorboard"]
 Logged = Annotated[
     Log,
     arg(
-        help="tensorboard also writes numbers, pictures, sounds and the use of codes for TensorBoard (tensorboard "
-        "--logdir RUN); needs the extra twostage[tensorboard].",
+        metavar="WHERE",
+        help="tensorboard: its events, too (extra twostage[tensorboard]).",
+        help_behavior_hint="",
     ),
 ]
 Timeout = Annotated[

@@ -81,8 +81,6 @@ class TrainPrior:
     prior_training: TrainingConfig
     seed: int
     """Seed of initialisation, batch order and dropout."""
-    pictures_at_validation: bool
-    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     model: CodebookModel = "vq-vae"
     """Model of the run whose codes are modelled."""
     data: DataPlace = AS_STORED
@@ -99,7 +97,6 @@ class TrainPrior:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
-            pictures_at_validation=self.pictures_at_validation,
             prior=self.prior,
             wavenet_prior=self.wavenet_prior,
             prior_training=self.prior_training,
@@ -122,8 +119,6 @@ class TrainDecoder:
     decoder_training: TrainingConfig
     seed: int
     """Seed of initialisation, batch order and dropout."""
-    pictures_at_validation: bool
-    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     model: CodebookModel = "vq-vae"
     """Model of the run whose codes are decoded."""
     data: DataPlace = AS_STORED
@@ -140,7 +135,6 @@ class TrainDecoder:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
-            pictures_at_validation=self.pictures_at_validation,
             wavenet_decoder=self.wavenet_decoder,
             decoder_training=self.decoder_training,
         )
@@ -167,8 +161,6 @@ class TrainBaseline:
     baseline_training: TrainingConfig
     seed: int
     """Seed of initialisation, batch order and latent noise."""
-    pictures_at_validation: bool
-    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     model: str = "vae"
     """ae, vae, beta-vae (with --beta), cvae (a VAE that is given the label), vimco, or beta-vae-B, which is how a
     beta-VAE is named in the run folder."""
@@ -188,7 +180,6 @@ class TrainBaseline:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
-            pictures_at_validation=self.pictures_at_validation,
             gaussian=self.gaussian,
             vimco=self.vimco,
             baseline_training=self.baseline_training,

@@ -32,7 +32,7 @@ def observer_of(session: TrainingSession, job: Job, model: Any, codebook: Any = 
         codebook: whose codes it follows; None of stage one.
     """
     recipe, logged = session.recipe, session.log == "tensorboard"
-    if not is_first() or not (logged or recipe.pictures_at_validation):
+    if not is_first() or not (logged or job.training.pictures):
         return None
     modality, stand = modality_of(recipe), Stand(recipe, session.dataset, session.device)
 
@@ -45,7 +45,7 @@ def observer_of(session: TrainingSession, job: Job, model: Any, codebook: Any = 
     return Watcher(
         job,
         modality.pictures(recipe, session.dataset),
-        look=look if recipe.pictures_at_validation else None,
+        look=look if job.training.pictures else None,
         codes=(lambda: Codes(stand, model)) if counted else None,
         logged=logged,
     )

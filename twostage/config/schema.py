@@ -195,6 +195,8 @@ class TrainingConfig:
     itself, otherwise fp32. Where it only emulates bf16, that is refused, and bf16-forced takes many times as long."""
     compile: bool = False
     """Compile the training step (torch.compile): for long trainings; takes a minute, needs a C++ compiler."""
+    pictures: bool = True
+    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     validate_every: int = 500
     """Steps between validations; the best model on validation data is kept."""
     checkpoint_every: int = 500
@@ -241,8 +243,6 @@ class Recipe:
     """Seed of initialisation, batch order, noise and dropout."""
     threads: int = 0
     """CPU threads for torch; 0 leaves the choice to torch. Part of the record: other counts round differently."""
-    pictures_at_validation: bool = True
-    """Every validation of a training writes pictures, and sounds, of what the model makes of a few fixed items."""
     models: tuple[str, ...] = ("vq-vae", "vq-vae-loss", "vae")
     """Models to fit, in this order: vq-vae, vq-vae-ema, vq-vae-loss, vq-vae-joint (behind vq-vae), ae, vae, beta-vae-B,
     cvae, vimco."""

@@ -57,12 +57,12 @@ mixtures = 2
 """
 
 
-def _trained(tmp_path: Path, recipe: str, *verbs: str, name: str = "run", flags: tuple[str, ...] = ()) -> Path:
+def _trained(tmp_path: Path, recipe: str, *verbs: str, name: str = "run") -> Path:
     file, run = tmp_path / "recipe.toml", tmp_path / name
     file.write_text(recipe, encoding="utf-8")
-    assert main(["train-codebook", str(file), "--out", str(run), "--device", "cpu", *flags]) == 0
+    assert main(["train-codebook", str(file), "--out", str(run), "--device", "cpu"]) == 0
     for verb in verbs:
-        assert main([verb, str(run), "--device", "cpu", *flags]) == 0
+        assert main([verb, str(run), "--device", "cpu"]) == 0
     return run / "models/vq-vae"
 
 
@@ -96,8 +96,8 @@ def test_images_are_shown_beside_their_originals_and_over_the_steps(tmp_path: Pa
 def test_the_training_is_the_same_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = _trained(tmp_path, IMAGES, "train-prior")
     assert "pictures and logs took another" in capsys.readouterr().err
-    flags = ("--no-pictures-at-validation",)
-    plain = _trained(tmp_path, IMAGES, "train-prior", name="plain", flags=flags)
+    without = IMAGES.replace("steps =", "pictures = false, steps =")
+    plain = _trained(tmp_path, without, "train-prior", name="plain")
     assert "pictures" not in capsys.readouterr().err
     for stage in ("stage1", "prior"):
         assert (shown / stage / "pictures").is_dir()
