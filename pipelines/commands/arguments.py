@@ -58,6 +58,15 @@ Extend = Annotated[
         help_behavior_hint="",
     ),
 ]
+Log = Literal["none", "tensorboard"]
+Logged = Annotated[
+    Log,
+    arg(
+        metavar="WHERE",
+        help="tensorboard: its events, too (extra twostage[tensorboard]).",
+        help_behavior_hint="",
+    ),
+]
 Timeout = Annotated[
     float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
 ]

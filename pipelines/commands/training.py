@@ -31,6 +31,7 @@ from .arguments import (
     Extend,
     FlatRecipe,
     Given,
+    Logged,
     OutRun,
     RecipeArgument,
     Resume,
@@ -58,6 +59,7 @@ class TrainCodebook:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -92,6 +94,7 @@ class TrainPrior:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -134,6 +137,7 @@ class TrainDecoder:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -183,6 +187,7 @@ class TrainBaseline:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -229,6 +234,7 @@ class Train:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 

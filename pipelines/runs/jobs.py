@@ -72,8 +72,8 @@ def make_job(run: Run, model: str, stage: Stage, dataset: Dataset) -> Job:
 
 
 def deciding(training: TrainingConfig) -> dict[str, Any]:
-    """The settings without those that cut up the work and decide no more than how sums round."""
-    return {key: value for key, value in asdict(training).items() if key not in ("accumulate", "compile")}
+    """The settings without those that cut up the work, and decide no more than how sums round, or show it."""
+    return {key: value for key, value in asdict(training).items() if key not in ("accumulate", "compile", "pictures")}
 
 
 _MORE_STEPS = re.compile(r"training\.steps: (\d+) -> (\d+)")

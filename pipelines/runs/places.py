@@ -29,7 +29,7 @@ _OWN = re.compile(
     re.ASCII,
 )
 """Names in a run folder, or in that of a comparison, that commands write to."""
-_OWN_IN_TRAINING = re.compile(r"\.lock|metrics\.jsonl|best|step-\d+", re.ASCII)
+_OWN_IN_TRAINING = re.compile(r"\.lock|metrics\.jsonl|best|step-\d+|pictures|tensorboard", re.ASCII)
 _LARGEST = {CONFIG: LARGEST_CONFIG, "metrics.jsonl": LARGEST_RECORD}
 
 

@@ -2,6 +2,7 @@
 
 RUN/config.toml                    complete, resolved recipe
 RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
+RUN/models/NAME/STAGE/pictures/    what it made of a few items at its validations, as pictures and sounds
 RUN/models/NAME/prior/             the same, discrete models only
 RUN/models/NAME/decoder/           the same, a second decoder of the codes: a WaveNet of sound, or of pictures
 RUN/models/NAME/sampling.json      how new items are drawn, chosen on validation items

@@ -25,6 +25,7 @@ from ..runs.jobs import Job, make_job
 from ..runs.run import Run
 from ..runs.session import TrainingSession, check_codebook_of, fit, prepare
 from ..runs.start import Start, check_start, start_of
+from ..watch.observer import observer_of
 
 
 def all_jobs(run: Run, dataset: Dataset) -> list[Job]:
@@ -75,6 +76,7 @@ def _train_stage1(session: TrainingSession, job: Job) -> None:
         _record(session, kind, arguments, **({} if start is None else {"start": start.record})),
         make_model=lambda: _begun(modality.build(kind, arguments), job, start),
         make_task=lambda model: modality.stage1_task(model, recipe, session.dataset, session.device, *prior),
+        make_observer=lambda model: observer_of(session, job, model),
     )
 
 
@@ -92,6 +94,7 @@ def _train_follower(session: TrainingSession, job: Job) -> None:
         _record(session, kind, arguments, stage1_sha256=codebook.sha256),
         make_model=lambda: _begun(modality.build(kind, arguments), job, start),
         make_task=lambda model: modality.follower_task(model, codebook.model, codes, recipe, session.dataset),
+        make_observer=lambda model: observer_of(session, job, model, codebook.model),
     )
 
 
@@ -144,7 +147,14 @@ def _run_one(command: OneStage, stage: Stage) -> None:
     start_of(run, command.model, torch.device("cpu"))  # nor without what it goes on from
     jobs = [make_job(run, command.model, stage, dataset)]
     session = prepare(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+        run,
+        dataset,
+        jobs,
+        device=command.device,
+        resume=command.resume,
+        extend=command.extend,
+        dry_run=command.dry_run,
+        log=command.log,
     )
     if session is not None:
         train_jobs(session, jobs)
@@ -200,6 +210,7 @@ def run_train(command: Train) -> None:
         extend=command.extend,
         dry_run=command.dry_run,
         evaluated=True,
+        log=command.log,
     )
     if session is None:
         return

@@ -229,6 +229,8 @@ class TrainingConfig:
     itself, otherwise fp32. Where it only emulates bf16, that is refused, and bf16-forced takes many times as long."""
     compile: bool = False
     """Compile the training step (torch.compile): for long trainings; takes a minute, needs a C++ compiler."""
+    pictures: bool = True
+    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     validate_every: int = 500
     """Steps between validations; the best model on validation data is kept."""
     checkpoint_every: int = 500
