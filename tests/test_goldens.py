@@ -67,6 +67,15 @@ def _models() -> dict[str, nn.Module]:
         "vq-vae-hierarchy": HierarchicalVQVAE(
             **{**_STAGE1, "image_shape": (1, 16, 16)}, hierarchy=3, head_channels=4, embedding_dim=2, codebook_size=5
         ),
+        "vq-vae-normalised": VQVAE(
+            **_STAGE1,
+            head_channels=4,
+            embedding_dim=4,
+            codebook_size=5,
+            upsampling="nearest-convolution",
+            normalisation="group",
+            attention_blocks=1,
+        ),
         "vae-hurdle": VAE(**_STAGE1, head_channels=4, latent_channels=2, likelihood="hurdle"),
         "autoencoder": Autoencoder(**_STAGE1, head_channels=4, latent_channels=2, latent_dim=3),
         "vimco": VIMCO(**_STAGE1, head_channels=4, embedding_dim=4, codebook_size=5, codebooks=2, samples=2),

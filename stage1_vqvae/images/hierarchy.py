@@ -20,6 +20,7 @@ Shapes: B items, C x H x W image, h x w grid of a level, L levels, D bottleneck 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Unpack, cast
 
 import torch
@@ -32,9 +33,10 @@ from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.images.vqvae import VQVAESettings
 from stage1_vqvae.quantiser.choose import QuantiserKind, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import Quantiser
+from twostage.storage.from_folder import FromFolder
 
 
-class HierarchicalVQVAE(ImageCodec):
+class HierarchicalVQVAE(FromFolder, ImageCodec):
     """Discrete autoencoder of integer images on several grids; codes are `[B, G, N]`, see `twostage.grids`.
 
     Args:
@@ -48,6 +50,8 @@ class HierarchicalVQVAE(ImageCodec):
         UsageError: the sizes do not fit one another, or the image is too small for so many levels; later, images are
             not integers 0..levels-1 of `image_shape`.
     """
+
+    kinds = ("hierarchical-vq-vae",)
 
     def __init__(
         self,
@@ -63,24 +67,21 @@ class HierarchicalVQVAE(ImageCodec):
         super().__init__(networks)
         self.grids = hierarchy_grids(networks.grid, hierarchy)
         width, finer = networks.channels, range(1, hierarchy)
-        size = {
-            "channels": width,
-            "residual_blocks": networks.residual_blocks,
-            "residual_channels": networks.residual_channels,
-            "downsampling": 2,
-        }
+        # Attention is at the coarsest grid alone, where it is cheapest and says as much.
+        finest = replace(networks, attention_blocks=0)
+        steps = [replace(finest if level else networks, downsampling=2) for level in range(hierarchy - 1)]
         self.encoder = nn.ModuleList(
             [
                 *(
-                    Encoder(image_channels=width, out_channels=width if level else embedding_dim, **size)
-                    for level in range(hierarchy - 1)
+                    Encoder(step, in_channels=width, out_channels=width if level else embedding_dim)
+                    for level, step in enumerate(steps)
                 ),
-                networks.encoder(out_channels=width),
+                Encoder(finest, in_channels=networks.image_shape[0], out_channels=width),
             ]
         )
         self.coarser = nn.ModuleList(
-            Decoder(in_channels=level * embedding_dim, features=width, upsampling=networks.upsampling, **size)
-            for level in finer
+            Decoder(step, in_channels=level * embedding_dim, features=width)
+            for level, step in zip(finer, steps, strict=True)
         )
         self.project = nn.ModuleList(nn.Conv2d(2 * width, embedding_dim, 1) for _ in finer)
         self.enlarge = nn.ModuleList(
@@ -90,7 +91,7 @@ class HierarchicalVQVAE(ImageCodec):
             cast(nn.Module, make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser))
             for _ in range(hierarchy)
         )
-        self.decoder = PixelDecoder(networks, in_channels=hierarchy * embedding_dim, auxiliary_weight=auxiliary_weight)
+        self.decoder = PixelDecoder(finest, in_channels=hierarchy * embedding_dim, auxiliary_weight=auxiliary_weight)
 
     @property
     def quantisers(self) -> tuple[Quantiser, ...]:

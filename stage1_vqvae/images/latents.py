@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage1_vqvae.conditions import check_labels
-from stage1_vqvae.images.networks import ImageNetworks, check_images, normalise
+from stage1_vqvae.images.networks import Encoder, ImageNetworks, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.errors import UsageError
 
@@ -78,7 +78,11 @@ class LatentLayout:
         if self.network == "mlp":
             hidden = self._hidden(self.settings.dims + self.classes)
             return nn.Sequential(*hidden, nn.Linear(self.mlp_width, statistics * self.latent_dim))
-        convolutions = self.settings.encoder(out_channels=statistics * self.latent_channels, label_planes=self.classes)
+        convolutions = Encoder(
+            self.settings,
+            in_channels=self.settings.image_shape[0] + self.classes,
+            out_channels=statistics * self.latent_channels,
+        )
         if not self.latent_dim:
             return convolutions
         positions = self.grid_shape[1] * self.grid_shape[2]

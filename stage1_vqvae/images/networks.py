@@ -1,8 +1,12 @@
 """Convolutional encoder and decoder of stage one (van den Oord et al. 2017, arXiv 1711.00937, section 4.1).
 
 Encoder: one 4x4 stride-2 convolution per factor of two, a 3x3 convolution, residual blocks (ReLU, 3x3, ReLU, 1x1), and
-a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions (or others, `upsampling`). No
-normalisation layers, as in the paper. The decoder ends in features; the likelihood owns the last layer.
+a 1x1 projection to the bottleneck. The decoder mirrors it with transposed convolutions (or others, `upsampling`). It
+ends in features; the likelihood owns the last layer.
+
+As in the paper there are no normalisation layers, unless they are asked for (`normalisation`): then group normalisation
+stands in front of every ReLU but those at the full size of the image. Blocks of self-attention at the code grid
+(`attention_blocks`) are no part of the paper either.
 
 Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck channels, F features for the likelihood.
 """
@@ -10,23 +14,21 @@ Shapes: B items, C image channels, H x W pixels, h x w code grid, D bottleneck c
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Required, TypedDict
+from typing import Literal, Required, TypedDict, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stage1_vqvae.images.grid_attention import GridAttention
 from stage1_vqvae.images.upsampling import Upsampling, upsampling_layer
 from twostage.errors import UsageError
-from twostage.layers.residual import ResidualBlock
+from twostage.layers.residual import ResidualBlock, group_norm
+
+Normalisation = Literal["none", "group"]
 
 DOWNSAMPLINGS = (2, 4, 8, 16, 32)
 """Factors between the side of an image and that of its code grid."""
-
-
-def _residual_stack(*, blocks: int, channels: int, residual_channels: int) -> nn.Sequential:
-    stack = [ResidualBlock(channels=channels, residual_channels=residual_channels) for _ in range(blocks)]
-    return nn.Sequential(*stack, nn.ReLU())
 
 
 def code_grid(image_shape: tuple[int, int, int], downsampling: int) -> tuple[int, int]:
@@ -78,64 +80,6 @@ def hierarchy_grids(finest: tuple[int, int], levels: int) -> tuple[tuple[int, in
     return tuple(grids)
 
 
-class Encoder(nn.Module):
-    """`[B, C, H, W]` floats in [-1, 1] to `[B, D, h, w]`."""
-
-    def __init__(
-        self,
-        *,
-        image_channels: int,
-        channels: int,
-        residual_blocks: int,
-        residual_channels: int,
-        downsampling: int,
-        out_channels: int,
-    ) -> None:
-        super().__init__()
-        widths = [image_channels, *reversed(level_widths(channels, downsampling))]
-        layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(widths):
-            layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(
-            *layers,
-            nn.Conv2d(channels, channels, 3, padding=1),
-            _residual_stack(blocks=residual_blocks, channels=channels, residual_channels=residual_channels),
-            nn.Conv2d(channels, out_channels, 1),
-        )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.layers(x_BCHW)
-
-
-class Decoder(nn.Module):
-    """`[B, D, h, w]` to features `[B, F, H, W]`, ReLU applied."""
-
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        channels: int,
-        residual_blocks: int,
-        residual_channels: int,
-        downsampling: int,
-        features: int,
-        upsampling: Upsampling = "transposed",
-    ) -> None:
-        super().__init__()
-        widths = [*level_widths(channels, downsampling), features]
-        layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(widths):
-            layers += [upsampling_layer(upsampling, width_in, width_out), nn.ReLU()]
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1),
-            _residual_stack(blocks=residual_blocks, channels=channels, residual_channels=residual_channels),
-            *layers,
-        )
-
-    def forward(self, z_BDHW: Tensor) -> Tensor:
-        return self.layers(z_BDHW)
-
-
 class ImageNetworkSettings(TypedDict, total=False):
     """Keyword arguments that every model of images takes; `ImageNetworks` says what they mean and their defaults."""
 
@@ -149,6 +93,8 @@ class ImageNetworkSettings(TypedDict, total=False):
     channels: int
     residual_blocks: int
     residual_channels: int
+    normalisation: Normalisation
+    attention_blocks: int
     head_channels: int
     autoregressive_layers: int
     autoregressive_channels: int
@@ -179,6 +125,10 @@ class ImageNetworks:
     """Depth of encoder and decoder."""
     residual_channels: int = 128
     """Width inside a residual block."""
+    normalisation: Normalisation = "none"
+    """Whether encoder and decoder have group normalisation."""
+    attention_blocks: int = 0
+    """`GridAttention` behind the residual blocks of encoder and decoder."""
     head_channels: int = 64
     """F, features per pixel handed to the likelihood."""
     autoregressive_layers: int = 0
@@ -187,6 +137,12 @@ class ImageNetworks:
     """Width of that network."""
     autoregressive_kernel: int = 5
     """Kernel side of its first layer."""
+
+    def __post_init__(self) -> None:
+        if self.normalisation not in get_args(Normalisation):
+            raise UsageError(
+                f"normalisation must be {' or '.join(get_args(Normalisation))}, not {self.normalisation!r}"
+            )
 
     @property
     def dims(self) -> int:
@@ -198,16 +154,75 @@ class ImageNetworks:
         """(h, w) of the code grid; see `code_grid` for what it refuses."""
         return code_grid(self.image_shape, self.downsampling)
 
-    def encoder(self, *, out_channels: int, label_planes: int = 0) -> Encoder:
-        """Encoder to `out_channels` numbers per position, of images with so many planes of labels beside them."""
-        return Encoder(
-            image_channels=self.image_shape[0] + label_planes,
-            channels=self.channels,
-            residual_blocks=self.residual_blocks,
-            residual_channels=self.residual_channels,
-            downsampling=self.downsampling,
-            out_channels=out_channels,
+    @property
+    def normalised(self) -> bool:
+        """Whether there is group normalisation."""
+        return self.normalisation == "group"
+
+    def activation(self, channels: int) -> list[nn.Module]:
+        """A ReLU behind a layer of so many channels, with the normalisation in front of it."""
+        return [group_norm(channels), nn.ReLU()] if self.normalised else [nn.ReLU()]
+
+    def at_the_grid(self) -> nn.Sequential:
+        """What encoder and decoder have at the code grid: residual blocks, attention, ReLU."""
+        size = {"channels": self.channels, "residual_channels": self.residual_channels}
+        residual = [ResidualBlock(**size, normalised=self.normalised) for _ in range(self.residual_blocks)]
+        attention = [GridAttention(self.channels) for _ in range(self.attention_blocks)]
+        return nn.Sequential(*residual, *attention, *self.activation(self.channels))
+
+
+class Encoder(nn.Module):
+    """`[B, C, H, W]` floats in [-1, 1] to `[B, D, h, w]`.
+
+    Args:
+        settings: the model's; what the decoder needs beside the encoder is not read.
+        in_channels: C.
+        out_channels: D.
+    """
+
+    def __init__(self, settings: ImageNetworks, *, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        channels = settings.channels
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise([in_channels, *reversed(level_widths(channels, settings.downsampling))]):
+            layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), *settings.activation(width_out)]
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Conv2d(channels, channels, 3, padding=1),
+            settings.at_the_grid(),
+            nn.Conv2d(channels, out_channels, 1),
         )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.layers(x_BCHW)
+
+
+class Decoder(nn.Module):
+    """`[B, D, h, w]` to features `[B, F, H, W]`, ReLU applied.
+
+    Args:
+        settings: the model's; what the encoder needs beside the decoder is not read.
+        in_channels: D.
+        features: F.
+    """
+
+    def __init__(self, settings: ImageNetworks, *, in_channels: int, features: int) -> None:
+        super().__init__()
+        channels = settings.channels
+        layers: list[nn.Module] = []
+        widths = level_widths(channels, settings.downsampling)
+        for width_in, width_out in pairwise(widths):
+            layers += [upsampling_layer(settings.upsampling, width_in, width_out), *settings.activation(width_out)]
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1),
+            settings.at_the_grid(),
+            *layers,
+            upsampling_layer(settings.upsampling, widths[-1], features),
+            nn.ReLU(),
+        )
+
+    def forward(self, z_BDHW: Tensor) -> Tensor:
+        return self.layers(z_BDHW)
 
 
 def image_tensor(images_NCHW: np.ndarray) -> Tensor:

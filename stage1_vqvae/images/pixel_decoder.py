@@ -108,15 +108,7 @@ class PixelDecoder(nn.Module):
         self.image_shape, self.auxiliary_weight = settings.image_shape, auxiliary_weight
         head_channels, layers = settings.head_channels, settings.autoregressive_layers
         alphabet = {"channels": settings.image_shape[0], "levels": settings.levels}
-        self.network = Decoder(
-            in_channels=in_channels,
-            channels=settings.channels,
-            residual_blocks=settings.residual_blocks,
-            residual_channels=settings.residual_channels,
-            downsampling=settings.downsampling,
-            upsampling=settings.upsampling,
-            features=head_channels,
-        )
+        self.network = Decoder(settings, in_channels=in_channels, features=head_channels)
         self.pixels: PixelNetwork | None = None
         if layers:
             self.pixels = PixelNetwork(

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 
 from stage1_vqvae.batch import Asked, Batch, Score
 from stage1_vqvae.images.model import ImageModel
-from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings, check_images, normalise
+from stage1_vqvae.images.networks import Encoder, ImageNetworks, ImageNetworkSettings, check_images, normalise
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.interface import LatentKind
 from twostage.categorical import draw
 from twostage.errors import UsageError
 from twostage.noise import batch_uniform, uniform_noise
+from twostage.storage.from_folder import FromFolder
 
 NOISE_STREAM = 3
 """Draws of codes given images share no numbers with draws of codes, pixels and ends under the same seed."""
@@ -96,7 +97,7 @@ class VIMCOBounds:
     under another one the mean of log q(z|x) - log p(z) over the samples, an estimate."""
 
 
-class VIMCO(ImageModel):
+class VIMCO(FromFolder, ImageModel):
     """Categorical latent variable model of integer images.
 
     Args:
@@ -107,6 +108,8 @@ class VIMCO(ImageModel):
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
+
+    kinds = ("vimco",)
 
     latents: LatentKind = "table"
     beta: None = None
@@ -133,7 +136,7 @@ class VIMCO(ImageModel):
         self.samples = samples
         self.code_shape = (codebooks, *settings.grid)
         self.codebook_size = codebook_size
-        self.encoder = settings.encoder(out_channels=codebooks * codebook_size)
+        self.encoder = Encoder(settings, in_channels=settings.image_shape[0], out_channels=codebooks * codebook_size)
         self.embedding = nn.Embedding(codebooks * codebook_size, embedding_dim // codebooks)
         self.register_buffer("offset_G11", torch.arange(codebooks)[:, None, None] * codebook_size, persistent=False)
         self.prior_logits = nn.Parameter(torch.zeros(*self.code_shape, codebook_size))

@@ -11,18 +11,19 @@ from typing import Unpack
 from torch import Tensor
 
 from stage1_vqvae.images.codec import ImageCodec
-from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
+from stage1_vqvae.images.networks import Encoder, ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import Quantiser
 from twostage.grids import Grids
+from twostage.storage.from_folder import FromFolder
 
 
 class VQVAESettings(ImageNetworkSettings, QuantiserSettings):
     """Settings of networks and quantiser in one flat space."""
 
 
-class VQVAE(ImageCodec):
+class VQVAE(FromFolder, ImageCodec):
     """Discrete autoencoder of integer images.
 
     Args:
@@ -35,6 +36,8 @@ class VQVAE(ImageCodec):
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
 
+    kinds = ("vq-vae",)
+
     def __init__(
         self,
         *,
@@ -46,7 +49,7 @@ class VQVAE(ImageCodec):
         of_quantiser, of_networks = split_settings(settings)
         networks = ImageNetworks(**of_networks)
         super().__init__(networks)
-        self.encoder = networks.encoder(out_channels=embedding_dim)
+        self.encoder = Encoder(networks, in_channels=networks.image_shape[0], out_channels=embedding_dim)
         self.quantiser = make_quantiser(quantiser, embedding_dim=embedding_dim, **of_quantiser)
         self.grids: Grids = (networks.grid,)
         self.decoder = PixelDecoder(networks, in_channels=embedding_dim, auxiliary_weight=auxiliary_weight)

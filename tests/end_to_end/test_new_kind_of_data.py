@@ -1,7 +1,6 @@
 """A third kind of data, defined here alone, goes through every verb of the command line: sequences of integers.
 
 It is what CONTRIBUTING asks: a modality, its data, a section of the recipe, two entries. No verb knows of it.
-
 Shapes: N items, B items of a batch, L integers of a sequence, V values, D channels, T codes.
 """
 
@@ -85,6 +84,7 @@ class IntegerSplit:
 
     sequences: np.ndarray
     labels: np.ndarray
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -329,8 +329,13 @@ class IntegerPictures:
     def players(self, items: Any, captions: Sequence[str]) -> str:
         return ""
 
-    def figure(self, rows: Any, titles: Any) -> None:
+    def watched(self, split: IntegerSplit, *, drawn: bool) -> IntegerSplit:
+        return split.take(np.arange(3))
+
+    def figure(self, *_: Any) -> None:
         return None
+
+    in_a_row = figure
 
 
 class Integers:
@@ -400,28 +405,21 @@ class Integers:
 RECIPE = """
 models = ["vq-vae"]
 threads = 1
-[data]
-name = "integers"
-[integers]
-width = 12
-[quantiser]
-codebook_size = 32
+data = {name = "integers"}
+integers = {width = 12}
+quantiser = {codebook_size = 32}
+prior = {layers = 2, channels = 16, first_kernel = 3}
+evaluation = {coded_items = 20}
 [codebook_training]
 steps = 150
 batch_size = 32
 learning_rate = 1e-2
 validate_every = 50
-[prior]
-layers = 2
-channels = 16
-first_kernel = 3
 [prior_training]
 steps = 150
 batch_size = 32
 learning_rate = 1e-2
 validate_every = 50
-[evaluation]
-coded_items = 20
 """
 
 

@@ -1,16 +1,35 @@
 """The residual block of convolutional networks over images and codes (van den Oord et al. 2017, arXiv 1711.00937)."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+GROUPS = 32
+"""Of channels that are normalised together, at most."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation (Wu and He 2018, arXiv 1803.08494), in as many groups as divide the channels evenly."""
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+
 
 class ResidualBlock(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))); spatial size and width are kept."""
+    """x + conv1x1(relu(conv3x3(relu(x)))); spatial size and width are kept.
 
-    def __init__(self, *, channels: int, residual_channels: int) -> None:
+    Args:
+        channels: width.
+        residual_channels: width between the two convolutions.
+        normalised: group normalisation in front of both ReLUs.
+    """
+
+    def __init__(self, *, channels: int, residual_channels: int, normalised: bool = False) -> None:
         super().__init__()
+        self.norm = group_norm(channels) if normalised else nn.Identity()
         self.spatial = nn.Conv2d(channels, residual_channels, 3, padding=1)
+        self.residual_norm = group_norm(residual_channels) if normalised else nn.Identity()
         self.pointwise = nn.Conv2d(residual_channels, channels, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.pointwise(F.relu(self.spatial(F.relu(x_BCHW))))
+        inner = self.spatial(F.relu(self.norm(x_BCHW)))
+        return x_BCHW + self.pointwise(F.relu(self.residual_norm(inner)))

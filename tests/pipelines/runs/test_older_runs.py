@@ -11,7 +11,11 @@ from twostage_pipelines.cli.main import main
 
 SMALL = "--stage1.channels 8 --stage1.head-channels 8 --stage1.residual-blocks 0 --prior.layers 1 --prior.channels 8"
 STEPS = " ".join(f"--{each}-training.steps 2 --{each}-training.warmup-steps 0" for each in ("codebook", "prior"))
-LATER = {"stage1": ("hierarchy", "upsampling"), "quantiser": ("rate_weight",), "training": ("weight_ema", "patience")}
+LATER = {
+    "stage1": ("hierarchy", "upsampling", "normalisation", "attention_blocks"),
+    "quantiser": ("rate_weight",),
+    "training": ("weight_ema", "patience"),
+}
 """Settings that are taken out of a record; of a prior those of its training alone."""
 
 

@@ -6,9 +6,12 @@ import torch
 
 from stage1_vqvae import VQVAE
 from stage1_vqvae.images.upsampling import Upsampling
+from twostage.config.load import load_recipe
 from twostage.metrics.grid_energy import grid_db, grid_power
 
 SIDE, PERIOD = 16, 4
+PHOTOGRAPHS = ("images", "natural32", "cifar10-small")
+"""Recipes whose networks are this project's own; `cifar10` has those of the paper."""
 MOST_DB, LEAST_DIFFERENCE_DB = 1.0, 3.0
 """One training differs from the next by several dB (docs/log.md), but neither of these depends on the seed."""
 
@@ -47,10 +50,11 @@ def grid_after_training(x: torch.Tensor, likelihood: str, upsampling: Upsampling
 
 @pytest.mark.parametrize("likelihood", ["mse", "logistic-mixture"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_nearest_neighbours_and_a_convolution_leave_no_grid_where_transposed_ones_do(
+def test_what_recipes_of_photographs_use_leaves_no_grid_where_transposed_convolutions_do(
     likelihood: str, seed: int
 ) -> None:
+    (shipped,) = {load_recipe(name).stage1.upsampling for name in PHOTOGRAPHS}
     x = natural_images(256)
-    nearest_db = grid_after_training(x, likelihood, "nearest-convolution", seed=seed)
-    assert nearest_db < MOST_DB
-    assert grid_after_training(x, likelihood, "transposed", seed=seed) > nearest_db + LEAST_DIFFERENCE_DB
+    shipped_db = grid_after_training(x, likelihood, shipped, seed=seed)
+    assert shipped_db < MOST_DB
+    assert grid_after_training(x, likelihood, "transposed", seed=seed) > shipped_db + LEAST_DIFFERENCE_DB

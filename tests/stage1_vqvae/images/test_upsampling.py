@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from stage1_vqvae import VQVAE
 from stage1_vqvae.images.upsampling import Upsampling, upsampling_layer
@@ -16,6 +17,21 @@ def test_flat_maps_become_flat_ones_of_twice_the_sides_but_for_transposed_convol
     inner = made[..., 2:-2, 2:-2]
     flat = torch.allclose(inner, inner[..., :1, :1], atol=1e-6)
     assert flat == (kind != "transposed")
+
+
+def test_nearest_neighbours_and_a_convolution_are_computed_as_one_layer() -> None:
+    torch.manual_seed(0)
+    layer = upsampling_layer("nearest-convolution", 3, 5)
+    plain = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(3, 5, 3, padding=1))
+    plain.load_state_dict(layer.state_dict())
+    maps = torch.randn(2, 3, 4, 6)
+    gradients = []
+    for module in (layer, plain):
+        made = module(maps)
+        torch.testing.assert_close(made, plain(maps), atol=1e-5, rtol=1e-5)
+        made.square().sum().backward()
+        gradients.append([parameter.grad for parameter in module.parameters()])
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
 
 
 def test_sub_pixels_start_as_nearest_neighbours_and_learn_kernels_of_their_own() -> None:
