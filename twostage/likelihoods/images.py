@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from twostage.errors import UsageError
 from twostage.likelihoods.logistic_mixture import LogisticMixtureLikelihood
+from twostage.likelihoods.softmax_gradient import SoftmaxLogMass
 
 
 def _project(features_BFHW: Tensor, linear: nn.Linear, channels: int) -> Tensor:
@@ -46,10 +47,13 @@ class CategoricalLikelihood(nn.Module):
         self.logits = nn.Linear(features, channels * levels)
 
     def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        logits_BCHWL = _project(features_BFHW, self.logits, self.channels)
-        # Flat: over a strided axis of levels the same takes twice as long.
-        nats_X = F.cross_entropy(logits_BCHWL.flatten(0, -2), x_BCHW.long().flatten(), reduction="none")
-        return -nats_X.view(x_BCHW.shape)
+        kind, dtype = features_BFHW.device.type, self.logits.weight.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        parts = (features_BFHW.flatten(2), self.logits.weight, self.logits.bias)
+        with torch.autocast(kind, enabled=False):
+            log_prob_BCP = SoftmaxLogMass.apply(*(part.to(dtype) for part in parts), x_BCHW.flatten(2))
+        return log_prob_BCP.view(x_BCHW.shape)
 
     def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         return _project(features_BFHW, self.logits, self.channels).softmax(-1)

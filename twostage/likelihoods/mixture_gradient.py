@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twostage.likelihoods.blocks import Place, blocks
+
 _CPU_NUMBERS = 2**16
 """Pixels times components of a block: a quarter of a megabyte an array."""
 _ACCELERATOR_NUMBERS = 2**26
@@ -253,13 +255,6 @@ class MixtureLogMass(torch.autograd.Function):
         return of_features, of_weight, of_bias, of_origin, of_log_unit, None, None
 
 
-def _places(x_BCP: Tensor, numbers: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Blocks of an array `[B, anything, P]`: whole items while they fit, parts of one otherwise."""
-    items, channels, pixels = x_BCP.shape
-    most = _CPU_NUMBERS if x_BCP.device.type == "cpu" else _ACCELERATOR_NUMBERS
-    mixtures = numbers // (1 + 2 * channels)
-    width = max(1, min(pixels, most // mixtures))
-    height = max(1, most // (mixtures * max(1, pixels)))
-    for top in range(0, items, height):
-        for left in range(0, pixels, width):
-            yield slice(top, top + height), slice(None), slice(left, left + width)
+def _places(x_BCP: Tensor, numbers: int) -> Iterator[Place]:
+    mixtures = numbers // (1 + 2 * x_BCP.shape[1])
+    return blocks(x_BCP, cpu_pixels=_CPU_NUMBERS // mixtures, accelerator_pixels=_ACCELERATOR_NUMBERS // mixtures)
