@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from stage1_vqvae.audio.with_decoder import WithDecoder
     from stage1_vqvae.images.autoencoder import Autoencoder
     from stage1_vqvae.images.hierarchy import HierarchicalVQVAE
+    from stage1_vqvae.images.picture_decoder import PictureDecoder
     from stage1_vqvae.images.vae import VAE
     from stage1_vqvae.images.vimco import VIMCO
     from stage1_vqvae.images.vqvae import VQVAE
+    from stage1_vqvae.images.with_picture import WithPictureDecoder
     from stage1_vqvae.interface import Codec, Stage1Model
     from stage1_vqvae.quantiser.interface import Quantised
     from stage1_vqvae.quantiser.quantiser import VectorQuantiser
 
     # The contract, for the type checker: these classes answer it.
-    CODECS: tuple[type[Codec], ...] = (VQVAE, HierarchicalVQVAE, AudioVQVAE, WithDecoder)
+    CODECS: tuple[type[Codec], ...] = (VQVAE, HierarchicalVQVAE, AudioVQVAE, WithDecoder, WithPictureDecoder)
     OTHERS: tuple[type[Stage1Model], ...] = (VAE, Autoencoder, VIMCO, AudioVAE, AudioAutoencoder)
 
 __all__ = [
@@ -34,10 +36,12 @@ __all__ = [
     "AudioVQVAE",
     "Autoencoder",
     "HierarchicalVQVAE",
+    "PictureDecoder",
     "Quantised",
     "VectorQuantiser",
     "WaveNetDecoder",
     "WithDecoder",
+    "WithPictureDecoder",
 ]
 
 _HOME = {
@@ -46,6 +50,7 @@ _HOME = {
     "AudioVQVAE": "stage1_vqvae.audio.vqvae",
     "Autoencoder": "stage1_vqvae.images.autoencoder",
     "HierarchicalVQVAE": "stage1_vqvae.images.hierarchy",
+    "PictureDecoder": "stage1_vqvae.images.picture_decoder",
     "VAE": "stage1_vqvae.images.vae",
     "VIMCO": "stage1_vqvae.images.vimco",
     "VQVAE": "stage1_vqvae.images.vqvae",
@@ -53,6 +58,7 @@ _HOME = {
     "VectorQuantiser": "stage1_vqvae.quantiser.quantiser",
     "WaveNetDecoder": "stage1_vqvae.audio.wavenet_decoder",
     "WithDecoder": "stage1_vqvae.audio.with_decoder",
+    "WithPictureDecoder": "stage1_vqvae.images.with_picture",
 }
 
 

@@ -87,6 +87,10 @@ class Codec(Stage1Model, Protocol):
     def update_rule(self) -> str:
         """How the codebook learned: `ema`, `loss`, or `fixed` where nothing does."""
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """Vector of every code, `[C, K, W]`, of the C codebooks of all grids together, coarsest first."""
+
     def positions_of(self, asked: Asked) -> Tensor:
         """Positions of the codes of every item, `[B]` int64."""
 

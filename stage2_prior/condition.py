@@ -1,9 +1,9 @@
 """How a label, a speaker or any other attribute enters a prior: a bias of every gate (equation 3 of van den Oord et al.
 2016, arXiv 1606.05328; section 2.5 of WaveNet, arXiv 1609.03499), the sum of one embedding per attribute.
 
-Label dropout (as in Ho and Salimans 2022, arXiv 2207.12598, here without their guidance): in training each item's
-condition is replaced, all attributes at once, by one more embedding per attribute that means "no label". One prior then
-models both p(codes | label) and, with the condition None, p(codes).
+Label dropout (Ho and Salimans 2022, arXiv 2207.12598; their guidance is in `stage2_prior.guidance`): in training each
+item's condition is replaced, all attributes at once, by one more embedding per attribute that means "no label". One
+prior then models both p(codes | label) and, with the condition None (-1 of a single item), p(codes).
 
 Shape suffixes: B items, A attributes, L layers, D gate inputs of a layer.
 """
@@ -11,7 +11,7 @@ Shape suffixes: B items, A attributes, L layers, D gate inputs of a layer.
 import torch
 from torch import Tensor, nn
 
-from stage2_prior.prior import check_condition
+from stage2_prior.prior import NO_LABEL, check_condition
 from twostage.errors import UsageError
 from twostage.noise import batch_uniform
 
@@ -66,7 +66,9 @@ class ConditionBias(nn.ModuleList):
     def _rows(self, condition_BA: Tensor | None, *, batch_size: int) -> Tensor:
         """Row of each attribute's table for each item, int64 [B, A]; [B, 0] for an unconditional prior."""
         check_condition(condition_BA, classes=self.classes, optional=self.optional, batch_size=batch_size)
-        return self.no_label_A.expand(batch_size, -1) if condition_BA is None else condition_BA
+        if condition_BA is None:
+            return self.no_label_A.expand(batch_size, -1)
+        return torch.where(condition_BA == NO_LABEL, self.no_label_A, condition_BA) if self.optional else condition_BA
 
     def _sum(self, rows_BA: Tensor) -> Tensor | None:
         if not self.classes:

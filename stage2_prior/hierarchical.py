@@ -29,6 +29,7 @@ from stage2_prior.state import check_same_condition, check_step
 from twostage.errors import UsageError
 from twostage.grids import Grids, axes_of, positions_of, split_levels
 from twostage.layers.residual import ResidualBlock
+from twostage.storage.from_folder import FromFolder
 
 
 class CoarserCodes(nn.Module):
@@ -68,7 +69,7 @@ class CoarserCodes(nn.Module):
         return map_BFHW
 
 
-class HierarchicalPrior(nn.Module):
+class HierarchicalPrior(FromFolder, nn.Module):
     """Autoregressive prior over the codes [B, G, N] of a hierarchy; satisfies `stage2_prior.prior.Prior`.
 
     Args:
@@ -82,6 +83,9 @@ class HierarchicalPrior(nn.Module):
     Raises:
         UsageError: there is one grid alone, or one that does not fit the one before; or as of a `PixelCNN`.
     """
+
+    kinds = ("hierarchical-pixelcnn",)
+    stage = "prior"
 
     has_end = False
 

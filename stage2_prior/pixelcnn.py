@@ -31,6 +31,7 @@ from twostage.grids import Grids
 from twostage.layers.attention import AttentionBlocks
 from twostage.layers.causal import GatedStack
 from twostage.layers.causal_step import GatedStackState
+from twostage.storage.from_folder import FromFolder
 
 
 class GatedSettings(TypedDict, total=False):
@@ -47,7 +48,7 @@ class GatedSettings(TypedDict, total=False):
     attention_head_channels: int
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(FromFolder, nn.Module):
     """Autoregressive prior over codes [B, G, H, W]; satisfies `stage2_prior.prior.Prior`.
 
     Args:
@@ -68,6 +69,9 @@ class PixelCNN(nn.Module):
         UsageError: a size is below 1, `attention_every` is not below `layers`, or `label_dropout` is outside
             0 <= p < 1.
     """
+
+    kinds = ("pixelcnn",)
+    stage = "prior"
 
     has_end = False
     offset_G: Tensor

@@ -23,6 +23,9 @@ from torch import Tensor
 from twostage.errors import UsageError
 from twostage.grids import Grids
 
+NO_LABEL = -1
+"""In all attributes of an item's condition: no label, of a prior that can do without."""
+
 
 @dataclass(frozen=True)
 class LogProbParts:
@@ -65,7 +68,10 @@ class Prior(Protocol):
 
     @property
     def condition_optional(self) -> bool:
-        """Whether a prior with classes also takes None, which means "no label": it was trained with label dropout."""
+        """Whether a prior with classes also takes None, which means "no label": it was trained with label dropout.
+
+        Then -1 in all attributes of an item means the same for that item alone.
+        """
 
     @property
     def has_end(self) -> bool:
@@ -105,8 +111,8 @@ class Prior(Protocol):
 def check_condition(condition_BA: Tensor | None, *, classes: tuple[int, ...], optional: bool, batch_size: int) -> None:
     """Raise UsageError unless the condition fits: int64 [batch_size, A], each attribute inside its classes.
 
-    With `optional` (the prior's `condition_optional`) None fits as well. The values are looked at only on the CPU; on
-    an accelerator that would stall every training step.
+    With `optional` (the prior's `condition_optional`) None fits as well, and -1 in all attributes of an item. The
+    values are looked at only on the CPU; on an accelerator that would stall every training step.
     """
     if condition_BA is None:
         if classes and not optional:
@@ -125,8 +131,9 @@ def check_condition(condition_BA: Tensor | None, *, classes: tuple[int, ...], op
         )
     if condition_BA.device.type != "cpu" or batch_size == 0:
         return
-    for attribute, size in enumerate(classes):
-        low, high = (int(value) for value in condition_BA[:, attribute].aminmax())
+    labelled_BA = condition_BA[(condition_BA != NO_LABEL).any(dim=1)] if optional else condition_BA
+    for attribute, size in enumerate(classes if len(labelled_BA) else ()):
+        low, high = (int(value) for value in labelled_BA[:, attribute].aminmax())
         if low < 0 or high >= size:
             raise UsageError(
                 f"Expected classes 0 to {size - 1} for attribute {attribute} of the condition, got "

@@ -10,9 +10,9 @@ completed from codes of its own, under its own seed, is that item again. Where t
 the others follow p(rest | given). Under a mask a code follows p(code | all before it), known or drawn: what is known of
 later positions, and of finer levels of a hierarchy, has no say in it.
 
-The distribution is sharpened in this order: temperature, then top-k, then top-p on what is left; equal logits are
-ranked by code number. The end is always drawn from its own probability: sharpening it would stretch every sequence
-whose end is never the likelier decision to its longest.
+The distribution is sharpened in this order: guidance (`stage2_prior.guidance`), then temperature, then top-k, then
+top-p on what is left; equal logits are ranked by code number. The end is always drawn from its own probability given
+the condition: sharpening it would stretch every sequence whose end is never the likelier decision to its longest.
 
 Shape suffixes: B items, G codebooks, P positions, K codes, N symbols of one item, T positions of a sequence, A
 attributes.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stage2_prior.guidance import Walk, check_guidable
 from stage2_prior.prior import Prior, check_code_values, check_condition
 from twostage.categorical import draw
 from twostage.errors import RunError, UsageError
@@ -68,6 +69,7 @@ def sample(
     known: Tensor | None = None,
     known_mask: Tensor | None = None,
     length: int | None = None,
+    guidance: float = 1.0,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -88,6 +90,7 @@ def sample(
         known_mask: bool [*grid], [N] of a hierarchy: the positions whose codes are known, the same of every item; for a
             prior without an end alone.
         length: positions of every item, for a prior with an end alone; None draws each item's own.
+        guidance: 1 is the prior given the condition, 0 the prior without it, above 1 strengthens the condition.
         temperature: logits of codes are divided by it; 0 takes the most probable code (and needs no noise).
         top_k: keep this many of the most probable codes; 0 keeps all.
         top_p: keep the smallest set of most probable codes whose probability reaches this; 1 keeps all.
@@ -105,6 +108,7 @@ def sample(
     _check_arguments(
         prior,
         count=count,
+        guidance=guidance,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -118,6 +122,8 @@ def sample(
         optional=prior.condition_optional,
         batch_size=count,
     )
+    if guidance != 1:
+        check_guidable(prior, condition)
     kept = _known_codes(prior, known, known_mask, count=count)
     positions = _positions(prior, length, known=sum(kept.kept_N) // prior.code_shape[0])
     symbols = positions * prior.code_shape[0]
@@ -135,6 +141,7 @@ def sample(
             end_noise_TB=noise(symbols=positions, stream=_END_STREAM).T.to(device) if ends_freely else None,
             known=_Known(kept.codes_NB[:, start : start + items].to(device), kept.kept_N),
             condition_BA=None if condition is None else condition[start : start + items].to(device),
+            guidance=guidance,
             draw_code=partial(draw, temperature=temperature, top_k=top_k, top_p=top_p),
             report=partial(_report_progress, progress, before=start * symbols, total=count * symbols),
         )
@@ -149,6 +156,7 @@ def _sample_batch(
     end_noise_TB: Tensor | None,
     known: _Known,
     condition_BA: Tensor | None,
+    guidance: float,
     draw_code: Callable[[Tensor, Tensor], Tensor],
     report: Callable[[int], None],
 ) -> Sampled:
@@ -159,15 +167,15 @@ def _sample_batch(
     symbols, items = noise_NB.shape
     codebooks = prior.code_shape[0]
     lengths_B = torch.full((items,), symbols // codebooks, device=noise_NB.device)
-    state = prior.initial_state(items, condition_BA)
+    walk = Walk(prior, items, condition_BA, guidance=guidance)
     drawn: list[Tensor] = []
     looked = False
     for n, noise_B in enumerate(noise_NB):
-        logits_BK, state = prior.step(state, drawn[-1] if drawn else None, condition_BA)
+        logits_BK = walk.step(drawn[-1] if drawn else None)
         position, codebook = divmod(n, codebooks)
         known_B = known.at(n)
         if end_noise_TB is not None and codebook == 0 and n and known_B is None:
-            ends_B = end_noise_TB[position] < prior.end_logit(state).double().sigmoid()
+            ends_B = end_noise_TB[position] < walk.end_logit_B.double().sigmoid()
             lengths_B = torch.where(ends_B & (lengths_B > position), position, lengths_B)
             if bool((lengths_B <= position).all()):
                 report(symbols * items)
@@ -276,6 +284,7 @@ def _check_arguments(
     prior: Prior,
     *,
     count: int,
+    guidance: float,
     temperature: float,
     top_k: int,
     top_p: float,
@@ -285,6 +294,7 @@ def _check_arguments(
 ) -> None:
     limits = [
         ("count", count, count >= 0, "0 or more"),
+        ("guidance", guidance, 0 <= guidance < math.inf, "0 (no condition) or a positive number, 1 for none"),
         ("temperature", temperature, 0 <= temperature < math.inf, "0 (most probable code) or a positive number"),
         ("top_k", top_k, 0 <= top_k <= prior.codebook_size, f"0 (all codes) to {prior.codebook_size}"),
         ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1 (all codes)"),

@@ -30,9 +30,10 @@ from twostage.grids import Grids
 from twostage.layers.attention import AttentionBlocks
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
+from twostage.storage.from_folder import FromFolder
 
 
-class WaveNet(nn.Module):
+class WaveNet(FromFolder, nn.Module):
     """Autoregressive prior over codes [B, G, T] of variable length T; satisfies `stage2_prior.prior.Prior`.
 
     Args:
@@ -52,6 +53,9 @@ class WaveNet(nn.Module):
         UsageError: a size is below 1, a kernel of other size, `attention_every` is not below the number of layers, or
             `label_dropout` is outside 0 <= p < 1.
     """
+
+    kinds = ("wavenet",)
+    stage = "prior"
 
     has_end = True
     offset_G: Tensor

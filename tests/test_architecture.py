@@ -149,8 +149,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pipelines.generate": ("pipelines.runs",),
     "pipelines.coding": ("pipelines.bits", "pipelines.generate"),
     "pipelines.evaluate": ("pipelines.bits", "pipelines.generate"),
+    "pipelines.export": ("pipelines.evaluate",),
     "pipelines.report": ("pipelines.evaluate",),
-    "pipelines.train": ("pipelines.report",),
+    "pipelines.watch": ("pipelines.runs",),
+    "pipelines.train": ("pipelines.report", "pipelines.watch"),
     "pipelines.cli": ("pipelines.runs",),
     "pipelines": ("pipelines.cli",),
 }

@@ -17,6 +17,8 @@ _EXPORTS = {
     "CodeHeader": "storage.codes",
     "load_codes": "storage.codes",
     "save_codes": "storage.codes",
+    "flat_ids": "storage.flat_ids",
+    "save_ids": "storage.flat_ids",
     "Checkpoint": "storage.checkpoint",
     "load_checkpoint": "storage.checkpoint",
     "save_checkpoint": "storage.checkpoint",

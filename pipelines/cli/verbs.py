@@ -23,7 +23,10 @@ VERBS: dict[str, Verb] = {
         "TrainCodebook", "..train.train", "run_train_codebook", "stage one: encoder, codebook, decoder"
     ),
     "train-decoder": Verb(
-        "TrainDecoder", "..train.train", "run_train_decoder", "sound: a WaveNet decoder on finished codes"
+        "TrainDecoder",
+        "..train.train",
+        "run_train_decoder",
+        "a second decoder on finished codes: pictures, or a WaveNet",
     ),
     "train-prior": Verb(
         "TrainPrior", "..train.train", "run_train_prior", "stage two: extract codes, fit the prior over them"
@@ -44,6 +47,7 @@ VERBS: dict[str, Verb] = {
     "convert": Verb("Convert", "..coding.coding", "run_convert", "sound: recordings in another speaker's voice"),
     "encode": Verb("Encode", "..coding.coding", "run_encode", "image or sound files to a file of codes"),
     "decode": Verb("Decode", "..coding.coding", "run_decode", "a file of codes to images or sounds"),
+    "export": Verb("Export", "..export.export", "run_export", "a trained model as a folder for others, with a card"),
     "disentangle": Verb(
         "Disentangle",
         "..evaluate.disentangle",

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from twostage.class_names import as_file_name
-from twostage.config.model_names import MAIN_MODEL, check_model
+from twostage.config.model_names import check_model
 from twostage.errors import RunError, UsageError
 from twostage.printable import counted, show
 from twostage.progress import say
 from twostage.storage.codes import CodeFile, load_codes, save_codes
+from twostage.storage.flat_ids import Vocabulary, check_ids, save_ids, save_vectors, vocabulary_file
 
 from ..commands.samples import Convert, Decode, Encode, Reconstruct
 from ..generate.asked import asked_voice, labels_for, own_voices, stated_speakers, voices_for
@@ -37,7 +38,7 @@ def _open(command: Reconstruct | Convert | Encode, folder: Path) -> TwoStage:
     run = Run.open(command.run)
     check_folder(folder)
     use_threads(run.recipe.threads)
-    return open_model(run, command.model or MAIN_MODEL, pick_device(command.device))
+    return open_model(run, run.model_or_main(command.model), pick_device(command.device))
 
 
 def _read(paths: Sequence[Path], model: TwoStage) -> list[np.ndarray]:
@@ -175,7 +176,10 @@ def _check_replaceable(path: Path, run: Path) -> None:
     if not path.exists():
         return
     try:
-        load_codes(path)
+        if path.suffix == ".safetensors":
+            load_codes(path)
+        else:
+            check_ids(path)
     except RunError:
         raise UsageError(f"--out {path} is there and is no file of codes: remove it or name another") from None
 
@@ -202,8 +206,15 @@ def run_encode(command: Encode) -> None:
         return
     file = model.encode(items, speakers=speakers, names=names)
     command.out.parent.mkdir(parents=True, exist_ok=True)
-    save_codes(command.out, file)
+    if command.format == "safetensors":
+        save_codes(command.out, file)
+    else:
+        save_ids(command.out, file, format=command.format, speakers=model.speakers)
+    if command.vectors:
+        save_vectors(command.out, model.model.code_vectors.detach().cpu().numpy())
     stored = f"{command.out.stat().st_size} bytes stored, header and whole bytes per code included"
+    if command.format != "safetensors":
+        stored = f"as ids below {Vocabulary.of(file.header).size}, which {vocabulary_file(command.out)} explains"
     say(f"{counted(len(items), 'files')} in {command.out}: {_size(file, model)}; {stored}")
 
 

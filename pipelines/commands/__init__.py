@@ -7,6 +7,7 @@ torch; settings of a recipe belong in `twostage.config`.
 """
 
 from .compare import Compare
+from .export import Export
 from .results import Disentangle, Evaluate, Report
 from .samples import Convert, Decode, Encode, Generate, Reconstruct
 from .tools import CheckData, Demo, Doctor, Recipes
@@ -26,6 +27,7 @@ Command = (
     | Encode
     | Decode
     | Convert
+    | Export
     | Evaluate
     | Report
     | Recipes

@@ -58,6 +58,15 @@ Extend = Annotated[
         help_behavior_hint="",
     ),
 ]
+Log = Literal["none", "tensorboard"]
+Logged = Annotated[
+    Log,
+    arg(
+        metavar="WHERE",
+        help="tensorboard: its events, too (extra twostage[tensorboard]).",
+        help_behavior_hint="",
+    ),
+]
 Timeout = Annotated[
     float, arg(help="Under torchrun, seconds to wait for a process that hangs or is out of reach; then the job ends.")
 ]
@@ -70,8 +79,12 @@ PixelSeed = Annotated[
     int, arg(help="Of what is drawn, such as the pixels of an autoregressive decoder: same seed, same files.")
 ]
 DecoderChoice = Annotated[
-    Literal["convolutional", "wavenet"],
-    arg(help="Runs on recordings: which decoder; the WaveNet draws sample after sample and takes its time."),
+    str,
+    arg(
+        metavar="NAME",
+        help="Which decoder: convolutional, that of the codebook, or the one that train-decoder trained, of images "
+        "picture, for the eye, of recordings wavenet, which draws sample after sample and takes its time.",
+    ),
 ]
 Levels = Annotated[
     int | None,

@@ -1,6 +1,7 @@
 """Flags of the verbs that say what a run has come to: evaluate, report, disentangle."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Suppress, arg
@@ -62,6 +63,9 @@ class Evaluate:
     """Seed of the latents that the VAE's bounds draw."""
     split: Literal["test", "validation"] = "test"
     """Test data give the final number only; choose between settings by validation data."""
+    per_item: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write the bits of every item under every row to this .csv file, the least probable first, with an anomaly
+    score, and beside it pictures of the least and the most probable items."""
     data: DataPlace = AS_STORED
     device: Device = "auto"
     timeout_seconds: Timeout = 600.0
@@ -75,6 +79,8 @@ class Evaluate:
     def resolved(self) -> "Evaluate":
         """The command, checked."""
         check_recipe(self.recipe, source=SOURCE)
+        named = self.per_item is None or (self.per_item.suffix == ".csv" and not self.per_item.is_dir())
+        require("--per-item", self.per_item, named, "a file name that ends in .csv")
         return self
 
 

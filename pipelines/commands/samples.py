@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -25,6 +25,8 @@ from .arguments import (
     require,
     require_files,
 )
+
+_CHOSEN = "(default: as evaluate chose, or 1)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +69,21 @@ class Generate:
     hierarchy rows of the coarsest grid, with those of finer grids that lie under them."""
     keep_seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Seconds to keep of a recording, rounded up to whole codes."""
-    temperature: float = 1.0
+    temperature: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
     """Divides the prior's logits: below 1 safer, above 1 more varied."""
     top_k: int = 0
     """Draw each code from the k most likely ones; 0 admits all."""
-    top_p: float = 1.0
+    top_p: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
     """Draw each code from the smallest set of codes that holds this probability; 1 admits all."""
+    guidance: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
+    """Above 1 items say their label and speaker more clearly, 1 is off; of priors with label dropout. With temperature,
+    top-k or top-p given, what of these is not given changes nothing."""
     seed: int = 0
     """Of codes and, where the decoder is autoregressive, of pixels: same seed, same files."""
+    nearest: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Also write nearest.png: samples beside their nearest training items. Reads the data."),
+    ] = False
     out: OutFolder = None
     model: RunModel = ""
     device: Device = "auto"
@@ -100,9 +109,12 @@ class Generate:
         kept = self.keep_seconds is None or 0 < self.keep_seconds < math.inf
         require("--keep-seconds", self.keep_seconds, kept, "more than 0 and finite")
         require("--keep-rows", self.keep_rows, self.keep_rows is None or self.keep_rows >= 1, "at least 1")
-        require("--temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0 and finite")
+        warm = self.temperature is None or 0 < self.temperature < math.inf
+        require("--temperature", self.temperature, warm, "more than 0 and finite")
         require("--top-k", self.top_k, self.top_k >= 0, "at least 0")
-        require("--top-p", self.top_p, 0 < self.top_p <= 1, "more than 0 and at most 1")
+        require("--top-p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "more than 0 and at most 1")
+        guided = self.guidance is None or 0 <= self.guidance < math.inf
+        require("--guidance", self.guidance, guided, "at least 0 and finite")
         check_seed(self.seed)
         check_named(self.model)
         return self
@@ -147,13 +159,21 @@ class Encode:
 
     The file holds the codes, the names of the files and the digest of the codebook, without which it is worth nothing;
     of recordings also who speaks and their exact lengths.
+
+    For language models --format npy or jsonl writes a sequence of ids an item. Of C codebooks of K codes (G a position,
+    coarser grids of a hierarchy first) code c of codebook g is the id g * K + c; bos is C * K, eos C * K + 1, pad
+    C * K + 2. FILE.vocabulary.json beside it says so too. decode takes safetensors alone.
     """
 
     run: RunArgument
     files: Files
     """Image files of the size that the model was trained on, or recordings; no two of one name."""
-    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in .safetensors)")]
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required, ends in the format)")]
     """File of codes to write; an existing one is replaced."""
+    format: Literal["safetensors", "npy", "jsonl"] = "safetensors"
+    """safetensors, which decode takes; npy: int32 [items, ids], padded; jsonl: a line with name and ids an item."""
+    vectors: FlagCreatePairsOff[bool] = False
+    """Also write FILE.vectors.npy, fp32: the codebook vector of every id, a row each."""
     speaker: Speaker = None
     """Runs on recordings of several speakers: who speaks in the files. Unless given, what their names say as those of
     the data set do; where they do not, decode asks for a voice."""
@@ -164,7 +184,8 @@ class Encode:
     def resolved(self) -> "Encode":
         """The command, checked."""
         require_files("encode", self.files)
-        require("--out", self.out, self.out.suffix == ".safetensors", "a file name that ends in .safetensors")
+        suffix = f".{self.format}"
+        require("--out", self.out, self.out.suffix == suffix, f"a file name that ends in {suffix}")
         check_named(self.model)
         return self
 

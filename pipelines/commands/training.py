@@ -9,9 +9,16 @@ from tyro.conf import Suppress, arg
 
 from twostage.config.audio_schema import WaveNetDecoderConfig, WaveNetPriorConfig
 from twostage.config.check import check_recipe
-from twostage.config.kinds import check_model_exists
+from twostage.config.kinds import check_model_exists, kind_of, reads_setting
 from twostage.config.model_names import baseline_beta, baseline_name
-from twostage.config.schema import GaussianConfig, PriorConfig, Recipe, TrainingConfig, VimcoConfig
+from twostage.config.schema import (
+    GaussianConfig,
+    PictureDecoderConfig,
+    PriorConfig,
+    Recipe,
+    TrainingConfig,
+    VimcoConfig,
+)
 from twostage.errors import UsageError
 
 from .arguments import (
@@ -24,6 +31,7 @@ from .arguments import (
     Extend,
     FlatRecipe,
     Given,
+    Logged,
     OutRun,
     RecipeArgument,
     Resume,
@@ -51,6 +59,7 @@ class TrainCodebook:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -85,6 +94,7 @@ class TrainPrior:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -107,11 +117,16 @@ class TrainPrior:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDecoder:
-    """Train the WaveNet decoder of a run on recordings: autoregressive over samples, given the codes as they are."""
+    """Train a second decoder on the codes of a run as they are.
+
+    Of images it is the picture decoder, for the eye: sharper than the mean of a likelihood, and without bits. Of
+    recordings it is a WaveNet, autoregressive over samples.
+    """
 
     run: RunArgument
     stored: Suppress[Recipe]
     """The run's own recipe, which the flags below change."""
+    picture_decoder: PictureDecoderConfig
     wavenet_decoder: WaveNetDecoderConfig
     decoder_training: TrainingConfig
     seed: int
@@ -122,6 +137,7 @@ class TrainDecoder:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -131,6 +147,7 @@ class TrainDecoder:
         return replace(
             self.data.of(self.stored),
             seed=self.seed,
+            picture_decoder=self.picture_decoder,
             wavenet_decoder=self.wavenet_decoder,
             decoder_training=self.decoder_training,
         )
@@ -139,6 +156,10 @@ class TrainDecoder:
         """The command, checked."""
         check_recipe(self.recipe, source=SOURCE)
         require("--wavenet-decoder.blocks", self.wavenet_decoder.blocks, self.wavenet_decoder.blocks > 0, "at least 1")
+        start, steps = self.picture_decoder.adversarial_start, self.decoder_training.steps
+        read = reads_setting(kind_of(self.stored), "picture_decoder", "adversarial_start")
+        within = start < steps or not self.picture_decoder.adversarial_weight or not read
+        require("--picture-decoder.adversarial-start", start, within, f"less than the {steps} steps of the training")
         return self
 
 
@@ -166,6 +187,7 @@ class TrainBaseline:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 
@@ -212,6 +234,7 @@ class Train:
     device: Device = "auto"
     resume: Resume = "auto"
     extend: Extend = False
+    log: Logged = "none"
     timeout_seconds: Timeout = 600.0
     dry_run: DryRun = False
 

@@ -1,8 +1,9 @@
 """A small convolutional classifier of a run's own training data: the ruler for sample quality.
 
-It reads the pictures that show the items (`Modality.pictures`). Its 64 penultimate outputs, before their ReLU, are the
-features in which `sample_quality` compares samples with real items. They know this data set and nothing else, so a
-distance in them is never called FID, whose features come from ImageNet, and compares models of one data set only.
+It reads the pictures that show the items (`Modality.pictures`) and tells their labels or, where the data have none, in
+which way they were turned (`turns`). Its 64 penultimate outputs, before their ReLU, are the features in which
+`sample_quality` compares samples with real items. They know this data set and nothing else, so a distance in them is
+never called FID, whose features come from ImageNet, and compares models of one data set only.
 
 The seed and the budget are fixed, whatever the recipe's seed: two runs on the same data are measured with the same
 ruler. It is trained once per run, into RUN/classifier/, by the loop that trains everything else, and kept there with
@@ -36,6 +37,7 @@ from twostage.training.task import StepResult
 from ..modality.pictures import Pictures
 from ..runs.jobs import deciding
 from ..runs.run import is_finished
+from .turns import TurnsTask, ways
 
 FEATURES = 64
 SEED = 0
@@ -87,6 +89,11 @@ class Classifier(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits `[B, Y]` of pictures in integer levels."""
         return self.logits(self.features(x_BCHW))
+
+
+def has_labels(dataset: Dataset) -> bool:
+    """Whether there are labels to tell."""
+    return len(dataset.classes) >= 2
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ def trained_classifier(
 
     Args:
         folder: where its training lives.
-        dataset: training and validation items with at least two classes.
+        dataset: training and validation items; with fewer than two classes, it tells how they were turned.
         pictures: how they are shown.
         device: where it computes.
         batch_size: items per forward pass of validation.
@@ -192,10 +199,11 @@ def trained_classifier(
         RunError: the training diverged or the disk refused.
     """
     shape = pictures.of(pictures.items(dataset.train, [0])).shape[1:]
+    labelled = has_labels(dataset)
     architecture: dict[str, Any] = {
         "image_shape": shape,
         "levels": pictures.levels,
-        "classes": len(dataset.classes),
+        "classes": len(dataset.classes) if labelled else ways(shape),
     }
     training = budget(len(dataset.train))
     config = {
@@ -211,18 +219,25 @@ def trained_classifier(
     seed_step(SEED, 0)
     model = Classifier(**architecture).to(device)
     if not is_finished(folder):
-        train, validation = (
-            (pictures.of(pictures.items(part)), part.labels) for part in (dataset.train, dataset.validation)
-        )
-        task = ClassifierTask(
-            model, train=train, validation=validation, device=device, evaluation_batch_size=batch_size
-        )
+        parts = [(pictures.of(pictures.items(part)), part.labels) for part in (dataset.train, dataset.validation)]
+        task: ClassifierTask | TurnsTask
+        if labelled:
+            task = ClassifierTask(
+                model, train=parts[0], validation=parts[1], device=device, evaluation_batch_size=batch_size
+            )
+        else:
+            shown = [shown for shown, _ in parts]
+            task = TurnsTask(
+                model, train=shown[0], validation=shown[1], device=device, evaluation_batch_size=batch_size
+            )
         record = {"kind": "classifier", "dataset": dataset.name, "classes": list(dataset.classes), "config": config}
         fit = Fit(task, folder=folder, budget=training, seed=SEED, record=record, device=device)
         fit.run(label=f"classifier of {dataset.name}")
     best = load_checkpoint(folder / "best")
     model.load_state_dict(best.tensors["model"])
-    say(f"classifier of {dataset.name}: reads {best.state['validation']['accuracy']:.1%} of the validation items right")
+    what = "reads" if labelled else "tells the turn of"
+    accuracy = best.state["validation"]["accuracy"]
+    say(f"classifier of {dataset.name}: {what} {accuracy:.1%} of the validation items right")
     return model.eval()
 
 

@@ -23,6 +23,10 @@ class Scored:
     format. None: a mean over items."""
     bits_by_position: np.ndarray | None = None
     """`[N, *T]`, the parts of the rate of all items by position of their codes, where the prior is learned."""
+    distortion_N: np.ndarray | None = None
+    """The part of `bits_N` that is distortion; None where bits do not split, as for the next one."""
+    rate_N: np.ndarray | None = None
+    """The part that latents take; what is left are lengths and labels."""
     partner: "Scored | None" = None
     """The row on the same items that this one is paired with; None: the evaluation's reference."""
 

@@ -20,9 +20,10 @@ from ..runs.class_numbers import warn_of_untrained_labels, warn_of_untrained_spe
 from ..runs.codes import extract_codes
 from ..runs.device import pick_device, use_threads
 from ..runs.loading import Loaded
-from ..runs.run import Run
+from ..runs.run import Run, check_folder
 from .diagnosis import Diagnosing
 from .differences import Scored, difference, paired_differences
+from .items import write_items
 from .row_writer import RowWriter
 from .rows import Diagnosis, Evaluation
 from .sample_quality import score_samples, why_not
@@ -124,8 +125,10 @@ def evaluation_file(run: Run, split: str) -> Path:
     return run.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
-def evaluate_run(run: Run, dataset: Dataset, *, device: torch.device, split: str) -> Evaluation | None:
-    """`score_run`, with warnings before and the table on stdout after.
+def evaluate_run(
+    run: Run, dataset: Dataset, *, device: torch.device, split: str, per_item: Path | None = None
+) -> Evaluation | None:
+    """`score_run`, with warnings before and the table on stdout after; and the bits of every item in a file `per_item`.
 
     Raises:
         RunError: as there.
@@ -135,8 +138,10 @@ def evaluate_run(run: Run, dataset: Dataset, *, device: torch.device, split: str
     scores = score_run(run, dataset, device=device, split=split)
     if scores is None:
         return None
-    evaluation, _ = scores
+    evaluation, scored = scores
     print_evaluation(evaluation)
+    if per_item is not None:
+        write_items(per_item, run, dataset, split, scored, dims=evaluation.dims)
     say(f"written: {evaluation_file(run, split)}")
     return evaluation
 
@@ -146,6 +151,8 @@ def run_evaluate(command: Evaluate) -> None:
     run, dataset = Run(path=command.run, recipe=command.recipe), load_data(command.recipe)
     device = pick_device(command.device)
     use_threads(run.recipe.threads)
+    if command.per_item is not None:
+        check_folder(command.per_item.absolute().parent)
     if command.dry_run:
         names, wanted = run.trained_models(), run.recipe.evaluation.frechet_samples
         for name in names:
@@ -156,5 +163,5 @@ def run_evaluate(command: Evaluate) -> None:
         items = len(dataset.split(command.split))
         say(f"would score {', '.join(names) or 'no model'} on {items} {command.split} items; nothing was done")
         return
-    if evaluate_run(run, dataset, device=device, split=command.split) is not None:
+    if evaluate_run(run, dataset, device=device, split=command.split, per_item=command.per_item) is not None:
         run.keep_data_place()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .columns import Column, cells_of, figure
-from .rows import Evaluation, Row
+from .rows import SECOND_DECODERS, Evaluation, Row
 
 MEANINGS = {
     "SSIM": "structural similarity: 1 is equal, 0 unrelated",
@@ -30,15 +30,15 @@ def _columns() -> list[Column[Row]]:
 
 
 def _measured(evaluation: Evaluation) -> Sequence[Row]:
-    """One row of every model and choice of items: what pays for the codes does not change what they decode to."""
+    """One row of every model, decoder and choice of items: what pays for codes does not change what they decode to."""
     rows = (row for row in evaluation.rows if row.sharpness is not None or row.explained_share is not None)
-    return list({(row.model, row.search_items, row.searched): row for row in rows}.values())
+    return list({(row.model, row.decoder, row.search_items, row.searched): row for row in rows}.values())
 
 
 def _name(row: Row) -> str:
-    if row.search_items is None:
-        return row.model
-    return f"{row.model}, {row.search_items} items" + (", searched" if row.searched else "")
+    parts = [row.model, *([SECOND_DECODERS[row.decoder]] if row.decoder in SECOND_DECODERS else [])]
+    parts += [] if row.search_items is None else [f"{row.search_items} items", *["searched"] * row.searched]
+    return ", ".join(parts)
 
 
 def reconstruction_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:

@@ -200,7 +200,15 @@ class RowWriter:
             "rate_given": self.measures.conditioned_on(label=conditional, speaker=conditional),
         }
         row = Row(**{**fields, **own})
-        return Scored(row, self._comparable(total_N), sizes_N, bits_by_position=rate.by_position, partner=partner)
+        return Scored(
+            row,
+            self._comparable(total_N),
+            sizes_N,
+            bits_by_position=rate.by_position,
+            distortion_N=None if distortion_N is None else self._comparable(distortion_N),
+            rate_N=None if distortion_N is None else self._comparable(rate.bits_N),
+            partner=partner,
+        )
 
     def mean(self, bits_N: np.ndarray | None) -> float | None:
         """Bits/dim of all items; None of none."""

@@ -16,6 +16,8 @@ from .evaluation_file import read_evaluation
 
 R = TypeVar("R")
 SCHEMA_VERSION = 1
+SECOND_DECODERS = {"wavenet": "WaveNet decoder", "picture": "picture decoder"}
+"""What names of rows call a decoder that follows the codes of a finished codebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Row:
     bound: str | None = None
     prior: str | None = None
     decoder: str | None = None
-    """Of recordings: `convolutional` or `wavenet`."""
+    """`convolutional`, that of stage one; of recordings also `wavenet`, of images `picture`, which has no bits."""
     likelihood: str
     alphabet: int
     beta: float | None = None
@@ -101,7 +103,7 @@ class Row:
     prior_sha256: str | None = None
     """The same of the prior; None without a learned prior."""
     decoder_sha256: str | None = None
-    """The same of a WaveNet decoder."""
+    """The same of a decoder that follows the codes."""
     rate_given: str | None = None
     """What the prior of recordings is conditioned on, and the rate is given: `label`, `speaker`, `label and speaker` or
     `nothing`. Its own bits are paid under `label_bits_per_dim`."""
@@ -112,8 +114,8 @@ class Row:
     def name(self) -> str:
         """Short name, unique within a run."""
         parts = [self.model if self.codebook_update is None else f"{self.model} ({self.codebook_update})"]
-        if self.decoder == "wavenet":
-            parts.append("WaveNet decoder")
+        if self.decoder in SECOND_DECODERS:
+            parts.append(SECOND_DECODERS[self.decoder])
         if self.kind == "vq-vae" and self.prior is not None:
             parts.append(f"{self.prior} prior")
         bounds = {"elbo": "ELBO", "iwae": f"IWAE-{self.samples_k}", "multi-sample": f"{self.samples_k} samples"}
@@ -136,25 +138,35 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class SampleScore:
-    """How good the samples of one model are, by a classifier trained on the run's own data.
+    """How good the samples of one model are, by a network trained on the run's own data.
 
-    Distances are Fréchet distances in the features of that classifier to the items of the split.
+    Distances are Fréchet distances in the features of that network to the items of the split.
     """
 
     model: str
     samples: int
     frechet_distance: float | None
-    """None of a model that cannot sample: an autoencoder, or codes without a prior."""
+    """Of the model's own distribution, nothing sharpened. None of one that cannot sample: an autoencoder, or codes
+    without a prior."""
     reference_distance: float
     """The same distance of as many training items: what real items reach."""
     label_agreement: float | None
     """Share of class-conditional samples that the classifier reads as their label; None where there was no label."""
     classifier_accuracy: float
-    """Share of the split's items that it reads as their label: the ceiling for the agreement."""
+    """Share of the split's items that it reads as their label: the ceiling for the agreement. Of data without labels
+    the share of ways in which they may be turned that it tells."""
     reconstructions: int = 0
     """Items of the split, spread over it, whose reconstructions are scored."""
     reconstruction_distance: float | None = None
     """Fréchet distance of these to the same items, of which exact ones have 0."""
+    features: str = "labels"
+    """What the network has learned to tell: `labels`, or `turns` of data without any."""
+    chosen: str | None = None
+    """How the model is best sampled, in words, as chosen on validation items; None where that is as it is."""
+    chosen_distance: float | None = None
+    """Fréchet distance of as many samples that are drawn so."""
+    chosen_agreement: float | None = None
+    """Their `label_agreement`."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +235,11 @@ class Evaluation:
         return any(row.labels == "marginalised" for row in self.rows)
 
     @property
+    def has_picture_decoder(self) -> bool:
+        """Whether any row is of a decoder without bits beside one with them."""
+        return any(row.decoder == "picture" for row in self.rows)
+
+    @property
     def has_sampled_psnr(self) -> bool:
         """Whether a PSNR of the table is marked as one of sampled images."""
         return any(row.psnr_of == "sample" and row.psnr_db is not None for row in self.rows)
@@ -251,11 +268,13 @@ class Evaluation:
     @property
     def samples_title(self) -> str:
         """What the scores of the samples are, in one line."""
-        accuracy = self.sample_scores[0].classifier_accuracy
-        return (
-            f"Samples: Fréchet distance in the features of a classifier trained on {self.dataset} "
-            f"(accuracy {accuracy:.1%}), to the {self.split} set"
-        )
+        first = self.sample_scores[0]
+        network = {
+            "labels": f"a classifier trained on {self.dataset} (accuracy {first.classifier_accuracy:.1%})",
+            "turns": f"a network trained to tell how {self.dataset} were turned or mirrored ({self.dataset} have no "
+            f"labels; {first.classifier_accuracy:.1%} right)",
+        }
+        return f"Samples: Fréchet distance in the features of {network[first.features]}, to the {self.split} set"
 
     def write(self, path: Path) -> None:
         """Write evaluation.json."""

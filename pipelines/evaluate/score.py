@@ -23,6 +23,7 @@ from ..bits.code_search import search_codes
 from ..bits.distortion import bound_bits, distortion_bits, drawn_codes, swapped_codes
 from ..bits.rate import label_frequencies, learned_rate, uniform_bits, unigram_bits
 from ..modality.choose import modality_of
+from ..modality.interface import second_decoder
 from ..runs.codes import extract_codes
 from ..runs.loading import Loaded
 from ..runs.run import is_finished
@@ -85,13 +86,14 @@ class CodeRows:
 
     def rows(self) -> Iterator[Scored]:
         """A row for every decoder and prior, and two of searched codes where they are asked for."""
-        model, discrete = self.stage1.model, self.stage1.model.likelihood_is_discrete
-        rates = self._rates() if discrete else []
+        model = self.stage1.model
+        rates = self._rates() if model.likelihood_is_discrete else []
         for codec, decoder in self._decoders():
             distortion_N, measured = self._decoded(codec, self.file.codes)
             shared = {**decoder.fields, **measured, "codebook_update": model.update_rule}
-            if not discrete:
+            if distortion_N is None:
                 yield Scored(row=Row(**shared, **costs_of(*decoder.trained)), bits_N=None)
+                continue
             for rate, prior in rates:
                 fields = {**shared, **prior.fields, **costs_of(*decoder.trained, *prior.trained), "bound": "two-part"}
                 yield self.writer.scored(codec, rate, distortion_N, fields)
@@ -106,25 +108,35 @@ class CodeRows:
         if is_finished(folder):
             second = run.decoder(self.name, self.stage1.loaded, self.writer.device)
             progress = following("drawn reconstructions", unit="sample")
-            codec = modality_of(run.recipe).with_decoder(self.stage1.model, second.model, progress)
+            modality = modality_of(run.recipe)
+            codec = modality.with_decoder(self.stage1.model, second.model, progress)
+            name, _ = second_decoder(modality)
             own = {
-                "decoder": "wavenet",
-                "likelihood": second.record["architecture"]["likelihood"],
+                "decoder": name,
+                # One without bits has none of its own.
+                "likelihood": second.record["architecture"].get("likelihood", shared["likelihood"]),
                 "alphabet": codec.levels,
                 "decoder_sha256": second.sha256,
             }
             found.append((codec, Part((self.stage1, Trained(second, folder)), {**shared, **own})))
         return found
 
-    def _decoded(self, codec: Codec, codes: np.ndarray, rows_M: np.ndarray | None = None) -> tuple[np.ndarray, Fields]:
-        """Bits `[M]` of items given their codes, all of the split unless `rows_M` says which; and fields of rows."""
+    def _decoded(
+        self, codec: Codec, codes: np.ndarray, rows_M: np.ndarray | None = None
+    ) -> tuple[np.ndarray | None, Fields]:
+        """Bits `[M]` of items given their codes, all of the split unless `rows_M` says which; and fields of rows.
+
+        None in the place of bits of a decoder without any.
+        """
         lengths_N, writer = self.file.lengths, self.writer
+        fields = usage_of(codes, lengths_N, codec.codebook_size, grids=self.file.header.grids)
+        fields |= writer.quality(codec, codes=codes, rows_M=rows_M)
+        if not codec.likelihood_is_discrete:
+            return None, fields
         label = f"{self.name} distortion" + (", second decoder" if codec is not self.stage1.model else "")
         batches, swapped = writer.batches(codec, rows_M), swapped_codes(codes, lengths_N)
         own_M, swapped_M = distortion_bits(codec, batches, codes, swapped, label=label)
-        fields = usage_of(codes, lengths_N, codec.codebook_size, grids=self.file.header.grids)
-        fields |= writer.quality(codec, codes=codes, rows_M=rows_M)
-        if codec.likelihood_is_discrete and len(codes) > 1:
+        if len(codes) > 1:
             fields["swapped_distortion_bits_per_dim"] = writer.mean(swapped_M)
         return own_M, fields
 

@@ -15,7 +15,7 @@ from ..bits.round_trip import round_trip_line
 from ..media.console import Output
 from .columns import ABSENT, LEVELS, Column, by_alphabet, cells_of, figure, number, print_table, print_wrapped
 from .reconstruction_table import reconstruction_notes, reconstruction_table
-from .rows import Evaluation, Row
+from .rows import SECOND_DECODERS, Evaluation, Row
 from .sizes import COST, ONE_TRAINING, size_remark
 
 SAMPLED_PSNR = "* of sampled reconstructions; the others are of the mean of p(x|z), which is closer by itself"
@@ -29,6 +29,10 @@ PARTS = (
 """Of the bits of recordings."""
 FLAC_FILES = "FLAC, a file each"
 FLAC_KINDS = f"{FLAC_FRAMES}: without the metadata of the files, as models have none; {FLAC_FILES}: with it"
+TWO_DECODERS = (
+    "two decoders of the same codes: for bits the likelihood decoder, for eyes the picture decoder, which says one "
+    "picture and no probability; no row of bits has a part of it"
+)
 NAME = "model, prior or bound"
 TOTAL = "total"
 
@@ -112,17 +116,20 @@ def model_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     rows = [row for row in evaluation.rows if row.search_items is None]
     if any(row.bits_per_code is not None for row in rows):
         return cells_of([Column(NAME, lambda row: row.name), *_model_columns(rows)], rows)
-    sizes = list({(row.model, row.parameters): row for row in rows}.values())
-    name: Column[Row] = Column(
-        "model", lambda row: row.model + (" with prior" if row.kind == "vq-vae" and row.prior == "learned" else "")
-    )
+    sizes = list({(row.model, row.decoder, row.parameters): row for row in rows}.values())
+    name: Column[Row] = Column("model", _size_name)
     return cells_of([name, *_model_columns(sizes)], sizes)
+
+
+def _size_name(row: Row) -> str:
+    prior = " with prior" if row.kind == "vq-vae" and row.prior == "learned" else ""
+    return row.model + (f", {SECOND_DECODERS[row.decoder]}" if row.decoder in SECOND_DECODERS else "") + prior
 
 
 def score_notes(evaluation: Evaluation) -> list[str]:
     """What the columns of the bits mean, where a heading does not say it all, a line each."""
     lines = [GIVEN_LABEL] * evaluation.has_given_labels + [MARGINALISED] * evaluation.has_marginalised_labels
-    lines += [SAMPLED_PSNR] * evaluation.has_sampled_psnr
+    lines += [SAMPLED_PSNR] * evaluation.has_sampled_psnr + [TWO_DECODERS] * evaluation.has_picture_decoder
     if any(row.length_bits_per_dim is not None for row in evaluation.rows):
         lines.append(PARTS)
     if evaluation.log_mel is not None:
@@ -146,7 +153,8 @@ def model_notes(evaluation: Evaluation) -> list[str]:
 
 
 def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the samples' scores."""
+    """Headings and cells of the samples' scores, with samples as chosen on validation items where any are."""
+    chosen = any(score.chosen is not None for score in evaluation.sample_scores)
     headings = [
         "model",
         "samples",
@@ -154,6 +162,7 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         "Fréchet distance",
         f"training {evaluation.called}",
         "read as their label",
+        *(["drawn as chosen", "Fréchet distance", "read as their label"] if chosen else []),
         "reconstructions",
         "their distance",
     ]
@@ -164,13 +173,18 @@ def sample_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
             f"{evaluation.items:,}",
             number(score.frechet_distance, 3),
             number(score.reference_distance, 3),
-            ABSENT if score.label_agreement is None else f"{score.label_agreement:.1%}",
+            _share(score.label_agreement),
+            *([score.chosen or ABSENT, number(score.chosen_distance, 3), _share(score.chosen_agreement)] * chosen),
             f"{score.reconstructions:,}",
             number(score.reconstruction_distance, 3),
         ]
         for score in evaluation.sample_scores
     ]
     return headings, cells
+
+
+def _share(share: float | None) -> str:
+    return ABSENT if share is None else f"{share:.1%}"
 
 
 def bias_line(evaluation: Evaluation) -> str:
@@ -182,6 +196,16 @@ def bias_line(evaluation: Evaluation) -> str:
         f"{evaluation.items:,} {evaluation.split} {called}; 'training {called}' is the distance of as many training "
         f"{called} to the same {evaluation.split} {called}, so read one beside the other and not beside distances of "
         f"other counts; reconstructions are compared with the very {called} that they are of, exact ones have 0"
+        + _chosen_remark(evaluation)
+    )
+
+
+def _chosen_remark(evaluation: Evaluation) -> str:
+    if all(score.chosen is None for score in evaluation.sample_scores):
+        return ""
+    return (
+        "; the first distance is of samples of the model as it is, whose bits the other tables have; 'drawn as "
+        "chosen': by the setting that came nearest to the validation set, as generate draws unless another is asked for"
     )
 
 

@@ -19,6 +19,7 @@ from twostage.progress import Progress
 
 from ..modality.choose import load_data
 from .asked import Source, Wanted
+from .sharpening import PLAIN, Choice, Sharpening
 from .trained import Trained
 
 
@@ -38,10 +39,64 @@ class Drawing:
     decoder: str = "convolutional"
     levels: int | None = None
     """Of codes that have levels, how many of the first ones the decoder is given; None: all."""
-    temperature: float = 1.0
+    temperature: float | None = None
+    """With the next three, how far the distribution is sharpened (`sharpening_of`). None of them given: as was chosen
+    on validation items, or not at all; one given: those that are not are 1, or all codes."""
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float | None = None
+    guidance: float | None = None
     seed: int = 0
+
+    @property
+    def asked(self) -> Sharpening | None:
+        """The sharpening that was asked for; None where none was."""
+        if self.temperature is self.top_p is self.guidance is None and not self.top_k:
+            return None
+        temperature, top_p, guidance = (
+            1.0 if each is None else each for each in (self.temperature, self.top_p, self.guidance)
+        )
+        return Sharpening(temperature=temperature, top_k=self.top_k, top_p=top_p, guidance=guidance)
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """How far a distribution is sharpened, and why."""
+
+    setting: Sharpening
+    words: str
+
+
+def choice_of(trained: Trained) -> Choice | None:
+    """What was chosen for exactly these weights; None where nothing was.
+
+    Raises:
+        RunError: the file is damaged, or so is the prior.
+    """
+    path = trained.run.sampling_file(trained.name)
+    if not path.is_file():
+        return None
+    choice = Choice.read(path)
+    prior = trained.prior.sha256 if trained.model.latents == "codes" else None
+    return choice if (choice.stage1_sha256, choice.prior_sha256) == (trained.stage1.sha256, prior) else None
+
+
+def sharpening_of(trained: Trained, how: Drawing, *, conditioned: bool) -> Sharpened:
+    """What was asked for; otherwise what was chosen on validation items; otherwise nothing.
+
+    `conditioned`: whether items are given a label or speaker; guidance that was chosen needs one.
+
+    Raises:
+        RunError: what was chosen is damaged.
+    """
+    if how.asked is not None:
+        return Sharpened(how.asked, how.asked.words)
+    choice = choice_of(trained) if trained.model.latents != "none" else None
+    if choice is None:
+        return Sharpened(PLAIN, PLAIN.words)
+    if choice.chosen.guidance != 1 and not conditioned:
+        setting = replace(choice.chosen, guidance=1.0)
+        return Sharpened(setting, f"{setting.words} (chosen on validation {choice.item}s with a label)")
+    return Sharpened(choice.chosen, choice.words)
 
 
 def source_of(trained: Trained) -> Source:
@@ -90,13 +145,41 @@ def check_drawing(trained: Trained, how: Drawing, *, flag: str = "seconds") -> N
             f"model {trained.name} is an autoencoder and has no distribution over latents to draw from: choose another "
             "model, or see in the report what a Gaussian fitted to its latents gives"
         )
-    if model.latents == "gaussian" and (how.top_k or how.top_p < 1):
+    asked = how.asked or PLAIN
+    if model.latents == "gaussian" and (asked.top_k or asked.top_p < 1):
         raise UsageError("--top-k and --top-p choose among codes, but a VAE draws continuous latents: leave them out")
-    if model.latents != "gaussian" and how.top_k > model.codebook_size:
-        raise UsageError(f"--top-k {how.top_k} is more than the {model.codebook_size} codes of this codebook")
+    if model.latents != "gaussian" and asked.top_k > model.codebook_size:
+        raise UsageError(f"--top-k {asked.top_k} is more than the {model.codebook_size} codes of this codebook")
+    if asked.guidance != 1 and (model.latents != "codes" or not trained.prior.model.condition_optional):
+        raise UsageError(
+            f"--guidance strengthens a label that a learned prior can also do without, but {_unguided(trained)}"
+        )
     trained.with_decoder(how.decoder)
     trained.check_levels(how.levels)
     _length(trained, how.seconds, flag=flag)
+
+
+def _unguided(trained: Trained) -> str:
+    """Why a model takes no guidance: a clause."""
+    if trained.model.latents != "codes":
+        return f"model {trained.name} has no learned prior: leave it out"
+    if not trained.prior.model.classes:
+        return "this prior knows none: leave it out"
+    section = trained.modality.sections["prior"]
+    return (
+        "this one was trained with labels only, without label dropout: leave it out, or remove "
+        f"{trained.prior.checkpoint.path.parent} and run train-prior with "
+        f"--{section.replace('_', '-')}.label-dropout 0.1"
+    )
+
+
+def check_guidance(how: Drawing, wanted: Wanted) -> None:
+    """Raise UsageError where guidance was asked for, but no label or speaker that it could strengthen."""
+    if how.guidance not in (None, 1) and not wanted.conditioned:
+        raise UsageError(
+            f"--guidance {how.guidance:g} strengthens the label that is asked for, but none is: ask for one, or leave "
+            "it out"
+        )
 
 
 def _length(trained: Trained, seconds: float | None, *, flag: str = "seconds") -> int | None:
@@ -117,15 +200,18 @@ def draw(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> list[np.
             asked = replace(asked, lengths=trained.files.length_after(drawn.lengths, trained.model))
         return trained.decoded(drawn.codes[:, : how.levels], asked, decoder=how.decoder, seed=how.seed)
     asked = replace(asked, lengths=_lengths(trained, count, how))
+    to = sharpening_of(trained, how, conditioned=False).setting
     latents = trained.model.sample_latents(
-        asked, seed=how.seed, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p
+        asked, seed=how.seed, temperature=to.temperature, top_k=to.top_k, top_p=to.top_p
     )
     return trained.decoded(latents, asked, decoder=how.decoder, seed=how.seed)
 
 
 def draw_codes(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> Sampled:
     """Codes of new items from the prior."""
+    check_guidance(how, wanted)
     prior, condition, samples = trained.prior.model, wanted.condition_NA, _length(trained, how.seconds)
+    to = sharpening_of(trained, how, conditioned=wanted.conditioned).setting
     length = None
     if samples is not None:
         length = int(trained.model.positions_of(trained.asked(1, (), (), torch.tensor([samples])))[0])
@@ -138,9 +224,10 @@ def draw_codes(trained: Trained, count: int, wanted: Wanted, how: Drawing) -> Sa
             known=how.known,
             known_mask=how.known_mask,
             length=length,
-            temperature=how.temperature,
-            top_k=how.top_k,
-            top_p=how.top_p,
+            guidance=to.guidance,
+            temperature=to.temperature,
+            top_k=to.top_k,
+            top_p=to.top_p,
             seed=how.seed,
             device=trained.device,
             progress=lambda done, _: bar.advance(done - bar.done),

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from twostage.class_names import as_file_name
-from twostage.config.model_names import MAIN_MODEL
 from twostage.errors import UsageError
 from twostage.printable import counted
 from twostage.progress import say
@@ -22,7 +21,8 @@ from ..runs.class_numbers import trained_numbers
 from ..runs.device import pick_device, use_threads
 from ..runs.run import Run, check_folder
 from .asked import Labels, Speakers, Wanted
-from .drawing import Drawing, check_drawing, draw, source_of
+from .drawing import Drawing, check_drawing, check_guidance, draw, sharpening_of, source_of
+from .nearest import NEAREST, write_nearest
 from .two_stage import TwoStage, open_model
 
 
@@ -81,7 +81,7 @@ def run_generate(command: Generate) -> None:
     run = Run.open(command.run)
     check_folder(command.folder)
     use_threads(run.recipe.threads)
-    model = open_model(run, command.model or MAIN_MODEL, pick_device(command.device))
+    model = open_model(run, run.model_or_main(command.model), pick_device(command.device))
     count, file = model.files.count if command.count is None else command.count, command.complete
     how = Drawing(
         seconds=command.seconds,
@@ -90,10 +90,13 @@ def run_generate(command: Generate) -> None:
         temperature=command.temperature,
         top_k=command.top_k,
         top_p=command.top_p,
+        guidance=command.guidance,
         seed=command.seed,
     )
     check_drawing(model, how, flag="--seconds")
     wanted, opening = _wanted(command, model, count), _opening(command, model)
+    check_guidance(how, wanted)
+    drawn_with = sharpening_of(model, how, conditioned=wanted.conditioned).words
     what = counted(count, f"{model.files.item}s" if file is None else "completions")
     what += "" if file is None else f" of {file}"
     if command.dry_run:
@@ -107,7 +110,10 @@ def run_generate(command: Generate) -> None:
     if opening is not None:
         beside = "beside the original" if count == 1 else "each beside the original"
         said += "; its first picture is the original" if model.files.one_overview else f"; {beside}"
-    say(said)
+    say(f"{said}; {drawn_with}")
+    if command.nearest:
+        path = command.folder / NEAREST
+        say(f"{path}: {write_nearest(path, model, items)}")
 
 
 def _shown(
@@ -146,5 +152,5 @@ def _remove_earlier(command: Generate, model: TwoStage, prefix: str) -> None:
     ends = "|".join(re.escape(end) for end in {*model.files.suffixes(model.record), ".png"})
     own_name = re.compile(re.escape(prefix) + rf"[0-9]{{4,}}(-({labels}))?(-({speakers}))?({ends})")
     for path in command.folder.iterdir() if command.folder.is_dir() else ():
-        if own_name.fullmatch(path.name):
+        if own_name.fullmatch(path.name) or path.name == NEAREST:
             path.unlink()

@@ -20,6 +20,8 @@ COMPARED = 100
 """Samples, and as many test items, whose nearest training items are looked up."""
 SHOWN = 16
 NEIGHBOURS = 3
+_STRIPS = 4
+"""Strips of a sample and its nearest training items in a row."""
 _WIDE = 8
 """Pictures in a row of reconstructions and originals, about."""
 
@@ -55,7 +57,14 @@ class Reference:
 
 
 def reconstruction_sheet(
-    name: str, shown: Sequence[np.ndarray], *, levels: int, item: str, sampled: bool, which: str = ""
+    name: str,
+    shown: Sequence[np.ndarray],
+    *,
+    levels: int,
+    item: str,
+    sampled: bool,
+    which: str = "",
+    others: Sequence[str] = (),
 ) -> Sheet:
     """Test items beside what a model makes of them.
 
@@ -66,13 +75,15 @@ def reconstruction_sheet(
         item: what a picture shows.
         sampled: whether the reconstructions are draws of an autoregressive decoder.
         which: of all reconstructions these are, in words with a space behind them; the name of the sheet begins so.
+        others: decoders of which there are reconstructions behind the first ones.
     """
     side_by_side = np.stack([to_bytes(pictures_NCHW, levels) for pictures_NCHW in shown], 1)
     what = f"{which}{'sampled ' if sampled else ''}reconstructions"
     return Sheet(
         f"{which.strip()}-reconstructions".lstrip("-"),
         grid(side_by_side.reshape(-1, *side_by_side.shape[2:]), columns=_WIDE // len(shown) * len(shown)),
-        f"{name}: test {item}s (left of each pair) and {what}.",
+        f"{name}: test {item}s (left of each {'group' if others else 'pair'}) and {what}"
+        f"{''.join(f', then those of the {other}' for other in others)}.",
     )
 
 
@@ -93,8 +104,10 @@ def neighbour_sheet(name: str, samples_NCHW: np.ndarray, reference: Reference) -
     near = f"nearest training {reference.item}"
     which = f"is the {near}" if count == 1 else f"are the {count} {near}s"
     said = memorisation(found, reference.held_out, item=reference.item, level=reference.level).sentence
+    shown_N = found.distances_Nk[evenly(len(samples_NCHW), SHOWN), 0]
+    far = f"The nearest are {', '.join(f'{distance:.0f}' for distance in shown_N)} {reference.level} away, row by row."
     return Sheet(
         "neighbours",
-        grid(np.stack(strips), columns=4, border=3, background=255),
-        f"{name}: in each strip a sample, left; beside it {which}. {said}",
+        grid(np.stack(strips), columns=_STRIPS, border=3, background=255),
+        f"{name}: in each strip a sample, left; beside it {which}. {far} {said}",
     )

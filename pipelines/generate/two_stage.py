@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from twostage.config.load import user_path
-from twostage.config.model_names import MAIN_MODEL
 from twostage.storage.codes import CodeFile
 
 from ..runs.codes import check_codes, encode_items
@@ -25,7 +24,7 @@ from .asked import (
     voices_for,
     wanted_from,
 )
-from .drawing import Drawing, check_drawing, draw, draw_codes, source_of
+from .drawing import Drawing, check_drawing, check_guidance, draw, draw_codes, source_of
 from .trained import Trained
 
 Voices = str | int | Sequence[str | int] | None
@@ -78,9 +77,10 @@ class TwoStage(Trained):
         seconds: float | None = None,
         decoder: str = "convolutional",
         levels: int | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         top_k: int = 0,
-        top_p: float = 1.0,
+        top_p: float | None = None,
+        guidance: float | None = None,
         seed: int = 0,
     ) -> Any:
         """New items: prior sample -> decoder, or latents of a VAE or of VIMCO's table -> decoder.
@@ -94,7 +94,9 @@ class TwoStage(Trained):
                 recordings of a VAE the lengths of the training recordings in turn.
             decoder: which decoder.
             levels: of a residual quantiser, how many of the first codes of every position it is given; None: all.
-            temperature, top_k, top_p, seed: see `stage2_prior.sample`.
+            temperature, top_k, top_p, guidance: see `stage2_prior.sample`. None of them given: as `evaluate` chose on
+                validation items, or 1, 1 and 1; one given: the others are 1.
+            seed: of codes and, where the decoder is autoregressive, of pixels or sound.
 
         Raises:
             UsageError: an argument is out of its range or does not fit the model, or it has nothing to draw from.
@@ -108,10 +110,12 @@ class TwoStage(Trained):
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            guidance=guidance,
             seed=seed,
         )
         check_drawing(self, how)
         wanted = self.wanted(count, labels, speakers)
+        check_guidance(how, wanted)
         return self.files.handed(draw(self, count, wanted, how), self.record, wanted.labels, wanted.speakers)
 
     def sample_codes(
@@ -253,17 +257,18 @@ class TwoStage(Trained):
 
 
 def load_run(path: str | Path, *, model: str | None = None, device: str | torch.device = "cpu") -> TwoStage:
-    """Load a trained model of a run folder; its prior and its second decoder are looked for when they are needed.
+    """Load a trained model of a run folder, or of an exported one; its followers are looked for when they are needed.
 
     Args:
         path: the run folder.
-        model: name of a model of the run; the main one by default.
+        model: name of a model of the run; by default the main one, or the only one.
         device: where the networks live.
 
     Raises:
         RunError: the model is missing, unfinished or damaged.
     """
-    return open_model(Run.open(user_path(str(path))), model or MAIN_MODEL, torch.device(device))
+    run = Run.open(user_path(str(path)))
+    return open_model(run, run.model_or_main(model or ""), torch.device(device))
 
 
 def open_model(run: Run, name: str, device: torch.device) -> TwoStage:

@@ -18,10 +18,7 @@ AudioStage1 = AudioVQVAE | AudioVAE | AudioAutoencoder
 """A model of sound; a conditional VAE is an `AudioVAE` with classes."""
 
 _KINDS: dict[str, type[AudioStage1]] = {
-    "audio-vq-vae": AudioVQVAE,
-    "audio-ae": AudioAutoencoder,
-    "audio-vae": AudioVAE,
-    "audio-cvae": AudioVAE,
+    kind: cls for cls in (AudioVQVAE, AudioAutoencoder, AudioVAE) for kind in cls.kinds
 }
 
 

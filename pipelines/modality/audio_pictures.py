@@ -10,6 +10,7 @@ Shapes: N recordings, S samples, M mels, T columns.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +25,7 @@ from twostage.metrics.statistics import evenly
 from twostage.progress import Progress
 
 from ..media.html import audio_element
-from .pictures import Curve, Items
+from .pictures import Curve, Heard, Items
 
 COLUMNS = 64
 SHARE = 0.95
@@ -33,6 +34,11 @@ DEPTH_NATS = 7.0 * math.log(10.0)
 """70 dB."""
 MEASURED = 256
 """Most training recordings, spread over all, that decide what white is."""
+WATCHED = 4
+"""Recordings that are shown while a model trains."""
+WATCHED_SECONDS, DRAWN_SECONDS = 3.0, 0.3
+"""Most of each of them; less of a decoder that draws its samples, of which a second takes several."""
+PAUSE_SECONDS = 0.25
 _PORTION = 1024
 """Recordings between two steps of the progress bar."""
 
@@ -92,6 +98,22 @@ class AudioPictures:
     def players(self, items: Items, captions: Sequence[str]) -> str:
         rate = self._dataset.sample_rate_hz
         return "".join(audio_element(sound_S, rate, said) for sound_S, said in zip(items, captions, strict=True))
+
+    def watched(self, split: AudioSplit, *, drawn: bool) -> AudioSplit:
+        some = split.take(evenly(len(split), WATCHED))
+        most = round((DRAWN_SECONDS if drawn else WATCHED_SECONDS) * self._dataset.sample_rate_hz)
+        beginnings = [sound_S[:most] for sound_S in self.items(some)]
+        return replace(
+            some,
+            samples=np.concatenate(beginnings),
+            offsets=np.cumsum([0, *map(len, beginnings)], dtype=np.int64),
+        )
+
+    def in_a_row(self, items: Items) -> Heard:
+        rate_hz = self._dataset.sample_rate_hz
+        pause_S = np.zeros(round(PAUSE_SECONDS * rate_hz), np.int16)
+        parts = [part for sound_S in items for part in (sound_S, pause_S)]
+        return Heard(np.concatenate(parts[:-1]), rate_hz)
 
     def figure(self, rows: Sequence[Items], titles: Sequence[Sequence[str]]) -> bytes:
         from ..media.spectrograms import sheet  # and with it matplotlib, which nothing else here needs

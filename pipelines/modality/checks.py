@@ -1,13 +1,13 @@
 """What kinds of data check alike before a training."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from twostage.config.model_names import ModelSpec
 from twostage.config.schema import TrainingConfig
 from twostage.data.interface import Dataset
 from twostage.distributed import world_size
 from twostage.errors import UsageError
+from twostage.storage.models import as_arguments
+
+__all__ = ["as_arguments", "check_codebook_size", "check_free_bits", "check_labels_exist"]
 
 
 def check_codebook_size(codes: int, vectors: int, items: str, *, label: str) -> None:
@@ -34,12 +34,3 @@ def check_labels_exist(spec: ModelSpec, dataset: Dataset, *, item: str) -> None:
         raise UsageError(
             f"model {spec.name} is given the label of every {item}, but {dataset.name} has no labels: choose vae"
         )
-
-
-def as_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON turned the shapes into lists."""
-    return {key: _as_tuples(value) for key, value in arguments.items()}
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

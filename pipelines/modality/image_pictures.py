@@ -7,9 +7,12 @@ import numpy as np
 from twostage.config.schema import Recipe
 from twostage.data import ImageDataset, Split
 from twostage.metrics.memorisation import WithMirrored
+from twostage.metrics.statistics import evenly
 
 from .pictures import Curve, Items
 
+WATCHED = 8
+"""Images that are shown while a model trains."""
 ONE_DIM = "a dimension, levels scaled to -1..1"
 
 
@@ -46,6 +49,12 @@ class ImagePictures:
 
     def players(self, items: Items, captions: Sequence[str]) -> str:
         return ""
+
+    def watched(self, split: Split, *, drawn: bool) -> Split:
+        return split.take(evenly(len(split), WATCHED))
+
+    def in_a_row(self, items: Items) -> None:
+        return None
 
     def figure(self, rows: Sequence[Items], titles: Sequence[Sequence[str]]) -> None:
         return None

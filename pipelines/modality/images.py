@@ -13,9 +13,12 @@ from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
 from stage1_vqvae.images.codec import ImageCodec
 from stage1_vqvae.images.networks import image_tensor
+from stage1_vqvae.images.picture_decoder import PictureDecoder
+from stage1_vqvae.images.picture_task import PictureDecoderTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
+from stage1_vqvae.images.with_picture import WithPictureDecoder
 from stage1_vqvae.interface import Codec
 from stage1_vqvae.priced import Priced
 from stage2_prior import HierarchicalPrior, PixelCNN
@@ -90,15 +93,25 @@ def prior_architecture(recipe: Recipe, stage1: ImageCodec, classes: int) -> dict
     }
 
 
+_OF_PICTURE_TRAINING = ("feature_weight", "adversarial_weight", "adversarial_start")
+"""Settings of the picture decoder that its task reads, and no network."""
+
+
+def decoder_architecture(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
+    """Keyword arguments of `PictureDecoder` on the codes of a codebook of the recipe."""
+    return {
+        **_without(asdict(recipe.picture_decoder), *_OF_PICTURE_TRAINING),
+        "image_shape": dataset.shape,
+        "levels": dataset.levels,
+        "in_channels": recipe.quantiser.embedding_dim * recipe.stage1.hierarchy,
+        "downsampling": recipe.stage1.downsampling,
+    }
+
+
 _CLASSES: dict[str, type[Stage1]] = {
-    "vq-vae": VQVAE,
-    "hierarchical-vq-vae": HierarchicalVQVAE,
-    "ae": Autoencoder,
-    "vae": VAE,
-    "cvae": VAE,
-    "vimco": VIMCO,
+    kind: cls for cls in (VQVAE, HierarchicalVQVAE, Autoencoder, VAE, VIMCO) for kind in cls.kinds
 }
-_PRIORS: dict[str, type[ImagePrior]] = {"pixelcnn": PixelCNN, "hierarchical-pixelcnn": HierarchicalPrior}
+_PRIORS: dict[str, type[ImagePrior]] = {kind: cls for cls in (PixelCNN, HierarchicalPrior) for kind in cls.kinds}
 
 
 def build_stage1(kind: str, architecture: Mapping[str, Any]) -> Stage1:
@@ -115,9 +128,9 @@ def _tensor(array: Any, device: torch.device) -> torch.Tensor:
 class Images:
     """Images as a `Modality`: encoder, codebook and decoder on grids, and a PixelCNN over the codes."""
 
-    sections: Mapping[Stage, str] = {"stage1": "stage1", "prior": "prior"}
+    sections: Mapping[Stage, str] = {"stage1": "stage1", "decoder": "picture_decoder", "prior": "prior"}
     files: Files = ImageFiles()
-    decoders: Mapping[str, str] = {"convolutional": "decoder"}
+    decoders: Mapping[str, str] = {"convolutional": "likelihood decoder", "picture": "picture decoder"}
 
     def load(self, recipe: Recipe) -> ImageDataset:
         return load_dataset(recipe.data)
@@ -139,18 +152,22 @@ class Images:
     def follower(
         self, stage: Stage, recipe: Recipe, codebook: ImageCodec, dataset: ImageDataset
     ) -> tuple[str, dict[str, Any]]:
+        if stage == "decoder":
+            return "picture-decoder", decoder_architecture(recipe, dataset)
         kind = "pixelcnn" if len(codebook.grids) == 1 else "hierarchical-pixelcnn"
         return kind, prior_architecture(recipe, codebook, len(dataset.classes))
 
     def build(self, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
         if kind in _PRIORS:
             return _PRIORS[kind](**as_arguments(arguments))
+        if kind == "picture-decoder":
+            return PictureDecoder(**as_arguments(arguments))
         return build_stage1(kind, arguments)
 
     def with_decoder(
-        self, codebook: ImageCodec, decoder: nn.Module, progress: Callable[[int, int], None] | None = None
+        self, codebook: ImageCodec, decoder: PictureDecoder, progress: Callable[[int, int], None] | None = None
     ) -> Codec:
-        raise NotImplementedError  # `sections` has no decoder, so that there is none to ask for
+        return WithPictureDecoder(codebook, decoder)
 
     def dial(self, asked: Asked, dataset: ImageDataset) -> Dialled:
         _, height, width = dataset.shape
@@ -208,23 +225,35 @@ class Images:
 
     def follower_task(
         self,
-        model: ImagePrior,
+        model: ImagePrior | PictureDecoder,
         codebook: ImageCodec,
         codes: Mapping[str, CodeFile],
         recipe: Recipe,
         dataset: ImageDataset,
     ) -> Task:
         device = next(model.parameters()).device
+        files, validation = [codes[split] for split in ("train", MIRRORED) if split in codes], codes["validation"]
+        train_codes = _tensor(np.concatenate([file.codes for file in files]), device)
+        if isinstance(model, PictureDecoder):
+            return PictureDecoderTask(
+                model,
+                codec=codebook,
+                train=image_tensor(dataset.train.images).to(device),
+                train_codes=train_codes,
+                validation=image_tensor(dataset.validation.images).to(device),
+                validation_codes=_tensor(validation.codes, device),
+                evaluation_batch_size=recipe.evaluation.batch_size,
+                **{key: getattr(recipe.picture_decoder, key) for key in _OF_PICTURE_TRAINING},
+            )
 
         def condition(*files: CodeFile) -> torch.Tensor | None:
             labels = np.concatenate([file.labels for file in files])
             return _tensor(labels, device)[:, None] if model.classes else None
 
-        train, validation = [codes[split] for split in ("train", MIRRORED) if split in codes], codes["validation"]
         return PriorTask(
             model,
-            train=_tensor(np.concatenate([file.codes for file in train]), device),
-            train_condition=condition(*train),
+            train=train_codes,
+            train_condition=condition(*files),
             validation=_tensor(validation.codes, device),
             validation_condition=condition(validation),
             evaluation_batch_size=recipe.evaluation.batch_size,

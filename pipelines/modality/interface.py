@@ -109,3 +109,9 @@ class Modality(Protocol):
 
     def pictures(self, recipe: Recipe, dataset: Any) -> Pictures:
         """How items of the data set are shown."""
+
+
+def second_decoder(modality: Modality) -> tuple[str, str]:
+    """What a user calls the decoder that `sections` has beside that of stage one, and what is said of it."""
+    _, second = modality.decoders.items()
+    return second

@@ -34,6 +34,15 @@ class Curve:
     unit: str
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Something to hear."""
+
+    samples: np.ndarray
+    """int16 [S]."""
+    rate_hz: int
+
+
 class Pictures(Protocol):
     """How items of a data set are shown."""
 
@@ -69,6 +78,15 @@ class Pictures(Protocol):
 
     def players(self, items: Items, captions: Sequence[str]) -> str:
         """HTML that plays the items; empty where there is nothing to hear."""
+
+    def watched(self, split: Any, *, drawn: bool) -> Any:
+        """A few items of a split, the same each time, as a split: what is shown of a model while it trains.
+
+        Of recordings no more than their beginnings, and less where a decoder draws sample after sample (`drawn`).
+        """
+
+    def in_a_row(self, items: Items) -> "Heard | None":
+        """The items one after the other with pauses between; None where there is nothing to hear."""
 
     def figure(self, rows: Sequence[Items], titles: Sequence[Sequence[str]]) -> bytes | None:
         """A larger PNG of few items in rows and columns, with axes, where that shows more than their pictures do."""

@@ -21,7 +21,7 @@ from twostage.noise import item_noise
 from twostage.printable import show
 
 from ..generate.asked import Wanted
-from ..generate.drawing import Drawing, draw_codes, source_of
+from ..generate.drawing import Drawing, draw_codes, sharpening_of, source_of
 from ..modality.pictures import Items
 from ..runs.class_numbers import trained_numbers
 from .shown import ShownModel
@@ -72,7 +72,7 @@ def draw(of: ShownModel) -> Drawn | None:
         speakers=[heard[(item // apart) % len(heard)] for item in range(count)] if heard else [],
         conditioned=source.knows_labels,
     )
-    latents, asked = _latents(of, count, wanted)
+    latents, asked, drawn_with = _latents(of, count, wanted)
     nothing: list[int | None] = [None] * count
     labels, speakers = (list(numbers) or nothing for numbers in (wanted.labels, wanted.speakers))
     return Drawn(
@@ -80,34 +80,41 @@ def draw(of: ShownModel) -> Drawn | None:
         latents=latents,
         asked=asked,
         columns=columns,
-        source=_source(of) + _by_class(trained, columns, source.record) + _temperature(of),
+        source=_source(of) + _by_class(trained, columns, source.record) + drawn_with,
         said=tuple(map(of.named, labels, speakers)),
         wanted=_wanted(of, wanted),
     )
 
 
-def _latents(of: ShownModel, count: int, wanted: Wanted) -> tuple[Tensor, Asked]:
-    """Latents `[N, *A]`, and what their decoder is given beside them; recordings of no prior are as long as those that
-    a model was trained on."""
+def _latents(of: ShownModel, count: int, wanted: Wanted) -> tuple[Tensor, Asked, str]:
+    """Latents `[N, *A]`, what their decoder is given beside them, and how far what they come from was sharpened.
+
+    Recordings of no prior are as long as those that a model was trained on.
+    """
     trained, shown = of.trained, of.shown
+    how = Drawing(seed=shown.seed)
+    drawn_with = sharpening_of(trained, how, conditioned=wanted.conditioned and of.prior is not None)
+    said = f", {drawn_with.words}"
     asked = trained.asked(count, wanted.labels, wanted.speakers)
     if of.model.latents == "codes":
-        drawn = draw_codes(trained, count, wanted, Drawing(seed=shown.seed))
+        drawn = draw_codes(trained, count, wanted, how)
         if drawn.lengths is not None:
             asked = replace(asked, lengths=trained.files.length_after(drawn.lengths, of.model))
-        return drawn.codes, asked
+        return drawn.codes, asked, said
     lengths_N = of.lengths_of("train")
     if lengths_N is not None:
         spread_N = np.resize(lengths_N[evenly(len(lengths_N), count)], count)
         asked = replace(asked, lengths=torch.from_numpy(spread_N).to(shown.device))
     if of.model.latents != "none":
-        return of.model.sample_latents(asked, seed=shown.seed), asked
+        to = drawn_with.setting
+        latents = of.model.sample_latents(asked, seed=shown.seed, temperature=to.temperature, top_p=to.top_p)
+        return latents, asked, said
     vectors_MZ = of.encode_vectors("train", evenly(len(shown.dataset.train), FITTED))
     positions = 1 if asked.lengths is None else int(of.model.positions_of(asked).max())
     latents_NTZ = like(vectors_MZ, count, positions, seed=shown.seed)
     if asked.lengths is None:
-        return latents_NTZ.view(count, *of.vectors.of_items[0].shape), asked
-    return latents_NTZ.transpose(1, 2), asked
+        return latents_NTZ.view(count, *of.vectors.of_items[0].shape), asked, ""
+    return latents_NTZ.transpose(1, 2), asked, ""
 
 
 def like(vectors_MZ: np.ndarray, count: int, positions: int, *, seed: int) -> Tensor:
@@ -133,10 +140,6 @@ def _source(of: ShownModel) -> str:
         "no prior",
     }[of.model.latents]
     return source + (", pixels sampled" if of.model.autoregressive else "")
-
-
-def _temperature(of: ShownModel) -> str:
-    return "" if of.model.latents == "none" else ", temperature 1"
 
 
 def _by_class(trained: list[int], columns: int, record: Mapping[str, Any]) -> str:

@@ -57,6 +57,11 @@ def _samples(of: ShownModel, drawn: Drawn) -> str:
     pictures = of.shown.pictures
     sheet = grid(to_bytes(pictures.of(drawn.items), pictures.levels), columns=drawn.columns)
     parts = [of.shown.keep(f"{of.name}-samples", Sheet("samples", sheet, f"{of.name}: {drawn.source}."))]
+    for voice, model in of.other_pictures.items():
+        again = of.decode(drawn.latents, drawn.asked, by=model)
+        sheet = grid(to_bytes(pictures.of(again), pictures.levels), columns=drawn.columns)
+        caption = f"{of.name}: the same samples by the {voice}."
+        parts.append(of.shown.keep(f"{of.name}-samples-{voice.replace(' ', '-')}", Sheet("samples", sheet, caption)))
     rows = slice(0, min(pictures.played, len(drawn.items)))
     for voice, model in of.voices.items() if pictures.played else ():
         heard, said = drawn.items[rows], drawn.said[rows]
@@ -75,12 +80,15 @@ def _samples(of: ShownModel, drawn: Drawn) -> str:
 def _reconstructions(of: ShownModel, extremes: Mapping[str, np.ndarray]) -> str:
     """A sheet of pairs, and some of them to hear beside what other decoders make of them."""
     shown, pictures = of.shown, of.shown.pictures
+    others = of.other_pictures
+    again = [of.decode(stacked(of.latents), of.asked(shown.reconstructed), by=model) for model in others.values()]
     sheet = reconstruction_sheet(
         of.name,
-        [pictures.of(shown.originals), pictures.of(of.reconstructions)],
+        [pictures.of(items) for items in (shown.originals, of.reconstructions, *again)],
         levels=pictures.levels,
         item=pictures.item,
         sampled=of.model.autoregressive,
+        others=list(others),
     )
     parts = [shown.keep(f"{of.name}-reconstructions", sheet), _extremes(of, extremes)]
     if not pictures.played:

@@ -41,9 +41,14 @@ def _check_scored(of: ShownModel, evaluation: Evaluation) -> None:
     if {stage1 for stage1, _, _ in scored} != {of.trained.stage1.sha256}:
         raise RunError(again)
     # Codes that are priced with no bits of distortion beside them make no row.
-    priors = {None} | ({of.prior.sha256} if of.prior is not None and of.model.likelihood_is_discrete else set())
-    decoders = {None} | ({of.decoder.sha256} if of.decoder is not None else set())
-    if scored != {(of.trained.stage1.sha256, prior, decoder) for prior in priors for decoder in decoders}:
+    priors = set() if of.prior is None else {of.prior.sha256}
+    digests = dict(zip(of.voices, (None, of.decoder.sha256 if of.decoder is not None else None), strict=False))
+    expected = {
+        (of.trained.stage1.sha256, prior, digests[voice])
+        for voice, model in of.voices.items()
+        for prior in {None} | (priors if model.likelihood_is_discrete else set())
+    }
+    if scored != expected:
         raise RunError(again)
 
 

@@ -145,6 +145,12 @@ class ShownModel:
             return {"reconstruction": self.model}
         return {said: self.trained.with_decoder(name) for name, said in self.trained.modality.decoders.items()}
 
+    @property
+    def other_pictures(self) -> dict[str, Any]:
+        """Those of the voices beside the model itself whose pictures are shown like its own, where nothing is heard."""
+        voices = {} if self.shown.pictures.played else self.voices
+        return {said: model for said, model in voices.items() if model is not self.model}
+
     def named(self, label: int | None, speaker: int | None) -> str:
         """An item by its label and its speaker, each where it has one."""
         named = ((self.trained.classes, label), (self.trained.speakers, speaker))

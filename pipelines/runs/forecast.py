@@ -118,7 +118,7 @@ class Forecaster:
             seed_step(recipe.seed, 0)
             model = self.modality.build(kind, arguments).to(self.device)
             side_by_side = recipe.evaluation.batch_size if job.stage == "prior" else self._side_by_side(codebook)
-            if job.stage == self._first_follower(job):
+            if self._extracts(job):
                 codes = self._encoding(codebook)
         stand = Stand(
             model=model,
@@ -155,8 +155,10 @@ class Forecaster:
             self._codebooks[job.model] = self.run.stage1(job.model, self.device).model
         return self._codebooks[job.model].to(self.device)
 
-    def _first_follower(self, job: Job) -> str:
-        return self.modality.stages(model_spec(job.model, self.run.recipe), self.run.recipe)[1]
+    def _extracts(self, job: Job) -> bool:
+        """Whether codes are extracted for it: the first that follows them, or one that is trained by a verb alone."""
+        _, first, *later = self.modality.stages(model_spec(job.model, self.run.recipe), self.run.recipe)
+        return job.stage == first or job.stage not in later
 
     def _part(self, train: int, validation: int) -> Any:
         """The data set with so many training and validation items, spread over its own."""

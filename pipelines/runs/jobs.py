@@ -20,11 +20,11 @@ from twostage.storage.training_state import recorded_state
 from twostage.training.precision import asked_precision, recorded_precision
 
 from ..modality.choose import modality_of
-from ..modality.interface import Stage
+from ..modality.interface import Stage, second_decoder
 from .run import Run
 
 Resume = Literal["auto", "never", "must"]
-_STAGES: dict[Stage, str] = {"stage1": "stage one", "decoder": "WaveNet decoder", "prior": "prior"}
+_STAGES: dict[Stage, str] = {"stage1": "stage one", "prior": "prior"}
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Job:
     training: TrainingConfig
     config: dict[str, Any]
     """Settings that decide the weights; a training is only ever continued with the same."""
+    what: str
+    """The stage in words."""
 
     @property
     def label(self) -> str:
-        return f"{self.model} {_STAGES[self.stage]}"
+        return f"{self.model} {self.what}"
 
 
 def make_job(run: Run, model: str, stage: Stage, dataset: Dataset) -> Job:
@@ -65,12 +67,13 @@ def make_job(run: Run, model: str, stage: Stage, dataset: Dataset) -> Job:
         folder=run.path / "models" / model / stage,
         training=training,
         config={**settings, "training": deciding(training)},
+        what=_STAGES.get(stage) or second_decoder(modality_of(recipe))[1],
     )
 
 
 def deciding(training: TrainingConfig) -> dict[str, Any]:
-    """The settings without those that cut up the work and decide no more than how sums round."""
-    return {key: value for key, value in asdict(training).items() if key not in ("accumulate", "compile")}
+    """The settings without those that cut up the work, and decide no more than how sums round, or show it."""
+    return {key: value for key, value in asdict(training).items() if key not in ("accumulate", "compile", "pictures")}
 
 
 _MORE_STEPS = re.compile(r"training\.steps: (\d+) -> (\d+)")

@@ -18,17 +18,18 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from twostage.config.load import CONFIG, user_path
 from twostage.config.load import LARGEST_BYTES as LARGEST_CONFIG
 from twostage.errors import DataError, RunError
+from twostage.storage.exported import check_exported
 from twostage.training.record import LARGEST_BYTES as LARGEST_RECORD
 
 C = TypeVar("C")
 
 _OWN = re.compile(
     r"config\.toml|models|codes|samples|decoded|converted|report\.html|evaluation(-\w+)?\.json|disentanglement.*"
-    r"|comparison\.json|rate-distortion\.png",
+    r"|comparison\.json|rate-distortion\.png|config\.json|README\.md|onnx",
     re.ASCII,
 )
 """Names in a run folder, or in that of a comparison, that commands write to."""
-_OWN_IN_TRAINING = re.compile(r"\.lock|metrics\.jsonl|best|step-\d+", re.ASCII)
+_OWN_IN_TRAINING = re.compile(r"\.lock|metrics\.jsonl|best|step-\d+|pictures|tensorboard", re.ASCII)
 _LARGEST = {CONFIG: LARGEST_CONFIG, "metrics.jsonl": LARGEST_RECORD}
 
 
@@ -79,7 +80,8 @@ def check_run(run: Path) -> None:
     """Whether everything in a run folder is its own; that it is there, or a run folder, is for others to say.
 
     Raises:
-        RunError: a link that leads out of it, a pipe or a device, or a file far larger than it can be.
+        RunError: a link that leads out of it, a pipe or a device, or a file far larger than it can be; or it was
+            exported and is not whole.
     """
     root = Path(os.path.realpath(run))
     for place in _places(run):
@@ -101,6 +103,7 @@ def check_run(run: Path) -> None:
                 f"{place} is {found.st_size} bytes long, but no such file has more than {most}: restore it from a "
                 "copy, or remove it"
             )
+    check_exported(run)
 
 
 def _places(run: Path) -> Iterator[Path]:

@@ -2,10 +2,14 @@
 
 RUN/config.toml                    complete, resolved recipe
 RUN/models/NAME/stage1/            step-XXXXXXXX/, best/, metrics.jsonl
+RUN/models/NAME/STAGE/pictures/    what it made of a few items at its validations, as pictures and sounds
 RUN/models/NAME/prior/             the same, discrete models only
-RUN/models/NAME/decoder/           the same, a WaveNet decoder of sound
+RUN/models/NAME/decoder/           the same, a second decoder of the codes: a WaveNet of sound, or of pictures
+RUN/models/NAME/sampling.json      how new items are drawn, chosen on validation items
 RUN/codes/NAME/SPLIT.safetensors
 RUN/samples/, RUN/decoded/, RUN/evaluation.json, RUN/report.html
+
+An exported folder (`twostage.storage.exported`) is one too, without states of trainings, metrics and codes.
 """
 
 import os
@@ -17,15 +21,16 @@ from typing import Any, TypeVar
 import torch
 
 from twostage.config.load import CONFIG, dump_run_recipe, load_run_recipe
-from twostage.config.model_names import model_spec
+from twostage.config.model_names import MAIN_MODEL, model_spec
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 from twostage.errors import RunError, UsageError
 from twostage.progress import say
 from twostage.storage.atomic import write_atomic
 from twostage.storage.codes import CodeFile, load_codes
+from twostage.storage.exported import check_exported, is_exported
 from twostage.storage.manifest import MANIFEST
-from twostage.storage.training_state import recorded_state
+from twostage.storage.training_state import is_finished, recorded_state
 
 from ..modality.choose import modality_of
 from .loading import Loaded, check_made_for, load_model
@@ -47,8 +52,9 @@ class Run:
 
         Raises:
             UsageError: the folder is no run folder.
-            RunError: its config.toml is damaged.
+            RunError: its config.toml is damaged, or it was exported and is not whole.
         """
+        check_exported(path)
         return cls(path=path, recipe=load_run_recipe(path))
 
     def write(self) -> None:
@@ -63,7 +69,12 @@ class Run:
         write_atomic(path, dump_run_recipe(recipe).encode())
 
     def keep_data_place(self) -> None:
-        """Write where the data are into config.toml, if it says another place; they were found to be the same data."""
+        """Write where the data are into config.toml, if it says another place; they were found to be the same data.
+
+        What was exported keeps no place: it is for other machines, too.
+        """
+        if is_exported(self.path):
+            return
         stored, path = load_run_recipe(self.path), self.recipe.data.path
         if path != stored.data.path:
             moved = replace(stored, data=replace(stored.data, path=path))
@@ -79,6 +90,9 @@ class Run:
     def decoder_folder(self, model: str) -> Path:
         return self.path / "models" / model / "decoder"
 
+    def sampling_file(self, model: str) -> Path:
+        return self.path / "models" / model / "sampling.json"
+
     def codes_file(self, model: str, split: str) -> Path:
         return self.path / "codes" / model / f"{split}.safetensors"
 
@@ -88,6 +102,11 @@ class Run:
         names = [p.name for p in folder.iterdir() if self.stage1_folder(p.name).is_dir()] if folder.is_dir() else []
         order = {name: index for index, name in enumerate(self.recipe.models)}
         return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+    def model_or_main(self, name: str) -> str:
+        """The model of that name; without one the main one, or the only one of a folder that has no main one."""
+        begun = self.begun_models()
+        return name or (begun[0] if len(begun) == 1 else MAIN_MODEL)
 
     def trained_models(self) -> list[str]:
         """Those of `begun_models` whose stage one is finished."""
@@ -215,16 +234,6 @@ def check_folder(path: Path) -> None:
             if not os.access(place, os.W_OK | os.X_OK):
                 raise RunError(f"{place} may not be written: change its permissions or choose another place")
             return
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the training of a folder came to its end: the last step of its budget, or of its patience.
-
-    Raises:
-        RunError: its checkpoints are damaged, or of another program.
-    """
-    state = recorded_state(folder, "finished", warn=say)
-    return state is not None and bool(state["finished"])
 
 
 def steps_done(folder: Path) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from twostage.config.load import CONFIG
 from twostage.config.schema import Recipe
 from twostage.data.interface import Dataset
 from twostage.distributed import is_first, wait_for_all
@@ -20,11 +21,16 @@ from twostage.noise import seed_step
 from twostage.printable import counted
 from twostage.progress import say
 from twostage.storage.checkpoint import prune, verify_checkpoint
+from twostage.storage.exported import is_exported
 from twostage.storage.locks import exclusive
 from twostage.training.loop import CHECKPOINTS_KEPT, Fit
+from twostage.training.observer import Observer
 from twostage.training.precision import check_bf16
 from twostage.training.task import Task
 
+from ..commands.arguments import Log
+from ..media.tensorboard import FOLDER as EVENTS
+from ..media.tensorboard import load_writer
 from .class_numbers import tell_untrained
 from .device import pick_device, use_threads
 from .extension import extend_training, extensions
@@ -42,6 +48,8 @@ class TrainingSession:
     run: Run
     dataset: Dataset
     device: torch.device
+    log: Log = "none"
+    """What is logged beside the record of every training."""
 
     @property
     def recipe(self) -> Recipe:
@@ -59,6 +67,7 @@ def prepare(
     dry_run: bool = False,
     forecast: bool = True,
     evaluated: bool = False,
+    log: Log = "none",
 ) -> TrainingSession | None:
     """Check everything, say what it will take, then write the recipe into the run folder unless it is a `dry_run`.
 
@@ -66,15 +75,25 @@ def prepare(
         run: where and with which recipe.
         dataset: what is learned from.
         jobs: the trainings in order.
-        device, resume, extend, dry_run: of the command.
+        device, resume, extend, dry_run, log: of the command.
         forecast, evaluated: whether to find out what it will take, and whether an evaluation follows.
 
     Raises:
         UsageError: settings, data, device or run folder do not fit together.
+        RunError: a folder may not be written, or what logs cannot be loaded.
     """
+    if is_exported(run.path):
+        raise UsageError(
+            f"{run.path} was exported and holds no state that a training could go on from: train in the run that it "
+            f"came from, or elsewhere with its recipe, {run.path / CONFIG}"
+        )
     check_folder(run.path)
     _check_apart(run)
     check_jobs(run, jobs, dataset, resume, extend=extend)
+    if log == "tensorboard":
+        load_writer()
+        for job in jobs:
+            check_folder(job.folder / EVENTS)
     longer = extensions(run, jobs) if extend else []
     where = pick_device(device)
     use_threads(run.recipe.threads)
@@ -99,7 +118,7 @@ def prepare(
         run.write()
     if extend:
         wait_for_all()  # the others go on from what the first has written
-    return TrainingSession(run=run, dataset=dataset, device=where)
+    return TrainingSession(run=run, dataset=dataset, device=where, log=log)
 
 
 def _check_apart(run: Run) -> None:
@@ -134,6 +153,7 @@ def fit(
     *,
     make_model: Callable[[], nn.Module],
     make_task: Callable[[Any], Task],
+    make_observer: Callable[[Any], Observer | None],
 ) -> None:
     """Train into the job's folder, or continue, or return where it is finished."""
     if is_finished(job.folder):
@@ -157,6 +177,7 @@ def fit(
         seed=session.recipe.seed,
         record={**record, "model": job.model, "config": job.config},
         device=session.device,
+        observer=make_observer(model),
     )
     result = training.run(label=job.label)
     say(
@@ -165,3 +186,9 @@ def fit(
         f"{training.task.objective.replace('_', ' ')} {result.best_value:.4f} at step {result.best_step}; "
         f"saved in {job.folder}"
     )
+    if result.observer_seconds and result.validation_seconds:
+        share = result.observer_seconds / result.validation_seconds
+        say(
+            f"{job.label}: pictures and logs took another {result.observer_seconds:.1f} s, {share:.0%} of the time of "
+            "its validations"
+        )

@@ -18,13 +18,14 @@ from twostage.progress import say
 from ..commands.training import Train, TrainBaseline, TrainCodebook, TrainDecoder, TrainPrior
 from ..evaluate.evaluate import evaluate_run
 from ..modality.choose import load_data, modality_of
-from ..modality.interface import Stage
+from ..modality.interface import Stage, second_decoder
 from ..runs.class_numbers import trained_names
 from ..runs.codes import extract_codes
 from ..runs.jobs import Job, make_job
 from ..runs.run import Run
 from ..runs.session import TrainingSession, check_codebook_of, fit, prepare
 from ..runs.start import Start, check_start, start_of
+from ..watch.observer import observer_of
 
 
 def all_jobs(run: Run, dataset: Dataset) -> list[Job]:
@@ -75,6 +76,7 @@ def _train_stage1(session: TrainingSession, job: Job) -> None:
         _record(session, kind, arguments, **({} if start is None else {"start": start.record})),
         make_model=lambda: _begun(modality.build(kind, arguments), job, start),
         make_task=lambda model: modality.stage1_task(model, recipe, session.dataset, session.device, *prior),
+        make_observer=lambda model: observer_of(session, job, model),
     )
 
 
@@ -92,6 +94,7 @@ def _train_follower(session: TrainingSession, job: Job) -> None:
         _record(session, kind, arguments, stage1_sha256=codebook.sha256),
         make_model=lambda: _begun(modality.build(kind, arguments), job, start),
         make_task=lambda model: modality.follower_task(model, codebook.model, codes, recipe, session.dataset),
+        make_observer=lambda model: observer_of(session, job, model, codebook.model),
     )
 
 
@@ -144,7 +147,14 @@ def _run_one(command: OneStage, stage: Stage) -> None:
     start_of(run, command.model, torch.device("cpu"))  # nor without what it goes on from
     jobs = [make_job(run, command.model, stage, dataset)]
     session = prepare(
-        run, dataset, jobs, device=command.device, resume=command.resume, extend=command.extend, dry_run=command.dry_run
+        run,
+        dataset,
+        jobs,
+        device=command.device,
+        resume=command.resume,
+        extend=command.extend,
+        dry_run=command.dry_run,
+        log=command.log,
     )
     if session is not None:
         train_jobs(session, jobs)
@@ -155,10 +165,14 @@ def _next(run: Run, model: str, stage: Stage) -> str:
     """The commands that a training leads to: what follows its codes, then what the whole model is for."""
     which = f"{run.path}{'' if model == MAIN_MODEL else f' --model {model}'}"
     stages = modality_of(run.recipe).stages(model_spec(model, run.recipe), run.recipe)
-    later = [f"twostage train-{each} {which}" for each in stages[stages.index(stage) + 1 :]]
+    # A second decoder that is no part of a model's training is asked for alone, before or behind its prior.
+    later = [f"twostage train-{each} {which}" for each in stages[stages.index(stage) + 1 :]] if stage in stages else []
     if later:
         return ", ".join(later)
     evaluate = f"twostage evaluate {run.path}"
+    if stage == "decoder":
+        name, _ = second_decoder(modality_of(run.recipe))
+        return f"twostage reconstruct {which} FILE --decoder {name}, or {evaluate}"
     return f"twostage generate {which}, or {evaluate}" if stage == "prior" else evaluate
 
 
@@ -196,6 +210,7 @@ def run_train(command: Train) -> None:
         extend=command.extend,
         dry_run=command.dry_run,
         evaluated=True,
+        log=command.log,
     )
     if session is None:
         return

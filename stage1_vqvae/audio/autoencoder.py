@@ -18,6 +18,7 @@ from stage1_vqvae.audio.networks import WHOLE_BATCH, AudioEncoder, PartWeights
 from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
 from stage1_vqvae.deterministic import Deterministic
 from stage1_vqvae.interface import LatentKind
+from twostage.storage.from_folder import FromFolder
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class AudioAutoencoderOutput:
     """Scalar, mean over items, not weighted."""
 
 
-class AudioAutoencoder(Deterministic, ContinuousAudioModel):
+class AudioAutoencoder(FromFolder, Deterministic, ContinuousAudioModel):
     """Continuous autoencoder of 16-bit sound, `AudioVAE` without its noise and its KL term.
 
     Args:
@@ -42,6 +43,8 @@ class AudioAutoencoder(Deterministic, ContinuousAudioModel):
     Raises:
         UsageError: the sizes do not fit; later, samples, masks or speakers do not fit.
     """
+
+    kinds = ("audio-ae",)
 
     latents: LatentKind = "none"
 

@@ -26,6 +26,7 @@ from stage1_vqvae.audio.settings import AudioNetworks, AudioNetworkSettings
 from stage1_vqvae.batch import Asked, Batch, Score
 from stage1_vqvae.gaussian import GaussianModel, GaussianPosterior, VAEBounds
 from twostage.noise import item_noise
+from twostage.storage.from_folder import FromFolder
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class AudioVAEOutput:
     """Scalar, mean over items, not weighted."""
 
 
-class AudioVAE(GaussianModel, ContinuousAudioModel):
+class AudioVAE(FromFolder, GaussianModel, ContinuousAudioModel):
     """Gaussian autoencoder of 16-bit sound.
 
     Args:
@@ -56,6 +57,8 @@ class AudioVAE(GaussianModel, ContinuousAudioModel):
     Raises:
         UsageError: beta is not positive or the sizes do not fit; later, samples, masks, speakers or labels do not fit.
     """
+
+    kinds = ("audio-vae", "audio-cvae")
 
     def __init__(
         self,

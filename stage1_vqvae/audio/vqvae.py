@@ -25,6 +25,7 @@ from stage1_vqvae.interface import LatentKind
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.expected_cost import expected_nats
 from stage1_vqvae.quantiser.interface import CodebookUpdate, Quantised
+from twostage.storage.from_folder import FromFolder
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class AudioVQVAESettings(AudioNetworkSettings, QuantiserSettings):
     """Settings of networks and quantiser in one flat space."""
 
 
-class AudioVQVAE(Deterministic, AudioModel):
+class AudioVQVAE(FromFolder, Deterministic, AudioModel):
     """Discrete autoencoder of 16-bit sound.
 
     Args:
@@ -72,6 +73,8 @@ class AudioVQVAE(Deterministic, AudioModel):
     Raises:
         UsageError: the sizes do not fit one another; later, samples, masks or speakers do not fit.
     """
+
+    kinds = ("audio-vq-vae",)
 
     latents: LatentKind = "codes"
 
@@ -90,6 +93,11 @@ class AudioVQVAE(Deterministic, AudioModel):
         self.codebook_size, self.codebooks = self.quantiser.codebook_size, self.quantiser.codebooks
         self.update_rule = self.quantiser.update_rule
         self.decoder = AudioDecoder(networks, in_channels=embedding_dim)
+
+    @property
+    def code_vectors(self) -> Tensor:
+        """Vector of every code, `[G, K, W]`."""
+        return self.quantiser.code_vectors
 
     def _quantise(self, vectors_BDT: Tensor, mask_BS: Tensor) -> tuple[Quantised, Tensor, Tensor]:
         """The real positions quantised, what was given there, `[M, D]`, and which they are, `[B, T]`."""

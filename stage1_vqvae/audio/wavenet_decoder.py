@@ -36,6 +36,7 @@ from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
 from twostage.likelihoods.audio import make_audio_likelihood
 from twostage.noise import uniform_noise_of
+from twostage.storage.from_folder import FromFolder
 
 REACH = 3
 """Codes to both sides of a sample's own that its condition depends on."""
@@ -78,7 +79,7 @@ class CodeCondition(nn.Module):
         return F.silu(self.upsampling(F.silu(x_BFT)))
 
 
-class WaveNetDecoder(nn.Module):
+class WaveNetDecoder(FromFolder, nn.Module):
     """p(x|codes, speaker) over int16 recordings, every sample given all before it.
 
     Args:
@@ -94,6 +95,9 @@ class WaveNetDecoder(nn.Module):
     Raises:
         UsageError: the stride, the likelihood or a size of the stack is none that can be.
     """
+
+    kinds = ("wavenet-decoder",)
+    stage = "decoder"
 
     level_of_sample: Tensor
 

@@ -46,6 +46,11 @@ class WithDecoder(Deterministic, Recordings):
         """Size of the alphabet of a sample."""
         return self.likelihood.levels
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """Those of the codebook."""
+        return self.codec.code_vectors
+
     def latents_of(self, batch: Batch, *, seed: int = 0) -> Tensor:
         """Codes `[B, G, T]` of the codebook."""
         return self.codec.latents_of(batch, seed=seed)

@@ -18,6 +18,7 @@ from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.interface import LatentKind
+from twostage.storage.from_folder import FromFolder
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class AutoencoderOutput:
     """`[B]`, log p(x|z(x)), fp32."""
 
 
-class Autoencoder(Deterministic, ImageModel):
+class Autoencoder(FromFolder, Deterministic, ImageModel):
     """Continuous autoencoder of integer images, the VAE without its noise and its KL term.
 
     Args:
@@ -42,6 +43,8 @@ class Autoencoder(Deterministic, ImageModel):
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
+
+    kinds = ("ae",)
 
     latents: LatentKind = "none"
 

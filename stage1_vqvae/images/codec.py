@@ -111,6 +111,11 @@ class ImageCodec(Deterministic, ImageModel):
         return self.quantisers[0].update_rule
 
     @property
+    def code_vectors(self) -> Tensor:
+        """Vector of every code, `[C, K, W]`, of the codebooks of all grids, coarsest first."""
+        return torch.cat([quantiser.code_vectors for quantiser in self.quantisers])
+
+    @property
     def code_shape(self) -> tuple[int, ...]:
         """(G, *T) of an image."""
         return (self.codebooks, *axes_of(self.grids))

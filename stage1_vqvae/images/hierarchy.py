@@ -33,9 +33,10 @@ from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.images.vqvae import VQVAESettings
 from stage1_vqvae.quantiser.choose import QuantiserKind, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import Quantiser
+from twostage.storage.from_folder import FromFolder
 
 
-class HierarchicalVQVAE(ImageCodec):
+class HierarchicalVQVAE(FromFolder, ImageCodec):
     """Discrete autoencoder of integer images on several grids; codes are `[B, G, N]`, see `twostage.grids`.
 
     Args:
@@ -49,6 +50,8 @@ class HierarchicalVQVAE(ImageCodec):
         UsageError: the sizes do not fit one another, or the image is too small for so many levels; later, images are
             not integers 0..levels-1 of `image_shape`.
     """
+
+    kinds = ("hierarchical-vq-vae",)
 
     def __init__(
         self,

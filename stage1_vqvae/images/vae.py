@@ -24,6 +24,7 @@ from stage1_vqvae.images.model import ImageModel
 from stage1_vqvae.images.networks import ImageNetworks, ImageNetworkSettings
 from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from twostage.noise import item_noise
+from twostage.storage.from_folder import FromFolder
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class VAEOutput:
     """`[B]`, KL(q(z|x) || p(z)), fp32."""
 
 
-class VAE(GaussianModel, ImageModel):
+class VAE(FromFolder, GaussianModel, ImageModel):
     """Gaussian autoencoder of integer images, the VQ-VAE's continuous twin.
 
     Args:
@@ -56,6 +57,8 @@ class VAE(GaussianModel, ImageModel):
     Raises:
         UsageError: beta is not positive or the sizes do not fit one another; later, images or labels do not fit.
     """
+
+    kinds = ("vae", "cvae")
 
     def __init__(
         self,

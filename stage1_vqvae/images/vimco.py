@@ -36,6 +36,7 @@ from stage1_vqvae.interface import LatentKind
 from twostage.categorical import draw
 from twostage.errors import UsageError
 from twostage.noise import batch_uniform, uniform_noise
+from twostage.storage.from_folder import FromFolder
 
 NOISE_STREAM = 3
 """Draws of codes given images share no numbers with draws of codes, pixels and ends under the same seed."""
@@ -96,7 +97,7 @@ class VIMCOBounds:
     under another one the mean of log q(z|x) - log p(z) over the samples, an estimate."""
 
 
-class VIMCO(ImageModel):
+class VIMCO(FromFolder, ImageModel):
     """Categorical latent variable model of integer images.
 
     Args:
@@ -107,6 +108,8 @@ class VIMCO(ImageModel):
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
+
+    kinds = ("vimco",)
 
     latents: LatentKind = "table"
     beta: None = None

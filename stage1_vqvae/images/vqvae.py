@@ -16,13 +16,14 @@ from stage1_vqvae.images.pixel_decoder import PixelDecoder
 from stage1_vqvae.quantiser.choose import QuantiserKind, QuantiserSettings, make_quantiser, split_settings
 from stage1_vqvae.quantiser.interface import Quantiser
 from twostage.grids import Grids
+from twostage.storage.from_folder import FromFolder
 
 
 class VQVAESettings(ImageNetworkSettings, QuantiserSettings):
     """Settings of networks and quantiser in one flat space."""
 
 
-class VQVAE(ImageCodec):
+class VQVAE(FromFolder, ImageCodec):
     """Discrete autoencoder of integer images.
 
     Args:
@@ -34,6 +35,8 @@ class VQVAE(ImageCodec):
     Raises:
         UsageError: the sizes do not fit one another; later, images are not integers 0..levels-1 of `image_shape`.
     """
+
+    kinds = ("vq-vae",)
 
     def __init__(
         self,

@@ -82,6 +82,11 @@ class CosineQuantiser(LearnedCodebook):
             directions_GND = Split.apply(self.directions(z_BDS), self.codebooks)
             return squared_distances(directions_GND, F.normalize(self.codebook, dim=-1))
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """`[G, K, C/G]`, directions: the codebook, each vector of length one."""
+        return F.normalize(self.codebook, dim=-1)
+
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)

@@ -123,6 +123,11 @@ class FiniteScalarQuantiser(nn.Module):
         """There are none; raises UsageError."""
         raise UsageError("The quantiser fsq rounds its channels and knows no distances to codes; choose another kind.")
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """`[G, K, C/G]`, the codebook."""
+        return self.codebook
+
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)

@@ -95,6 +95,11 @@ class Quantiser(Protocol):
     def codebook(self) -> Tensor:
         """`[G, K, W]`, a row a code, as it is kept. Where a parameter, zero the optimiser's moments of revived rows."""
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """`[G, K, W]`, what each code stands for, as codes are told apart by it: mapped or of length one where that is
+        what the kind compares."""
+
     def __call__(self, z_BDS: Tensor, items_B: Tensor | None = None) -> Quantised:
         """Quantise `[B, D, *S]`. Pure: neither codebook nor counts change, in either mode; see `update`.
 

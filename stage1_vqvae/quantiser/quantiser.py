@@ -73,6 +73,11 @@ class VectorQuantiser(LearnedCodebook):
         with torch.autocast(device_type=z_BDS.device.type, enabled=False):  # as in `forward`
             return squared_distances(Split.apply(z_BDS.to(self.codebook.dtype), self.codebooks), self.codebook)
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """`[G, K, W]`, the codebook."""
+        return self.codebook
+
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Codebook vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)

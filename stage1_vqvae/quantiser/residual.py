@@ -109,6 +109,11 @@ class ResidualQuantiser(LearnedCodebook):
             residuals_GND = torch.stack(self._descend(z_ND.detach())[0])
             return squared_distances(z_ND + (residuals_GND - z_ND.detach()), self.codebook)
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """`[G, K, W]`, the codebook."""
+        return self.codebook
+
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, n, *S]` of the first n levels, 1 <= n <= G.
 

@@ -77,6 +77,11 @@ class SimVQ(nn.Module):
         with torch.autocast(device_type=z_BDS.device.type, enabled=False):  # as in `forward`
             return squared_distances(Split.apply(z_BDS.to(self.codebook.dtype), self.codebooks), self.vectors())
 
+    @property
+    def code_vectors(self) -> Tensor:
+        """`[G, K, W]`, mapped."""
+        return self.vectors()
+
     def lookup(self, codes_BGS: Tensor) -> Tensor:
         """Vectors `[B, D, *S]` of integer codes `[B, G, *S]`; raises UsageError for other shapes or values."""
         codes_BGS = checked_codes(codes_BGS, codebooks=self.codebooks, codebook_size=self.codebook_size)

@@ -1,5 +1,6 @@
 """The whole path on the real digits through the command line, as README says it, with budgets of seconds."""
 
+import csv
 import hashlib
 import json
 import os
@@ -399,3 +400,28 @@ def test_a_damaged_training_record_costs_the_report_its_curves_and_no_more(copy:
         path.write_bytes(b"\0\0{" + path.read_bytes()[:40])
     (copy / "models/vae/stage1/metrics.jsonl").unlink()
     assert _twostage("report", copy) == 0
+
+
+def test_an_exported_model_is_evaluated_and_reported_as_the_run_is(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    assert _twostage("export", trained, "--to", folder) == 0
+    assert (folder / "samples/reconstructions.png").is_file()
+    own, exported = (json.loads((place / "evaluation.json").read_text()) for place in (trained, folder))
+    rows = [row for row in own["rows"] if row["model"] == "vq-vae"]
+    assert exported["rows"] == rows
+    assert f"| {rows[-1]['bits_per_dim']:.4f} |" in (folder / "README.md").read_text()
+    assert not any(str(trained.parent).encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert _twostage("report", folder) == 0
+    (folder / "evaluation.json").unlink()
+    assert _twostage("evaluate", folder, "--per-item", tmp_path / "items.csv") == 0
+    with (tmp_path / "items.csv").open(newline="") as file:
+        items = list(csv.DictReader(file))
+    for row, name in zip(rows, dict.fromkeys(line["row"] for line in items), strict=True):
+        for column, key in (("bits", "bits"), ("distortion_bits", "distortion_bits"), ("rate_bits", "rate_bits")):
+            own_bits = [float(line[column]) for line in items if line["row"] == name]
+            assert sum(own_bits) / len(own_bits) / 64 == pytest.approx(row[f"{key}_per_dim"], abs=1e-6)
+    again = json.loads((folder / "evaluation.json").read_text())["rows"]
+    for before, after in zip(rows, again, strict=True):
+        assert after == before
+    assert _twostage("report", folder) == 0
+    assert load_run(folder).stage1.sha256 == load_run(trained).stage1.sha256

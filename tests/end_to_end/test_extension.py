@@ -307,7 +307,7 @@ def test_a_training_that_was_shortened_goes_on_with_its_warm_up(
 )
 def test_a_cosine_that_had_not_begun_to_fall_does_not_go_up(warmup: int, what: str) -> None:
     training = TrainingConfig(steps=12, warmup_steps=warmup, schedule="cosine")
-    job = Job(model="vae", stage="stage1", folder=Path(), training=training, config={})
+    job = Job(model="vae", stage="stage1", folder=Path(), training=training, config={}, what="stage one")
     sentence = Extension(job, step=4, steps=4).sentence
     assert what in sentence
     assert ("back up" in sentence) == (warmup < 4)

@@ -437,6 +437,8 @@ def test_torchrun_trains_a_run_and_its_first_process_alone_writes_and_speaks(tmp
     for stage in ("stage1", "prior"):
         record = (tmp_path / "run" / "models" / "vq-vae" / stage / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in record] == [4, 4]
+        pictures = tmp_path / "run" / "models" / "vq-vae" / stage / "pictures"
+        assert sorted(place.name for place in pictures.iterdir()) == ["step-00000004.png", "strip.png"]
     assert load_codes(tmp_path / "run" / "codes" / "vq-vae" / "train.safetensors").codes.max() > 0
     shared = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 0

@@ -1,7 +1,6 @@
 """A third kind of data, defined here alone, goes through every verb of the command line: sequences of integers.
 
 It is what CONTRIBUTING asks: a modality, its data, a section of the recipe, two entries. No verb knows of it.
-
 Shapes: N items, B items of a batch, L integers of a sequence, V values, D channels, T codes.
 """
 
@@ -85,6 +84,7 @@ class IntegerSplit:
 
     sequences: np.ndarray
     labels: np.ndarray
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -328,6 +328,12 @@ class IntegerPictures:
 
     def players(self, items: Any, captions: Sequence[str]) -> str:
         return ""
+
+    def watched(self, split: IntegerSplit, *, drawn: bool) -> IntegerSplit:
+        return split.take(np.arange(3))
+
+    def in_a_row(self, items: Any) -> None:
+        return None
 
     def figure(self, rows: Any, titles: Any) -> None:
         return None

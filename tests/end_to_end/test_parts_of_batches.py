@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, AudioAutoencoder, AudioVAE, AudioVQVAE, HierarchicalVQVAE, WaveNetDecoder
+from stage1_vqvae import VAE, AudioAutoencoder, AudioVAE, AudioVQVAE, HierarchicalVQVAE, PictureDecoder, WaveNetDecoder
 from stage1_vqvae.audio.tasks import AudioAutoencoderTask, AudioCodebookTask, AudioGaussianTask
 from stage1_vqvae.audio.wavenet_task import WaveNetDecoderTask
 from stage1_vqvae.images.autoencoder import Autoencoder
 from stage1_vqvae.images.baseline_tasks import AutoencoderTask, VIMCOTask
+from stage1_vqvae.images.picture_task import PictureDecoderTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.images.vimco import VIMCO
@@ -139,7 +140,21 @@ def _hierarchy() -> Task:
     return CodebookTask(model, **_images(), kmeans=True, seed=0)
 
 
+def _pictures() -> Task:
+    images, codec = _images()["train"].images, HierarchicalVQVAE(**IMAGES, **LEARNED, embedding_dim=4).eval()
+    model = PictureDecoder(
+        image_shape=(1, 8, 8), levels=17, in_channels=8, downsampling=2, channels=6, residual_blocks=1,
+        residual_channels=4, head_channels=4, discriminator_channels=4,
+    )  # fmt: skip
+    codes, weights = codec.encode(images), {"feature_weight": 0.5, "adversarial_weight": 1.0, "adversarial_start": 2}
+    return PictureDecoderTask(
+        model, codec=codec, train=images, train_codes=codes, validation=images[:5], validation_codes=codes[:5],
+        evaluation_batch_size=2, **weights,
+    )  # fmt: skip
+
+
 TASKS: dict[str, Callable[[], Task]] = {
+    "picture decoder": _pictures,
     "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
     "paid codes": lambda: _codebook(**LEARNED, rate_weight=0.1),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_vqvae import VAE, VQVAE, HierarchicalVQVAE
+from stage1_vqvae import VAE, VQVAE, HierarchicalVQVAE, PictureDecoder
+from stage1_vqvae.images.picture_task import PictureDecoderTask
 from stage1_vqvae.images.tasks import CodebookTask, GaussianTask
 from stage1_vqvae.images.training_images import TrainingImages
 from stage1_vqvae.priced import Priced
@@ -101,7 +102,31 @@ def _prior(make: Callable[[], PixelCNN | HierarchicalPrior]) -> Task:
     )
 
 
+def _pictures() -> Task:
+    """With a discriminator whose verdict counts from the second step on, between the two interruptions."""
+    train, validation = _images()
+    codec = VQVAE(**STAGE1, embedding_dim=4, codebook_size=8)
+    model = PictureDecoder(
+        image_shape=(1, 8, 8), levels=2, in_channels=4, downsampling=2, channels=6, residual_blocks=1,
+        residual_channels=4, head_channels=4, discriminator_channels=4,
+    )  # fmt: skip
+    codes = codec.eval().encode(train.images), codec.encode(train.images.flip(-1))
+    return PictureDecoderTask(
+        model,
+        codec=codec,
+        train=train.images,
+        train_codes=torch.cat(codes),
+        validation=validation,
+        validation_codes=codes[0][:7],
+        feature_weight=0.5,
+        adversarial_weight=1.0,
+        adversarial_start=3,
+        evaluation_batch_size=4,
+    )
+
+
 TASKS: dict[str, Callable[[], Task]] = {
+    "picture decoder": _pictures,
     "ema codebook": lambda: _codebook(**LEARNED, update="ema"),
     "loss codebook": lambda: _codebook(**LEARNED, update="loss"),
     "paid codes": lambda: _codebook(**LEARNED, rate_weight=0.1),

@@ -87,10 +87,12 @@ IMAGES: dict[Size, Row] = {
         settings={
             "stage1": {"channels": 64, "residual_blocks": 1, "residual_channels": 32, "head_channels": 32},
             "quantiser": {"embedding_dim": 32},
+            "picture_decoder": {"channels": 64, "residual_blocks": 1, "residual_channels": 32, "head_channels": 32},
             "prior": {"layers": 6, "channels": 32},
         },
         budgets={
             "codebook_training": Passes(passes=20, fewest=500, most=1500, batch_size=16),
+            "decoder_training": Passes(passes=20, fewest=500, most=1500, batch_size=16),
             "prior_training": Passes(passes=20, fewest=300, most=800, batch_size=32),
             "baseline_training": Passes(passes=24, fewest=600, most=1800, batch_size=16),
         },
@@ -101,10 +103,12 @@ IMAGES: dict[Size, Row] = {
         settings={
             "stage1": {"channels": 128, "residual_blocks": 2, "residual_channels": 64, "head_channels": 64},
             "quantiser": {"embedding_dim": 64},
+            "picture_decoder": {"channels": 128, "residual_blocks": 2, "residual_channels": 64, "head_channels": 64},
             "prior": {"layers": 8, "channels": 64},
         },
         budgets={
             "codebook_training": Passes(passes=70, fewest=2000, most=10_000, batch_size=16),
+            "decoder_training": Passes(passes=70, fewest=2000, most=10_000, batch_size=16),
             "prior_training": Passes(passes=60, fewest=1000, most=4000, batch_size=32),
             "baseline_training": Passes(passes=80, fewest=2400, most=12_000, batch_size=16),
         },
@@ -115,10 +119,12 @@ IMAGES: dict[Size, Row] = {
         settings={
             "stage1": {"channels": 256, "residual_blocks": 4, "residual_channels": 128, "head_channels": 64},
             "quantiser": {"embedding_dim": 64},
+            "picture_decoder": {"channels": 256, "residual_blocks": 4, "residual_channels": 128, "head_channels": 64},
             "prior": {"layers": 15, "channels": 128},
         },
         budgets={
             "codebook_training": Passes(passes=160, fewest=10_000, most=100_000, batch_size=32),
+            "decoder_training": Passes(passes=160, fewest=10_000, most=100_000, batch_size=32),
             "prior_training": Passes(passes=160, fewest=5000, most=50_000, batch_size=32),
             "baseline_training": Passes(passes=180, fewest=12_000, most=120_000, batch_size=32),
         },

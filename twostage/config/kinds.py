@@ -40,7 +40,7 @@ KINDS: dict[str, DataKind] = {
     "images": DataKind(
         about="images",
         datasets=("digits", "shapes", "mnist", "fashion-mnist", "cifar10", "images", "arrays"),
-        sections=("stage1", "vimco", "prior"),
+        sections=("stage1", "vimco", "picture_decoder", "decoder_training", "prior"),
         settings={
             "data": (
                 *("image_size", "fit", "colour", "bits", "levels", "train_folder", "test_folder"),
@@ -49,7 +49,7 @@ KINDS: dict[str, DataKind] = {
             "gaussian": ("latent_dim", "network", "mlp_layers", "mlp_width"),
             "evaluation": ("search_items", "search_candidates", "search_sweeps"),
         },
-        flags=("keep_rows",),
+        flags=("decoder", "keep_rows"),
     ),
     "recordings": DataKind(
         about="sound",

@@ -15,6 +15,7 @@ from twostage.config.schema import (
     DataConfig,
     EvaluationConfig,
     GaussianConfig,
+    PictureDecoderConfig,
     PriorConfig,
     Recipe,
     Stage1Config,
@@ -107,6 +108,18 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "autoregressive_layers": _NOT_NEGATIVE,
         "autoregressive_channels": _COUNT,
         "autoregressive_kernel": Limit(3, odd=True),
+    },
+    PictureDecoderConfig: {
+        # As of stage1.
+        "channels": Limit(2),
+        "residual_blocks": _NOT_NEGATIVE,
+        "residual_channels": _COUNT,
+        "head_channels": _COUNT,
+        "feature_weight": _FACTOR,
+        "adversarial_weight": _FACTOR,
+        "adversarial_start": _NOT_NEGATIVE,
+        "discriminator_channels": _COUNT,
+        "discriminator_layers": Limit(1, 8),
     },
     QuantiserConfig: {
         "codebook_size": Limit(2, LARGEST_CODEBOOK),

@@ -115,6 +115,34 @@ class Stage1Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureDecoderConfig:
+    """The second decoder of images, trained for the eye on the codes of a finished codebook: pictures without bits."""
+
+    channels: int = 128
+    """Width at the code grid."""
+    residual_blocks: int = 2
+    """Residual blocks at the code grid."""
+    residual_channels: int = 64
+    """Width inside a residual block."""
+    head_channels: int = 64
+    """Features per pixel that the picture is made of."""
+    upsampling: Literal["transposed", "nearest-convolution", "subpixel"] = "nearest-convolution"
+    """As stage1.upsampling."""
+    feature_weight: float = 0.0
+    """Pull of the distance of features at a picture, over that of its absolute error; the features are those of the
+    codebook's own encoder. More of it keeps pictures nearer to their originals, and less sharp. 0: none."""
+    adversarial_weight: float = 1.0
+    """The same of the discriminator's verdict on the patches of a picture: more is sharper, and invents more. 0: no
+    discriminator is trained."""
+    adversarial_start: int = 200
+    """Steps before the verdict counts; the discriminator learns from the first step on, and needs a start."""
+    discriminator_channels: int = 32
+    """Width of the discriminator's first layer; it doubles from layer to layer, three times at most."""
+    discriminator_layers: int = 3
+    """Its layers that halve the sides, fewer on small pictures: a verdict is on a patch of 46 pixels with 3 of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GaussianConfig:
     """The continuous bottleneck of the baselines: autoencoder, VAE, beta-VAE and conditional VAE."""
 
@@ -201,6 +229,8 @@ class TrainingConfig:
     itself, otherwise fp32. Where it only emulates bf16, that is refused, and bf16-forced takes many times as long."""
     compile: bool = False
     """Compile the training step (torch.compile): for long trainings; takes a minute, needs a C++ compiler."""
+    pictures: bool = True
+    """Every validation writes pictures, and sounds, of what the model makes of a few fixed items."""
     validate_every: int = 500
     """Steps between validations; the best model on validation data is kept."""
     checkpoint_every: int = 500
@@ -230,8 +260,9 @@ class EvaluationConfig:
     """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
     lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
-    """Samples, and reconstructions, scored by Fréchet distance in the features of a classifier trained on the recipe's
-    data; 0: no score."""
+    """Samples, and reconstructions, scored by Fréchet distance in the features of a network trained on the recipe's
+    data: on their labels or, without any, on how they are turned. Temperature, top-p and guidance of new items are
+    chosen by it on validation data; 0: no score, and nothing chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +289,7 @@ class Recipe:
     gaussian: GaussianConfig = field(default_factory=GaussianConfig)
     vimco: VimcoConfig = field(default_factory=VimcoConfig)
     codebook_training: TrainingConfig = field(default_factory=TrainingConfig)
+    picture_decoder: PictureDecoderConfig = field(default_factory=PictureDecoderConfig)
     wavenet_decoder: WaveNetDecoderConfig = field(default_factory=WaveNetDecoderConfig)
     decoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)

@@ -16,6 +16,10 @@ class DataSplit(Protocol):
     def speakers(self) -> np.ndarray:
         """int64 `[N]`; all 0 without speakers."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """N names of the items, such as paths in their folder; empty where they have none."""
+
     def __len__(self) -> int: ...
 
     def take(self, rows: np.ndarray) -> "DataSplit":

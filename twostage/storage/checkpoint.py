@@ -12,7 +12,7 @@ understood: no pickle is ever read, so a checkpoint from the internet cannot run
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,6 +75,22 @@ def save_checkpoint(path: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], 
     for stem in tensors:
         if not is_stem(stem):
             raise ValueError(f"expected a file stem of letters, digits, '-' and '_', but {stem!r} came")
+    rendered = ((stem + TENSORS_SUFFIX, render_tensors(named)) for stem, named in tensors.items())
+    _publish(path, state, rendered)
+
+
+def copy_checkpoint(source: Path, path: Path, *, state: Mapping[str, Any]) -> None:
+    """Write the tensors of the checkpoint `source`, byte by byte, as the checkpoint `path` with another state.
+
+    Raises:
+        RunError: the source is no whole checkpoint, or the disk refused.
+        ValueError, TypeError: as of `save_checkpoint`.
+    """
+    _publish(path, state, _whole(source, _read_tensor_files).items())
+
+
+def _publish(path: Path, state: Mapping[str, Any], tensors: Iterable[tuple[str, bytes]]) -> None:
+    """Write the checkpoint directory `path` of a state and files of tensors, by name, each made when it is written."""
     state_bytes = canonical_json(dict(state))
     if len(state_bytes) > LARGEST_STATE_BYTES:
         raise ValueError(f"expected at most {LARGEST_STATE_BYTES} bytes of state, but {len(state_bytes)} came")
@@ -86,9 +102,8 @@ def save_checkpoint(path: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], 
         try:
             temporary.mkdir()
             files = {STATE: _write(temporary / STATE, state_bytes)}
-            for stem, named in tensors.items():
-                name = stem + TENSORS_SUFFIX
-                files[name] = _write(temporary / name, render_tensors(named))
+            for name, data in tensors:
+                files[name] = _write(temporary / name, data)
             atomic.write_synced(temporary / MANIFEST, render_manifest(files))
             atomic.sync_directory(temporary)
             atomic.publish_directory(temporary, path)
@@ -108,8 +123,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunError: it is missing, incomplete, damaged, foreign or of a newer format.
     """
+    return _whole(path, _read)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """`load_checkpoint(path).state` at the cost of its two small files: the tensors are neither read nor verified.
+
+    Raises:
+        RunError: as of `load_checkpoint`.
+    """
+    return _whole(path, _read_state)
+
+
+def _whole(path: Path, read: Callable[[Path, Path], _Content]) -> _Content:
+    """What `read` finds in the checkpoint `path`; RunError where that is damaged."""
     try:
-        return _load(path, _read)
+        return _load(path, read)
     except Damaged as damage:
         raise RunError(
             f"expected a whole checkpoint in {path}, but {damage}; use an intact copy or an earlier checkpoint, "
@@ -236,6 +265,11 @@ def _read(path: Path, directory: Path) -> Checkpoint:
         # Popped, because the parser copies: two copies of one file in memory at a time, not of all.
         tensors[name.removesuffix(TENSORS_SUFFIX)] = parse_tensors(contents.pop(name), name)
     return Checkpoint(path=path, tensors=tensors, state=state, sha256={name: files[name].sha256 for name in files})
+
+
+def _read_tensor_files(_: Path, directory: Path) -> dict[str, bytes]:
+    files = read_manifest(directory)
+    return {name: read_verified(directory / name, files[name]) for name in sorted(files) if name != STATE}
 
 
 def _read_state(_: Path, directory: Path) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from twostage.errors import RunError
-from twostage.storage.checkpoint import newest_state
+from twostage.progress import say
+from twostage.storage.checkpoint import newest_state, read_state
+from twostage.storage.exported import MARK
 
 _NUMBER = (int, float)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -28,7 +30,7 @@ def check_state(state: Mapping[str, Any], folder: Path, *needed: str) -> None:
 
 
 def recorded_state(folder: Path, *needed: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state of the newest checkpoint of a run's training, None where none has begun.
+    """The state of the newest checkpoint of a run's training, None where none has begun; of an exported one its last.
 
     Its record holds the settings in `config`, and those of the training itself in `config.training`.
 
@@ -36,6 +38,8 @@ def recorded_state(folder: Path, *needed: str, warn: Callable[[str], None]) -> d
         RunError: no checkpoint is whole, or the state does not say what it must.
     """
     state = newest_state(folder, warn=warn)
+    if state is None:
+        state = _exported_state(folder)
     if state is None:
         return None
     check_state(state, folder, "step", "record", *needed)
@@ -49,6 +53,24 @@ def recorded_state(folder: Path, *needed: str, warn: Callable[[str], None]) -> d
         _check(isinstance(start, dict) and type(start.get("steps")) is int, "record.start.steps", folder)
         _check(type(start.get("seconds")) in _NUMBER, "record.start.seconds", folder)
     return state
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the training of a folder came to its end: the last step of its budget, or of its patience.
+
+    Raises:
+        RunError: its checkpoints are damaged, or of another program.
+    """
+    state = recorded_state(folder, "finished", warn=say)
+    return state is not None and bool(state["finished"])
+
+
+def _exported_state(folder: Path) -> dict[str, Any] | None:
+    """What the weights of an exported folder say of their training; None where a training left none yet."""
+    if not (folder / "best").is_dir():
+        return None
+    state = read_state(folder / "best")
+    return state if state.get(MARK) is True else None
 
 
 def _check(holds: bool, name: str, folder: Path) -> None:

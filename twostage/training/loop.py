@@ -32,6 +32,7 @@ from twostage.training.compiling import as_written, compiled
 from twostage.training.finite import NotFinite, check_savable
 from twostage.training.gradients import batch_gradient, batch_noise, check_parts
 from twostage.training.interrupts import Interrupted, SafePoint
+from twostage.training.observer import Observed, Observer
 from twostage.training.optimiser import learning_rate_at, load_optimiser, make_optimiser, optimiser_tensors
 from twostage.training.precision import bf16_on, chosen_precision, kept_precision
 from twostage.training.record import Metrics, tell_differences
@@ -51,12 +52,15 @@ class FitResult:
 
     steps: int
     seconds: float
-    """Wall-clock seconds of training steps and validation, over all sessions."""
+    """Wall-clock seconds of training steps and validation, over all sessions, without those of an observer."""
     best_step: int
     best_value: float
     """Best validation value of the task's objective; `best/` holds that model."""
     stopped_early: bool
     """Whether patience ended it before the last step of its budget."""
+    validation_seconds: float
+    observer_seconds: float
+    """Of this session, each without the other."""
 
 
 class Fit:
@@ -71,8 +75,10 @@ class Fit:
         seed: int,
         record: Mapping[str, Any],
         device: torch.device,
+        observer: Observer | None = None,
     ) -> None:
         self.task, self.folder, self.seed, self.device = task, folder, seed, device
+        self.observed, self.validation_seconds = Observed(observer), 0.0
         self.asked_precision = budget.precision
         self.budget = budget = replace(budget, precision=chosen_precision(budget.precision, device))
         self.record = {
@@ -159,7 +165,7 @@ class Fit:
         prune(self.folder, keep=CHECKPOINTS_KEPT)
 
     def validate(self, metrics: Metrics) -> None:
-        """Measure on validation data and keep the model in `best/` if it is the best so far."""
+        """Measure on validation data, keep the model in `best/` if it is the best so far, and let the observer look."""
         self.task.model.eval()
         with self.average.in_place() if self.average is not None else nullcontext():
             with torch.no_grad(), as_written() if self.budget.compile else nullcontext():
@@ -180,6 +186,8 @@ class Fit:
                         tensors=tensors,
                         state={**self._state(0), "validation": self.latest_validation},
                     )
+            with as_written() if self.budget.compile else nullcontext():
+                self.observed.validated(self.step, self.latest_validation)
         self.task.model.train()
         metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in self.latest_validation.items()}})
 
@@ -240,10 +248,12 @@ class Fit:
                     copy_module_from_first(self.task.model)
                     seed_step(self.seed, 0)
                     self.task.start()
+                self.observed.begin(self.step)
                 with compiled(self.task.model) if self.budget.compile else nullcontext():
                     self._loop(label, metrics, progress)
         finally:
             metrics.close()
+            self.observed.close()
         wait_for_all()  # what the first process has written is there for the others
         return FitResult(
             steps=self.step,
@@ -251,25 +261,30 @@ class Fit:
             best_step=self.best_step,
             best_value=self.best_value,
             stopped_early=self.step < self.budget.steps,
+            validation_seconds=self.validation_seconds,
+            observer_seconds=self.observed.seconds,
         )
 
     def _loop(self, label: str, metrics: Metrics, progress: Progress) -> None:
         shown: Callable[[float], str] = "{:.4f}".format
         while not self.finished:
-            started = time.perf_counter()
+            started, observed = time.perf_counter(), self.observed.seconds
             numbers = self.train_step()
             last = self.step == self.budget.steps
             self.left.spent("step", time.perf_counter() - started)
             # A revival is an event: between two lines of the record it would be lost.
             if self.step % LOG_EVERY == 0 or last or numbers.get("revived"):
                 metrics.write({"step": self.step, **numbers})
+                self.observed.trained(self.step, numbers)
                 progress.advance(0, {"loss": shown(numbers["loss"])})
             if self.step % self.budget.validate_every == 0 or last:
-                began = time.perf_counter()
+                began, before = time.perf_counter(), self.observed.seconds
                 self.validate(metrics)
-                self.left.spent("validation", time.perf_counter() - began)
+                spent = time.perf_counter() - began
+                self.validation_seconds += spent - (self.observed.seconds - before)
+                self.left.spent("validation", spent)
                 progress.advance(0, {self.task.objective: shown(self.latest_validation[self.task.objective])})
-            self.seconds += time.perf_counter() - started
+            self.seconds += time.perf_counter() - started - (self.observed.seconds - observed)
             progress.advance(1)
             received = self._signal()
             if self.step % self.budget.checkpoint_every == 0 or self.finished or received is not None:

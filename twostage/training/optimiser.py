@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from twostage.config.schema import TrainingConfig
+from twostage.training.adversarial import BETAS, Adversarial
 
 
 def learning_rate_at(budget: TrainingConfig, step: int) -> float:
@@ -20,7 +21,7 @@ def learning_rate_at(budget: TrainingConfig, step: int) -> float:
 
 
 def make_optimiser(model: nn.Module, budget: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on the weights of linear and convolutional layers only.
+    """AdamW; weight decay on the weights of linear and convolutional layers only, `BETAS` for an adversarial pair.
 
     Biases, embeddings and a codebook are not decayed: pulling them to zero says nothing about smoothness.
     """
@@ -34,7 +35,8 @@ def make_optimiser(model: nn.Module, budget: TrainingConfig) -> torch.optim.Adam
         {"params": [p for p in parameters if id(p) in decayed], "weight_decay": budget.weight_decay},
         {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=budget.learning_rate)
+    betas = BETAS if isinstance(model, Adversarial) else (0.9, 0.999)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=budget.learning_rate, betas=betas)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ _OBJECTIVES = (
     "distortion_bits_per_sample",
     "half_squared_error",
     "bits_per_code",
+    "feature_frechet",
 )
 """Validation numbers that trainings go by; of those a record holds, the first here."""
 
@@ -60,6 +61,7 @@ class Metrics:
     def write(self, row: Mapping[str, float | int]) -> None:
         if self._file is not None:
             self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()  # others read along (`twostage watch`); to the disk it comes with `sync`
 
     def sync(self) -> int:
         """Bytes safely on disk."""
@@ -94,6 +96,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def objective_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The validation number that the training of a record goes by; None where nothing was validated yet."""
+    return next((key for key in _OBJECTIVES if any(f"validation_{key}" in row for row in rows)), None)
+
+
 def training_decrease(folder: Path) -> float | None:
     """`validation_decrease` of the training in a folder."""
     return validation_decrease(read_metrics(folder / "metrics.jsonl"))
@@ -104,12 +111,10 @@ def validation_decrease(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
     None where nothing was validated before that quarter, or the number had come to zero by then.
     """
-    found = (
-        [(row["step"], row[f"validation_{key}"]) for row in rows if f"validation_{key}" in row] for key in _OBJECTIVES
-    )
-    validated = next((values for values in found if values), [])
-    if not validated:
+    key = objective_of(rows)
+    if key is None:
         return None
+    validated = [(row["step"], row[f"validation_{key}"]) for row in rows if f"validation_{key}" in row]
     before = [value for step, value in validated if step <= 0.75 * validated[-1][0]]
     if not before:
         return None

@@ -6,17 +6,21 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from stage1_vqvae import VQVAE
 from twostage.storage import codes as codes_module
 from twostage.storage.codes import CodeFile, load_codes, save_codes
+from twostage.storage.flat_ids import flat_ids
 from twostage_pipelines import load_run
 from twostage_pipelines.cli.main import main
 from twostage_pipelines.media.png import read_image, to_bytes
+from twostage_pipelines.media.wav import write_wav
 
 WriteRun = Callable[..., Path]
 
@@ -278,3 +282,62 @@ def test_nothing_that_may_be_an_original_is_replaced(
     assert "is no file of codes" in capsys.readouterr().err
     assert weights.read_bytes() == other.read_bytes() == held
     assert _twostage("encode", run, pictures[0], "--out", codes) == 0  # codes may be replaced
+
+
+@pytest.mark.parametrize("kind", ["vq", "residual", "cosine", "simvq", "fsq"])
+def test_the_vector_of_an_id_is_what_its_code_is_looked_up_as(kind: str) -> None:
+    settings: dict[str, Any] = {"fsq_levels": (4, 4)} if kind == "fsq" else {"codebook_size": 16, "codebooks": 2}
+    settings |= {"code_dim": 4} if kind == "cosine" else {}
+    model = VQVAE(
+        image_shape=(1, 8, 8), levels=17, likelihood="hurdle", quantiser=kind, embedding_dim=4, channels=4,
+        residual_blocks=1, residual_channels=4, head_channels=4, **settings,
+    ).eval()  # fmt: skip
+    vectors_CKW = model.code_vectors.detach()
+    quantiser: Any = model.quantiser
+    codes_BGS = torch.randint(0, 16, (5, model.codebooks, 3))
+    chosen = torch.stack([vectors_CKW[g][codes_BGS[:, g]] for g in range(model.codebooks)], 1)  # [B, G, S, W]
+    joined = chosen.sum(1).transpose(1, 2) if kind == "residual" else chosen.transpose(2, 3).flatten(1, 2)
+    if kind == "fsq":
+        joined = quantiser._lead_out(joined.transpose(1, 2))
+    elif kind == "cosine":
+        joined = quantiser._lead_out(joined)
+    assert torch.allclose(joined, quantiser.lookup(codes_BGS), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["npy", "jsonl"])
+def test_ids_for_language_models_are_the_codes(
+    write_run: Callable[..., Path], pictures: list[Path], tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = write_run(), tmp_path / f"codes.{form}"
+    files = [str(path) for path in pictures]
+    assert main(["encode", str(run), *files, "--format", form, "--out", str(out), "--vectors"]) == 0
+    assert "as ids below 35" in capsys.readouterr().err
+    assert main(["encode", str(run), *files, "--out", str(tmp_path / "codes.safetensors")]) == 0
+    wanted = flat_ids(load_codes(tmp_path / "codes.safetensors"))
+    if form == "npy":
+        assert np.array_equal(np.load(out), np.stack(wanted))
+    else:
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [line["ids"] for line in lines] == [ids.tolist() for ids in wanted]
+        assert [line["name"] for line in lines] == [path.stem for path in pictures]
+    vectors = np.load(tmp_path / "codes.vectors.npy")
+    assert np.array_equal(vectors, load_run(run).vqvae.code_vectors.flatten(0, 1).numpy())
+    assert main(["encode", str(run), *files, "--format", form, "--out", str(out)]) == 0  # replaces its own
+    (tmp_path / "codes.vocabulary.json").unlink()
+    assert main(["encode", str(run), *files, "--format", form, "--out", str(out)]) == 2
+    assert "is there and is no file of codes" in capsys.readouterr().err
+    assert main(["encode", str(run), *files, "--out", str(out)]) == 2
+    assert "a file name that ends in .safetensors" in capsys.readouterr().err
+    assert main(["decode", str(run), str(out)]) == 1
+
+
+def test_ids_of_recordings_end_with_them(spoken_run: Path, tmp_path: Path) -> None:
+    for name, samples in (("no_ann_0", 640), ("yes_bob_1", 65)):
+        write_wav(tmp_path / f"{name}.wav", np.arange(samples, dtype=np.int16), 8000)
+    files, out = sorted(tmp_path.glob("*.wav")), tmp_path / "codes.jsonl"
+    assert _twostage("encode", spoken_run, *files, "--format", "jsonl", "--out", out) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["name"], line["samples"], line["speaker"], len(line["ids"])) for line in lines] == [
+        ("no_ann_0", 640, "ann", 12),
+        ("yes_bob_1", 65, "bob", 4),
+    ]

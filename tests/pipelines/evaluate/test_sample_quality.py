@@ -17,7 +17,9 @@ from twostage_pipelines.evaluate import classifier, sample_quality
 from twostage_pipelines.evaluate.row_writer import RowWriter
 from twostage_pipelines.evaluate.rows import SampleScore
 from twostage_pipelines.evaluate.sample_quality import draw_for_scoring, reconstruct_for_scoring, score_samples
-from twostage_pipelines.generate.two_stage import load_run
+from twostage_pipelines.generate.drawing import Drawing
+from twostage_pipelines.generate.sharpening import Choice, Sharpening
+from twostage_pipelines.generate.two_stage import load_run, open_model
 from twostage_pipelines.modality.audio_pictures import AudioPictures
 from twostage_pipelines.modality.image_pictures import ImagePictures
 from twostage_pipelines.runs.run import Run
@@ -97,8 +99,8 @@ def test_labels_are_asked_for_in_the_proportions_of_the_training_data(run: Run, 
     kept = np.sort(np.concatenate([rare, np.flatnonzero(digits.train.labels == 7)]))
     uneven = replace(digits, train=Split(images=digits.train.images[kept], labels=digits.train.labels[kept]))
     pictures = ImagePictures(run.recipe, uneven)
-    stage1 = run.stage1("vq-vae", CPU)
-    images, labels = draw_for_scoring(run, "vq-vae", stage1, uneven, pictures, count=60, device=CPU)
+    model = open_model(run, "vq-vae", CPU)
+    images, labels = draw_for_scoring(model, uneven, pictures, Drawing(), count=60)
     assert labels is not None
     assert set(labels.tolist()) == {4, 7}
     assert abs((labels == 4).mean() - 20 / len(kept)) < 0.02
@@ -197,7 +199,7 @@ def test_sounds_of_a_vae_are_as_long_as_training_recordings_of_their_label(
 
     run, dataset = Run.open(write_audio_run()), replace(spoken_dataset, train=train)
     pictures = Kept(run.recipe, dataset)
-    _, labels = draw_for_scoring(run, model, run.stage1(model, CPU), dataset, pictures, count=4, device=CPU)
+    _, labels = draw_for_scoring(open_model(run, model, CPU), dataset, pictures, Drawing(), count=4)
     assert (labels is None) == (model == "vae")
     chosen = sample_quality.evenly(6, 4)
     assert [len(sound) for sound in drawn] == lengths[chosen].tolist()
@@ -210,8 +212,6 @@ def test_what_cannot_be_scored_is_left_out_with_a_sentence(
 ) -> None:
     few = replace(digits, test=Split(images=digits.test.images[:64], labels=digits.test.labels[:64]))
     for wanting, dataset, sentence in (
-        (run, replace(digits, classes=()), "digits has no labels to train a classifier on"),
-        (run, replace(digits, classes=("all",)), "digits has no labels to train a classifier on"),
         (_wanting(run, 64), digits, "needs more than 64 items"),
         (run, few, "needs more than 64 items"),
     ):
@@ -231,3 +231,56 @@ def test_no_more_samples_are_drawn_than_there_are_training_images(
     few = replace(digits, train=Split(images=digits.train.images[:90], labels=digits.train.labels[:90]))
     assert {score.samples for score in _score(run, few).values()} == {90}
     assert "90 instead of 100" in capsys.readouterr().err
+
+
+def test_data_without_labels_are_scored_by_how_they_are_turned(
+    write_run: WriteRun, digits: ImageDataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "EPOCHS", 8)
+    run, unlabelled = _wanting(Run.open(write_run(classes=0)), 100), replace(digits, classes=())
+    scores = _score(run, unlabelled)
+    assert list(scores) == ["vq-vae", "vae"]
+    for score in scores.values():
+        assert score.features == "turns"
+        assert score.frechet_distance > 3 * score.reference_distance > 0
+        assert score.label_agreement is None
+        assert 0.3 < score.classifier_accuracy < 1  # by chance an eighth
+    assert "tells the turn of" in capsys.readouterr().err
+    assert _score(run, unlabelled) == scores
+    assert "trained again" not in capsys.readouterr().err
+    # With labels it is another ruler.
+    assert _score(run, digits)["vq-vae"].features == "labels"
+    assert "damaged or of other data" in capsys.readouterr().err
+
+
+def test_how_a_model_is_drawn_is_chosen_on_validation_images_and_scored_on_test_images(
+    run: Run, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real images stand in for samples: under the better setting those of training, otherwise one digit alone."""
+    sharp, calls = Sharpening(temperature=0.8), list[tuple[float, int]]()
+    ones = np.flatnonzero(digits.train.labels == 1)
+
+    def real(*arguments: Any, count: int, **_: Any) -> tuple[np.ndarray, np.ndarray]:
+        how = arguments[3]
+        calls.append((how.temperature, how.seed))
+        rows = np.random.default_rng(how.seed).choice(ones if how.asked != sharp else len(digits.train), count)
+        return digits.train.images[rows], digits.train.labels[rows]
+
+    monkeypatch.setattr(sample_quality, "draw_for_scoring", real)
+    score = _score(run, digits)["vq-vae"]
+    assert score.chosen == "temperature 0.8"
+    assert score.chosen_distance < score.frechet_distance / 5
+    choice = Choice.read(run.sampling_file("vq-vae"))
+    assert (choice.chosen, choice.items, choice.samples) == (sharp, len(digits.validation), 100)
+    assert choice.distance + choice.noise < choice.plain_distance
+    assert "vq-vae is sampled with temperature 0.8 (chosen on validation images" in capsys.readouterr().err
+    scored = run.recipe.seed
+    seeds = [seed for _, seed in calls[: calls.index((0.8, scored)) + 1]]
+    assert seeds.count(scored) == 2  # the model as it is, and as chosen; nothing was chosen by these samples
+    # It is chosen once for the same weights, and once more for others.
+    before = len(calls)
+    assert _score(run, digits)["vq-vae"] == score
+    assert len(calls) - before < before / 3
+    replace(choice, stage1_sha256="other").write(run.sampling_file("vq-vae"))
+    assert _score(run, digits)["vq-vae"] == score
+    assert Choice.read(run.sampling_file("vq-vae")) == choice

@@ -157,7 +157,7 @@ def _ladder(dropout: float) -> list[float]:
     )
     model.initialise_codebook(digits, seed=0)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-    for step in range(150):
+    for step in range(300):
         output = model(digits[step % 8 :: 8])
         optimiser.zero_grad()
         output.loss.backward()

@@ -26,6 +26,7 @@ TRAININGS = ("codebook_training", "decoder_training", "prior_training", "baselin
 NETWORKS = {
     "stage1": ("channels", "residual_blocks", "residual_channels", "head_channels"),
     "audio": ("channels", "residual_blocks", "residual_channels", "head_channels"),
+    "picture_decoder": ("channels", "residual_blocks", "residual_channels", "head_channels"),
     "prior": ("layers", "channels"),
     "wavenet_decoder": ("blocks", "layers_per_block", "channels", "head_channels"),
     "wavenet_prior": ("blocks", "layers_per_block", "channels"),

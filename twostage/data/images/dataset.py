@@ -31,13 +31,17 @@ class Split:
     """int64 [N], values 0..len(classes)-1; all 0 without classes."""
     intensities: np.ndarray | None = None
     """uint8 or uint16 [N, C, H, W], the levels behind dynamically binarised training images; None everywhere else."""
+    names: tuple[str, ...] = ()
+    """N paths in the folder of the images, with forward slashes; empty of images that are no files."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, rows: np.ndarray) -> "Split":
         """The images of these numbers."""
-        return Split(self.images[rows], self.labels[rows], None if self.intensities is None else self.intensities[rows])
+        intensities = None if self.intensities is None else self.intensities[rows]
+        names = tuple(self.names[row] for row in rows) if self.names else ()
+        return Split(self.images[rows], self.labels[rows], intensities, names)
 
     @property
     def speakers(self) -> np.ndarray:

@@ -134,7 +134,8 @@ def _make_splits(
             if target != row:
                 images_NCHW[target] = images_NCHW[row]
         images = images_NCHW[rows[0] : rows[0] + len(kept)]
-        return Split(images=images, labels=np.array([files[row].label for row in kept], dtype=np.int64))
+        labels_N = np.array([files[row].label for row in kept], dtype=np.int64)
+        return Split(images=images, labels=labels_N, names=tuple(files[row].name for row in kept))
 
     return {"train": make("train"), "validation": make("validation"), "test": make("test")}
 
