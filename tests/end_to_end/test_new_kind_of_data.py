@@ -332,11 +332,10 @@ class IntegerPictures:
     def watched(self, split: IntegerSplit, *, drawn: bool) -> IntegerSplit:
         return split.take(np.arange(3))
 
-    def in_a_row(self, items: Any) -> None:
+    def figure(self, *_: Any) -> None:
         return None
 
-    def figure(self, rows: Any, titles: Any) -> None:
-        return None
+    in_a_row = figure
 
 
 class Integers:
@@ -406,28 +405,21 @@ class Integers:
 RECIPE = """
 models = ["vq-vae"]
 threads = 1
-[data]
-name = "integers"
-[integers]
-width = 12
-[quantiser]
-codebook_size = 32
+data = {name = "integers"}
+integers = {width = 12}
+quantiser = {codebook_size = 32}
+prior = {layers = 2, channels = 16, first_kernel = 3}
+evaluation = {coded_items = 20}
 [codebook_training]
 steps = 150
 batch_size = 32
 learning_rate = 1e-2
 validate_every = 50
-[prior]
-layers = 2
-channels = 16
-first_kernel = 3
 [prior_training]
 steps = 150
 batch_size = 32
 learning_rate = 1e-2
 validate_every = 50
-[evaluation]
-coded_items = 20
 """
 
 
