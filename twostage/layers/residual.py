@@ -5,13 +5,14 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUPS = 32
-"""Of channels that are normalised together, at most."""
+LEAST_IN_A_GROUP = 16
+"""Channels: one alone would lose its mean over the picture, with which networks tell brightness and contrast."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation (Wu and He 2018, arXiv 1803.08494), in as many groups as divide the channels evenly."""
-    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    """Group normalisation (Wu and He 2018, arXiv 1803.08494), in groups of 16 channels or more."""
+    groups = max(1, channels // LEAST_IN_A_GROUP)
+    return nn.GroupNorm(math.gcd(groups, channels), channels)
 
 
 class ResidualBlock(nn.Module):
