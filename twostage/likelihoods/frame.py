@@ -11,9 +11,10 @@ there are:
 - The link from the channel just before starts at tanh(1), so that colours are counted from brightness from the first
   step on. Channels that have nothing in common have to unlearn it.
 
-Shapes: B items, F features, C image channels, H x W pixels, N = C (C - 1) / 2 pairs (1-0, 2-0, 2-1 ...).
+Shapes: B items, F features, C image channels, P pixels, innermost, N = C (C - 1) / 2 pairs (1-0, 2-0, 2-1 ...).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,14 +28,26 @@ _START_LINK = 1.0
 class Frame(NamedTuple):
     """Frames of pixels, fp32; the alphabet is [-1, 1]."""
 
-    centre_BHWC: Tensor
-    log_unit_BHW1: Tensor
-    link_BHWN: Tensor
+    centre_BCP: Tensor
+    log_unit_B1P: Tensor
+    link_BNP: Tensor
 
-    def shift(self, channel: int, residuals: list[Tensor]) -> Tensor | float:
-        """What the earlier channels add to the locations of one, from what they left over of their centres."""
+    def shift(self, channel: int, residuals: Sequence[Tensor]) -> Tensor | float:
+        """What the earlier channels add to the locations of one, from what they left over of their centres.
+
+        Residuals are `[B, 1, P]`, or `[B, M, P]` of components.
+        """
         first = channel * (channel - 1) // 2
-        return sum((self.link_BHWN[..., first + j, None] * residuals[j] for j in range(channel)), 0.0)
+        return sum((self.link_BNP[:, first + j, None] * residuals[j] for j in range(channel)), 0.0)
+
+    def origins(self, scaled_BCP: Tensor) -> Tensor:
+        """Where the locations of every channel count from, given what the pixels are on [-1, 1]; `[B, C, P]`."""
+        channels = scaled_BCP.shape[1]
+        if channels == 1:
+            return self.centre_BCP
+        residuals = (scaled_BCP - self.centre_BCP).split(1, 1)
+        centres = self.centre_BCP.split(1, 1)
+        return torch.cat([centres[c] + self.shift(c, residuals) for c in range(channels)], 1)
 
 
 class LearnedFrame(nn.Module):
@@ -57,8 +70,10 @@ class LearnedFrame(nn.Module):
             for channel in range(1, channels):
                 bias[channels + 2 + channel * (channel + 1) // 2 - 1] = _START_LINK
 
-    def forward(self, features_BHWF: Tensor) -> Frame:
-        """Frames of `[B, H, W, F]`."""
-        raw = self.project(features_BHWF.to(self.project.weight.dtype)).float()
-        common, own, log_unit, link = raw.split(self.parts, dim=-1)
+    def forward(self, features_BFP: Tensor) -> Frame:
+        """Frames of `[B, F, P]`."""
+        weight_QF, bias_Q = self.project.weight, self.project.bias
+        weight_BQF = weight_QF.expand(len(features_BFP), -1, -1)
+        raw_BQP = torch.baddbmm(bias_Q[:, None], weight_BQF, features_BFP.to(weight_QF.dtype)).float()
+        common, own, log_unit, link = raw_BQP.split(self.parts, dim=1)
         return Frame(common + _OWN_SHARE * own, log_unit, torch.tanh(link))

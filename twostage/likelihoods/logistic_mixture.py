@@ -21,7 +21,8 @@ rounding it first (`_upper_edge`): every mass is right to a few 1e-7 of itself p
 that all of them sum to one within 1e-6 (tests hold them against float64). Masses, means and draws take memory for the
 components of a pixel and none for its levels; `probabilities` alone lists them.
 
-Shapes: B items, F features, C image channels, H x W pixels, L levels, M components, P levels tried at once.
+Shapes: B items, F features, C image channels, P = H W pixels, innermost, L levels, M components, N levels tried at
+once, Q = M (1 + 2 C) numbers of a pixel.
 """
 
 import math
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 
 from twostage.errors import UsageError
 from twostage.likelihoods.frame import Frame, LearnedFrame
+from twostage.likelihoods.mixture_gradient import Alphabet, MixtureLogMass
 
 LOG_SCALES = (-7.0, 7.0)
 """Narrower logistics put all their mass on one of 256 levels (half a bin is exp(-5.5)), wider ones on the two ends. The
@@ -72,9 +74,9 @@ def clipped_mean(location: Tensor, log_scale: Tensor) -> Tensor:
 class _Components(NamedTuple):
     """What the features say of every pixel, fp32."""
 
-    log_weight_BHWM: Tensor
-    location_BHWMC: Tensor
-    log_scale_BHWMC: Tensor
+    log_weight_BMP: Tensor
+    location_BCMP: Tensor
+    log_scale_BCMP: Tensor
     frame: Frame
 
 
@@ -112,7 +114,7 @@ class LogisticMixtureLikelihood(nn.Module):
         if channels > 1 and frame != "learned":
             raise UsageError(f"a pixel of {channels} channels needs a learned frame, not one that is {frame}")
         self.channels, self.levels, self.mixtures = channels, levels, mixtures
-        self.log_scales = (LOG_SCALES[0] - math.log(max(levels / 256, 1.0)), LOG_SCALES[1])
+        self.alphabet = Alphabet(levels, (LOG_SCALES[0] - math.log(max(levels / 256, 1.0)), LOG_SCALES[1]))
         self.frame = LearnedFrame(features=features, channels=channels) if frame == "learned" else None
         self.given = 2 if frame == "given" else 0
         self.parameters_per_mixture = 1 + 2 * channels
@@ -127,47 +129,53 @@ class LogisticMixtureLikelihood(nn.Module):
                 bias_MP[:, 1 + channels :] = sum(start_log_scales) / 2
             bias_MP[:, 2 + channels :].add_(_START_LATER)
 
+    def _layer(self, features_BFP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the last layer is given, its weights `[Q, F]` and bias `[Q]`: logits, then locations, then log-scales.
+
+        The last two by channel, where the parameters hold them by component.
+        """
+        weight, bias = (part.unflatten(0, (self.mixtures, -1)) for part in (self.project.weight, self.project.bias))
+        own_BFP = features_BFP[:, : self.project.in_features].to(weight.dtype)
+        return own_BFP, weight.transpose(0, 1).flatten(0, 1), bias.t().flatten()
+
     def _components(self, features_BFHW: Tensor) -> _Components:
         """Weights, locations given nothing, scales and the frame of every pixel."""
-        features_BHWF = features_BFHW.movedim(1, -1)
+        features_BFP = features_BFHW.flatten(2)
         # bf16 has eight bits: a location would be half a level off.
         with torch.autocast(features_BFHW.device.type, enabled=False):
-            projected_BHWF = features_BHWF[..., : self.project.in_features].to(self.project.weight.dtype)
-            raw = self.project(projected_BHWF).float().unflatten(-1, (self.mixtures, -1))
-            frame = self._frame(features_BHWF)
-        log_weight, location, log_scale = raw.split([1, self.channels, self.channels], dim=-1)
-        log_unit = frame.log_unit_BHW1.clamp(*self.log_scales)[..., None]
+            own_BFP, weight_QF, bias_Q = self._layer(features_BFP)
+            raw_BQP = torch.baddbmm(bias_Q[:, None], weight_QF.expand(len(own_BFP), -1, -1), own_BFP).float()
+            frame = self._frame(features_BFP)
+        logit_BMP, *of_channels = raw_BQP.split(self.mixtures, dim=1)
+        location_BCMP, log_scale_BCMP = torch.stack(of_channels, 1).chunk(2, dim=1)
+        log_unit_B11P = frame.log_unit_B1P[:, None]
         return _Components(
-            log_weight.squeeze(-1).log_softmax(-1),
-            frame.centre_BHWC[..., None, :] + location * log_unit.exp(),
-            (log_scale + log_unit).clamp(*self.log_scales),
+            logit_BMP.log_softmax(1),
+            frame.centre_BCP[:, :, None] + location_BCMP * log_unit_B11P.exp(),
+            (log_scale_BCMP + log_unit_B11P).clamp(*self.alphabet.log_scales),
             frame,
         )
 
-    def _frame(self, features_BHWF: Tensor) -> Frame:
+    def _frame(self, features_BFP: Tensor) -> Frame:
+        """With the logarithm of the unit inside the bounds of scales."""
         if self.frame is not None:
-            return self.frame(features_BHWF)
-        if self.given:
-            centre, log_unit = features_BHWF[..., -2:].float().split(1, -1)
+            frame = self.frame(features_BFP)
+        elif self.given:
+            centre, log_unit = features_BFP[:, -2:].float().split(1, 1)
+            frame = Frame(centre, log_unit, centre[:, :0])
         else:
-            centre = log_unit = torch.zeros_like(features_BHWF[..., :1], dtype=torch.float32)
-        return Frame(centre, log_unit, centre[..., :0])
+            zero_B1P = torch.zeros_like(features_BFP[:, :1], dtype=torch.float32)
+            frame = Frame(zero_B1P, zero_B1P, zero_B1P[:, :0])
+        return frame._replace(log_unit_B1P=frame.log_unit_B1P.clamp(*self.alphabet.log_scales))
 
-    def _residual(self, frame: Frame, channel: int, level: Tensor) -> Tensor:
-        """What integer levels `[B, H, W]` leave over of their centre, `[B, H, W, 1]`."""
-        scaled_BHW = level.float() * (2.0 / (self.levels - 1)) - 1.0
-        return (scaled_BHW - frame.centre_BHWC[..., channel])[..., None]
+    def _residual(self, frame: Frame, channel: int, level_B1P: Tensor) -> Tensor:
+        """What integer levels leave over of their centre, `[B, 1, P]`."""
+        return self.alphabet.scaled(level_B1P) - frame.centre_BCP[:, channel, None]
 
     def _upper_edge(self, location: Tensor, inverse: Tensor, level: Tensor) -> Tensor:
-        """Upper edge of the bins of integer levels, seen from the location and in units of the scale.
-
-        The edge is n / (L - 1) for an integer n from -(L - 2) to L. Rounded to fp32 it would be off by up to 1e-2 of
-        the narrowest scale of 65536 levels. n / 2^b with L - 1 < 2^b is exact, and the rest is small.
-        """
-        power = 1 << (self.levels - 1).bit_length()
-        numerator = (2 * level + (2 - self.levels)).float()
-        rest = numerator * ((power - self.levels + 1) / (power * (self.levels - 1)))
-        return ((numerator * (1.0 / power) - location) + rest) * inverse
+        """Upper edge of the bins of integer levels, seen from the location and in units of the scale."""
+        edge, rest = self.alphabet.upper_edge(level)
+        return ((edge - location) + rest) * inverse
 
     def _log_mass(self, location: Tensor, log_scale: Tensor, level: Tensor) -> Tensor:
         """Log-mass of integer levels under every component; the arguments broadcast."""
@@ -181,31 +189,27 @@ class LogisticMixtureLikelihood(nn.Module):
 
     def log_prob(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Log-mass of every sub-pixel given the earlier channels of its pixel, nats, `[B, C, H, W]`, fp32."""
-        log_weight, location, log_scale, frame = self._components(features_BFHW)
-        residuals, result = list[Tensor](), []
-        for channel in range(self.channels):
-            level = x_BCHW[:, channel]
-            mean = location[..., channel] + frame.shift(channel, residuals)
-            joint = log_weight + self._log_mass(mean, log_scale[..., channel], level[..., None])
-            result.append(joint.logsumexp(-1))
-            log_weight = joint.log_softmax(-1)
-            residuals.append(self._residual(frame, channel, level))
-        return torch.stack(result, 1)
+        features_BFP, x_BCP = features_BFHW.flatten(2), x_BCHW.flatten(2)
+        with torch.autocast(features_BFHW.device.type, enabled=False):
+            frame = self._frame(features_BFP)
+            layer = (part.float() for part in self._layer(features_BFP))
+            origin_BCP = frame.origins(self.alphabet.scaled(x_BCP))
+            log_prob_BCP = MixtureLogMass.apply(*layer, origin_BCP, frame.log_unit_B1P, x_BCP, self.alphabet)
+        return log_prob_BCP.view(x_BCHW.shape)
 
     def probabilities(self, features_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Masses of all levels of every sub-pixel given the earlier channels in x, `[B, C, H, W, L]`, fp32."""
         log_weight, location, log_scale, frame = self._components(features_BFHW)
         levels_L = torch.arange(self.levels, device=x_BCHW.device)
         residuals, result = list[Tensor](), []
-        for channel in range(self.channels):
-            mean = location[..., channel] + frame.shift(channel, residuals)
-            log_mass = self._log_mass(mean[..., None], log_scale[..., channel, None], levels_L)
-            result.append((log_weight[..., None] + log_mass).logsumexp(-2).exp())
-            level = x_BCHW[:, channel]
-            index = level[..., None, None].long().expand(*log_mass.shape[:-1], 1)
-            log_weight = (log_weight + log_mass.gather(-1, index).squeeze(-1)).log_softmax(-1)
-            residuals.append(self._residual(frame, channel, level))
-        return torch.stack(result, 1)
+        for channel, level_B1P in enumerate(x_BCHW.flatten(2).split(1, 1)):
+            mean = location[:, channel] + frame.shift(channel, residuals)
+            log_mass = self._log_mass(mean[..., None], log_scale[:, channel, ..., None], levels_L)
+            result.append((log_weight[..., None] + log_mass).logsumexp(1).exp())
+            index = level_B1P[..., None].long().expand(*log_mass.shape[:-1], 1)
+            log_weight = (log_weight + log_mass.gather(-1, index).squeeze(-1)).log_softmax(1)
+            residuals.append(self._residual(frame, channel, level_B1P))
+        return torch.stack(result, 1).unflatten(2, x_BCHW.shape[2:])
 
     def draw(self, features_BFHW: Tensor, uniform_BCHW: Tensor, *, temperature: float = 1.0) -> Tensor:
         """Levels `[B, C, H, W]`, int64, at which the distribution function first exceeds the uniform numbers.
@@ -213,45 +217,48 @@ class LogisticMixtureLikelihood(nn.Module):
         The temperature, above 0, divides the logits of the components and multiplies their scales.
         """
         log_weight, location, log_scale, frame = self._components(features_BFHW)
-        log_weight, log_scale = log_weight / temperature, (log_scale + math.log(temperature)).clamp(*self.log_scales)
+        log_weight = log_weight / temperature
+        log_scale = (log_scale + math.log(temperature)).clamp(*self.alphabet.log_scales)
         residuals, result = list[Tensor](), []
-        for channel in range(self.channels):
-            mean = location[..., channel] + frame.shift(channel, residuals)
-            weight = log_weight.softmax(-1).double()
+        for channel, uniform_BP in enumerate(uniform_BCHW.flatten(2).double().unbind(1)):
+            mean = location[:, channel] + frame.shift(channel, residuals)
+            weight = log_weight.softmax(1).double()
             # The weights add up to one but for rounding, and the highest level would pay for what is missing.
-            uniform = uniform_BCHW[:, channel].double() * weight.sum(-1)
-            level = self._invert(weight, mean, log_scale[..., channel], uniform)
-            result.append(level)
+            level_B1P = self._invert(weight, mean, log_scale[:, channel], uniform_BP * weight.sum(1))[:, None]
+            result.append(level_B1P)
             if channel + 1 < self.channels:
-                log_mass = self._log_mass(mean, log_scale[..., channel], level[..., None])
-                log_weight = (log_weight + log_mass).log_softmax(-1)
-                residuals.append(self._residual(frame, channel, level))
-        return torch.stack(result, 1)
+                log_mass = self._log_mass(mean, log_scale[:, channel], level_B1P)
+                log_weight = (log_weight + log_mass).log_softmax(1)
+                residuals.append(self._residual(frame, channel, level_B1P))
+        return torch.cat(result, 1).view(uniform_BCHW.shape)
 
-    def _invert(self, weight: Tensor, location: Tensor, log_scale: Tensor, uniform_BHW: Tensor) -> Tensor:
-        """Lowest level whose distribution function exceeds the uniform number, `[B, H, W]`, int64.
+    def _invert(self, weight_BMP: Tensor, location_BMP: Tensor, log_scale_BMP: Tensor, uniform_BP: Tensor) -> Tensor:
+        """Lowest level whose distribution function exceeds the uniform number, `[B, P]`, int64.
 
         The distribution function ends at the sum of the weights, so the numbers lie below that sum.
         """
         # In float64 the upper edge of a level is a line in the level; a round is eight operations.
-        inverse_BHWM1 = torch.exp(-log_scale.double())[..., None]
-        slope_BHWM1 = inverse_BHWM1 * (2.0 / (self.levels - 1))
-        offset_BHWM1 = (1.0 / (self.levels - 1) - 1.0 - location.double()[..., None]) * inverse_BHWM1
-        weight_BHW1M, uniform_BHW1 = weight[..., None, :], uniform_BHW[..., None]
-        parts = 16 if uniform_BHW.numel() <= _FEW else 2
-        places_P = torch.arange(1, parts, device=uniform_BHW.device, dtype=torch.float64)
-        level_BHW = torch.zeros_like(uniform_BHW)
+        weight_BPM, location_BPM, log_scale_BPM = (
+            part.transpose(1, 2) for part in (weight_BMP, location_BMP, log_scale_BMP)
+        )
+        inverse_BPM1 = torch.exp(-log_scale_BPM.double())[..., None]
+        slope_BPM1 = inverse_BPM1 * (2.0 / (self.levels - 1))
+        offset_BPM1 = (1.0 / (self.levels - 1) - 1.0 - location_BPM.double()[..., None]) * inverse_BPM1
+        uniform_BP1 = uniform_BP[..., None]
+        parts = 16 if uniform_BP.numel() <= _FEW else 2
+        places_N = torch.arange(1, parts, device=uniform_BP.device, dtype=torch.float64)
+        level_BP = torch.zeros_like(uniform_BP)
         stride = 1
         while stride * parts < self.levels:
             stride *= parts
         while stride:
             # The answer is in level .. level + parts * stride - 1: count the parts that end before it.
-            tried_BHW1P = (level_BHW[..., None] + (places_P * stride - 1)).clamp(max=self.levels - 1)[..., None, :]
-            edge_BHWMP = torch.addcmul(offset_BHWM1, tried_BHW1P, slope_BHWM1)
-            below_BHWP = (weight_BHW1M @ edge_BHWMP.sigmoid()).squeeze(-2)
-            level_BHW = torch.add(level_BHW, (below_BHWP <= uniform_BHW1).sum(-1), alpha=stride)
+            tried_BP1N = (level_BP[..., None] + (places_N * stride - 1)).clamp(max=self.levels - 1)[..., None, :]
+            edge_BPMN = torch.addcmul(offset_BPM1, tried_BP1N, slope_BPM1)
+            below_BPN = (weight_BPM[..., None, :] @ edge_BPMN.sigmoid()).squeeze(-2)
+            level_BP = torch.add(level_BP, (below_BPN <= uniform_BP1).sum(-1), alpha=stride)
             stride //= parts
-        return level_BHW.long().clamp(max=self.levels - 1)
+        return level_BP.long().clamp(max=self.levels - 1)
 
     def mean(self, features_BFHW: Tensor) -> Tensor:
         """Mean of p(x|z) in levels, `[B, C, H, W]`, fp32.
@@ -261,9 +268,10 @@ class LogisticMixtureLikelihood(nn.Module):
         summing it exactly would take L^C terms per pixel.
         """
         log_weight, location, log_scale, frame = self._components(features_BFHW)
-        residuals, result = list[Tensor](), []
+        weight, residuals, result = log_weight.exp(), list[Tensor](), []
         for channel in range(self.channels):
-            mean = clipped_mean(location[..., channel] + frame.shift(channel, residuals), log_scale[..., channel])
-            result.append((log_weight.exp() * mean).sum(-1))
-            residuals.append(mean - frame.centre_BHWC[..., channel, None])
-        return (torch.stack(result, 1) + 1.0) * ((self.levels - 1) / 2)
+            mean = clipped_mean(location[:, channel] + frame.shift(channel, residuals), log_scale[:, channel])
+            result.append((weight * mean).sum(1))
+            residuals.append(mean - frame.centre_BCP[:, channel, None])
+        mean_BCP = (torch.stack(result, 1) + 1.0) * ((self.levels - 1) / 2)
+        return mean_BCP.unflatten(2, features_BFHW.shape[2:])

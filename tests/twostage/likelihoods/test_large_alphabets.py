@@ -57,7 +57,7 @@ def test_masses_of_65536_levels_are_those_of_float64() -> None:
     actual = likelihood.log_prob(features, _every_level(0, 1)).flatten().double().numpy()
     parts = likelihood._components(features[:1])
     weight, location, log_scale = (
-        part.flatten().double().numpy() for part in (parts.log_weight_BHWM, parts.location_BHWMC, parts.log_scale_BHWMC)
+        part.flatten().double().numpy() for part in (parts.log_weight_BMP, parts.location_BCMP, parts.log_scale_BCMP)
     )
     edges = (2 * np.arange(-1, LEVELS)[:, None] + 2 - LEVELS) / (LEVELS - 1)
     seen = (edges - location) / np.exp(log_scale)
