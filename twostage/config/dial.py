@@ -4,8 +4,10 @@ Everything is in `IMAGES`, `SOUND` and two formulas. `codebook_size`: the larges
 that leaves `VECTORS_PER_CODE` training vectors to a code, so that K never exceeds the vectors there are.
 `training_steps`: so many passes over the training items, within the bounds of the size. The code grid is the finest of
 at most so many codes a side that a factor of `MIN_FACTOR` or more gives and that has at least `SMALLEST_GRID` codes a
-side, where there is one. What a flag says stands, and the rest follows from it: K from a given downsampling, a warm-up
-from given steps.
+side, where there is one; but 32 codes a side are admitted wherever fewer would make one stand for more than
+`MAX_FACTOR` pixels a side, which a decoder fills with blur. Images above `WHOLE_BATCHES` pixels a side have smaller
+batches, fewer features per pixel and as many steps, so that memory and time grow more slowly than their area. What a
+flag says stands, and the rest follows from it: K from a given downsampling, a warm-up from given steps.
 
 Small is for minutes on one core, medium for about an hour (a thousand photographs of 64x64 pixels), large for a day, or
 for a GPU. Nothing depends on the machine, so that the same command makes the same recipe everywhere.
@@ -25,6 +27,15 @@ VECTORS_PER_CODE = 32
 SMALLEST_GRID = 7
 MIN_FACTOR = 4
 """Of images that it leaves a grid of `SMALLEST_GRID` codes a side: half of it does for smaller ones."""
+MAX_FACTOR = 8
+"""Pixels a side that a code stands for at most, as long as that makes no more than `LARGEST_GRID` codes a side."""
+LARGEST_GRID = 32
+WHOLE_BATCHES = 64
+"""Pixels a side up to which batches are those of the tables: half of them at twice the side, and so on."""
+FEWEST_FEATURES = 16
+"""Features per pixel that are left to the likelihood of the largest images."""
+EVALUATED_PIXELS = 128 * 64**2
+"""Most pixels of the images that are evaluated side by side."""
 CODES_PER_SECOND = 125
 """About what speech needs: 64 samples a code at 8 kHz."""
 _WARMUP_STEPS = 100
@@ -34,7 +45,7 @@ _WARMUP_STEPS = 100
 class Passes:
     """Budget of one training: passes over the training items, within bounds."""
 
-    passes: int
+    passes: float
     fewest: int
     most: int
     """Optimiser steps."""
@@ -45,6 +56,10 @@ class Passes:
     def quarter(self) -> "Passes":
         """A fourth of it, of a training that goes on from another."""
         return replace(self, passes=self.passes // 4, fewest=self.fewest // 4, most=self.most // 4)
+
+    def with_batches(self, batch_size: int) -> "Passes":
+        """As many steps with smaller batches."""
+        return replace(self, batch_size=batch_size, passes=self.passes * batch_size / self.batch_size)
 
     def steps(self, items: int) -> int:
         """Optimiser steps over so many items, in whole hundreds."""
@@ -188,7 +203,8 @@ def downsampling(height: int, width: int, *, largest_grid: int) -> int | None:
     fitting = [factor for factor in choices if height % factor == width % factor == 0]
     coarse = [factor for factor in fitting if min(height, width) // factor >= SMALLEST_GRID]
     wanted = [factor for factor in coarse if factor >= MIN_FACTOR] or coarse
-    small = [factor for factor in wanted if max(height, width) // factor <= largest_grid]
+    most = max(largest_grid, min(LARGEST_GRID, max(height, width) // MAX_FACTOR))
+    small = [factor for factor in wanted if max(height, width) // factor <= most]
     return min(small) if small else max(wanted) if wanted else min(fitting, default=None)
 
 
@@ -203,15 +219,20 @@ def dial_images(asked: Asked, *, height: int, width: int, items: int) -> Dialled
     factor = None if given else downsampling(height, width, largest_grid=row.largest_grid)
     factor = factor or asked.recipe.stage1.downsampling
     grid = (height // factor, width // factor)
-    vectors = items * grid[0] * grid[1]
-    settings = {**row.settings, "stage1": {**row.settings["stage1"], "downsampling": factor}}
+    networks = {**row.settings["stage1"], "downsampling": factor}
+    halvings = max(0, math.floor(math.log2(math.sqrt(height * width) / WHOLE_BATCHES)))
+    networks["head_channels"] = max(FEWEST_FEATURES, networks["head_channels"] >> halvings)
+    evaluated = max(1, min(asked.recipe.evaluation.batch_size, EVALUATED_PIXELS // (height * width)))
+    budgets = {
+        section: budget.with_batches(max(1, budget.batch_size >> halvings)) for section, budget in row.budgets.items()
+    }
     return _dialled(
         asked,
-        row,
-        settings,
+        replace(row, budgets=budgets),
+        {**row.settings, "stage1": networks, "evaluation": {"batch_size": evaluated}},
         items=items,
         units=dict.fromkeys(row.budgets, items),
-        vectors=vectors,
+        vectors=items * math.prod(grid),
         about=f"images of {height}x{width} as grids of {grid[0]}x{grid[1]} codes (downsampling {factor})",
     )
 

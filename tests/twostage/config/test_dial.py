@@ -77,9 +77,26 @@ def test_the_grid_of_codes_has_a_sensible_size(size: Size, shape: tuple[int, int
 
 def test_known_factors() -> None:
     sides = {8: (2, 2, 2), 28: (4, 4, 4), 32: (4, 4, 4), 64: (8, 4, 4), 20: (2, 2, 2)}
+    sides |= {96: (8, 8, 4), 128: (8, 8, 4), 256: (8, 8, 8), 512: (16, 16, 16)}  # up to 256, 8 pixels or less a code
     for side, factors in sides.items():
         assert tuple(downsampling(side, side, largest_grid=IMAGES[s].largest_grid) for s in SIZES) == factors
     assert downsampling(25, 25, largest_grid=16) is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_larger_images_have_smaller_batches_and_as_many_steps(size: Size) -> None:
+    row, halved = IMAGES[size], {64: 1, 100: 1, 128: 2, 256: 4}
+    for side, divisor in halved.items():
+        recipe = of_images(size, side, 50_000).recipe
+        for section, budget in row.budgets.items():
+            training = getattr(recipe, section)
+            assert (training.steps, training.batch_size) == (budget.steps(50_000), budget.batch_size // divisor)
+        assert recipe.stage1.head_channels == max(16, row.settings["stage1"]["head_channels"] // divisor)
+        assert recipe.evaluation.batch_size * side**2 <= 128 * 64**2
+    assert of_images(size, 32, 50_000).recipe.evaluation == load_recipe("images").evaluation
+    asked = Asked(recipe=load_recipe("images"), size=size, given=())
+    wide = dial_images(asked, height=64, width=256, items=800).recipe
+    assert wide.codebook_training.batch_size == row.budgets["codebook_training"].batch_size // 2
 
 
 @pytest.mark.parametrize(("size", "items"), [*itertools.product(SIZES, (2, 3, 10, 100, 10_000))])
