@@ -64,8 +64,8 @@ class Evaluate:
     split: Literal["test", "validation"] = "test"
     """Test data give the final number only; choose between settings by validation data."""
     per_item: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Also write the bits of every item under every row to this .csv file, the least probable first, with an anomaly
-    score, and beside it pictures of the least and the most probable items."""
+    """Also write the bits of every item to this .csv file, the least probable first, with an anomaly score; beside it
+    pictures of the least and the most probable items."""
     data: DataPlace = AS_STORED
     device: Device = "auto"
     timeout_seconds: Timeout = 600.0

@@ -3,8 +3,9 @@
 import html
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 from twostage.config.schema import DataConfig, EvaluationConfig
 from twostage.data import load_dataset
 from twostage_pipelines.cli.main import main
-from twostage_pipelines.evaluate import sample_quality
+from twostage_pipelines.evaluate import ruler
+from twostage_pipelines.evaluate.classifier import Reading
 from twostage_pipelines.evaluate.sample_quality import score_samples
 from twostage_pipelines.runs.run import Run
 
@@ -156,20 +158,15 @@ def test_samples_are_scored_where_there_is_a_distribution(
     train_N64 = dataset.train.images.reshape(-1, 64)
     means_Y64 = np.stack([train_N64[dataset.train.labels == label].mean(0) for label in range(10)])
 
-    @dataclass(frozen=True)
-    class Pixels:
-        features_NF: np.ndarray
-
-        def agreement(self, labels_N: np.ndarray) -> float:
-            distance_NY = ((self.features_NF[:, None] - means_Y64) ** 2).sum(-1)
-            return float((distance_NY.argmin(1) == labels_N).mean())
-
-    def read(_: object, images: np.ndarray, **settings: object) -> Pixels:
+    def read_pixels(_: object, images: np.ndarray, **settings: object) -> Reading:
         assert images.dtype == np.uint8
-        return Pixels(images.reshape(-1, 64).astype(np.float64))
+        pixels_N64 = images.reshape(-1, 64).astype(np.float64)
+        distance_NY = ((pixels_N64[:, None] - means_Y64) ** 2).sum(-1)
+        return Reading(features_NF=pixels_N64, labels_N=distance_NY.argmin(1))
 
-    monkeypatch.setattr(sample_quality, "trained_classifier", lambda *_, **__: None)
-    monkeypatch.setattr(sample_quality, "read", read)
+    monkeypatch.setattr(ruler, "trained_classifier", lambda *_, **__: None)
+    monkeypatch.setattr(ruler, "load_checkpoint", lambda _: SimpleNamespace(sha256={"model.safetensors": ""}))
+    monkeypatch.setattr(ruler, "read", read_pixels)
     run = Run.open(trained)
     run = replace(run, recipe=replace(run.recipe, evaluation=EvaluationConfig(frechet_samples=80)))
     scores = {score.model: score for score in score_samples(run, dataset, "test", torch.device("cpu"))}

@@ -469,7 +469,8 @@ def test_recipe_sections_used_as_flags_are_the_schemas_own() -> None:
     sections = {item.name for item in fields(Recipe)}
     for cls in (commands.TrainPrior, commands.TrainBaseline, commands.Evaluate):
         free = {item.name for item in fields(cls)} - sections
-        own = {"run", "stored", "model", "beta", "split", "device", "resume", "extend", "dry_run", "timeout_seconds"}
+        own = {"run", "stored", "model", "beta", "split", "device", "resume", "extend", "dry_run", "log"}
+        own |= {"timeout_seconds", "per_item"}
         assert free <= own
 
 

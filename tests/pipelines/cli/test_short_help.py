@@ -10,7 +10,7 @@ from twostage_pipelines.cli import verbs
 from twostage_pipelines.cli.main import main, parse
 
 WIDTH, MOST_LINES = 120, 60
-SOUND = ("--recordings.", "--audio.", "--wavenet-decoder.", "--decoder-training.", "--wavenet-prior.", "sampled-items")
+SOUND = ("--recordings.", "--audio.", "--wavenet-decoder.", "--wavenet-prior.", "sampled-items")
 IMAGES = ("--stage1.", "--vimco.", "--prior.", "image-size", "binarise", "latent-dim", "search-")
 
 
