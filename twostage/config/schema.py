@@ -260,8 +260,8 @@ class EvaluationConfig:
     """Items, spread over the split, whose codes are written with a range coder and read back, of recordings with their
     lengths and labels: bytes that prove the learned rate; 0: none."""
     frechet_samples: int = 0
-    """Samples and reconstructions scored by Fréchet distance in features of a network trained on the run's data, by
-    which temperature, top-p and guidance are chosen on validation data. 0: neither."""
+    """Samples and reconstructions scored by Fréchet distance (features of a network trained on the run's data), which
+    on validation data chooses temperature, top-p, guidance; 0: neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
