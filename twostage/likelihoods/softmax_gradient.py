@@ -60,16 +60,18 @@ class SoftmaxLogMass(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient_BCP: Tensor) -> tuple[Tensor | None, ...]:
         features_BFP, weight_NF, bias_N, x_BCP, log_sum_BCP = ctx.saved_tensors
-        of_features, of_weight, of_bias = (torch.zeros_like(part) for part in (features_BFP, weight_NF, bias_N))
+        of_features = torch.zeros_like(features_BFP)
+        # In bf16 the sum would be rounded with every block.
+        of_weight, of_bias = (torch.zeros_like(part, dtype=torch.float32) for part in (weight_NF, bias_N))
         for place in _places(x_BCP, len(bias_N)):
             mass_bpCL = _logits(features_BFP[place], weight_NF, bias_N, x_BCP.shape[1])
             mass_bpCL.sub_(log_sum_BCP[place].mT[..., None]).clamp_(min=_NOTHING).exp_()
             gradient_bpC1 = gradient_BCP[place].mT[..., None]
             of_logits_bpCL = mass_bpCL.mul_(-gradient_bpC1)
             of_logits_bpCL.scatter_add_(-1, x_BCP[place].mT.long()[..., None], gradient_bpC1.contiguous())
+            of_bias += of_logits_bpCL.flatten(2).sum((0, 1))
             of_logits_bpN = of_logits_bpCL.flatten(2).to(weight_NF.dtype)
             weight_bFN = weight_NF.t().expand(len(of_logits_bpN), -1, -1)
             of_features[place] = torch.bmm(weight_bFN, of_logits_bpN.mT)
-            of_weight += torch.bmm(of_logits_bpN.mT, features_BFP[place].mT).sum(0)
-            of_bias += of_logits_bpN.sum((0, 1))
-        return of_features, of_weight, of_bias, None
+            of_weight += torch.bmm(of_logits_bpN.mT, features_BFP[place].mT).sum(0, dtype=torch.float32)
+        return of_features, of_weight.to(weight_NF.dtype), of_bias.to(bias_N.dtype), None

@@ -67,3 +67,17 @@ def test_no_logits_of_all_pixels_are_ever_made() -> None:
     with LiveBytes() as live:
         likelihood.log_prob(features, x).sum().backward()
     assert live.peak < 4 * pixels * 3 * 256 / 4
+
+
+def test_a_gradient_in_bf16_is_as_exact_from_many_blocks_as_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their parts are summed in fp32: a sum in bf16 would be rounded with every block."""
+    torch.manual_seed(0)
+    likelihood = CategoricalLikelihood(features=FEATURES, channels=1, levels=LEVELS)
+    features, x = torch.randn(64, FEATURES, 4, 10).abs(), torch.zeros(64, 1, 4, 10, dtype=torch.int64)
+    own = [likelihood.logits.weight, likelihood.logits.bias]
+    monkeypatch.setattr(softmax_gradient, "_CPU_LOGITS", 4 * LEVELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(likelihood.log_prob(features, x).sum(), own)
+    expected = torch.autograd.grad(_plain(features, *own, x).sum(), own)
+    for actual, wanted in zip(found, expected, strict=True):
+        assert (actual - wanted).norm() < 0.01 * wanted.norm()
