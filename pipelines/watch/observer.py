@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from twostage.distributed import is_first
-from twostage.errors import RunError
+from twostage.errors import TwoStageError
 from twostage.progress import say, silent
 from twostage.training.observer import Observer
 
@@ -154,7 +154,7 @@ class Watcher:
         try:
             with silent():
                 yield
-        except (RunError, OSError) as error:
+        except (TwoStageError, OSError, RuntimeError) as error:  # the last one: out of memory
             if not self._failed:
                 say(f"warning: {self._job.label} goes on without some of its {what}: {error}")
             self._failed = True
