@@ -15,6 +15,8 @@ Departures from the papers, and why:
   sample, in units of how much the nearest samples differ. Linear prediction is most of what lossless codecs do, and 16
   bits are too fine for a network to say a location directly: what an optimiser's step moves is more than the scale of
   quiet sound. After a minute of training, this saves a whole bit per sample.
+- With `coarse_bits`, the likelihood also knows recordings that use every 2^K-th level alone, as 8 bits stored in 16 do
+  (`twostage.likelihoods.coarse_audio`): whether all samples so far did is known at every sample.
 
 `sample` walks the same network one sample at a time (`twostage.layers.dilated_step`), for many items side by side.
 
@@ -35,6 +37,7 @@ from twostage.errors import RunError, UsageError
 from twostage.layers.dilated import DilatedStack
 from twostage.layers.dilated_step import DilatedStackState
 from twostage.likelihoods.audio import make_audio_likelihood
+from twostage.likelihoods.coarse_audio import CoarseAudioLikelihood
 from twostage.noise import uniform_noise_of
 from twostage.storage.from_folder import FromFolder
 
@@ -86,6 +89,8 @@ class WaveNetDecoder(FromFolder, nn.Module):
         condition_channels: D, width of the codes' vectors.
         stride: samples per code, a multiple of four.
         likelihood, mixtures: see `twostage.likelihoods.audio.AudioLikelihood`.
+        coarse_bits: K above 0: for the mixture alone, recordings may hold multiples of 2^K alone; see
+            `twostage.likelihoods.coarse_audio.CoarseAudioLikelihood`.
         speakers: number of speakers; 0: the decoder knows of none.
         speaker_channels: width of a speaker's embedding.
         channels: C, width of the stack; F is twice that.
@@ -93,7 +98,7 @@ class WaveNetDecoder(FromFolder, nn.Module):
         head_channels: H, features of the stack and width of the layer behind it.
 
     Raises:
-        UsageError: the stride, the likelihood or a size of the stack is none that can be.
+        UsageError: the stride, the likelihood, the coarse bits or a size of the stack is none that can be.
     """
 
     kinds = ("wavenet-decoder",)
@@ -108,6 +113,7 @@ class WaveNetDecoder(FromFolder, nn.Module):
         stride: int,
         likelihood: str = "logistic-mixture",
         mixtures: int = 10,
+        coarse_bits: int = 0,
         speakers: int = 0,
         speaker_channels: int = 32,
         channels: int = 64,
@@ -144,12 +150,24 @@ class WaveNetDecoder(FromFolder, nn.Module):
         self.hidden = nn.Linear(head_channels, head_channels)
         self.shape = nn.Linear(NEAREST + 1, head_channels, bias=False)
         self.coefficients: nn.Linear | None = None
+        self.coarse: nn.Linear | None = None
+        if coarse_bits and (likelihood == "mu-law" or not 0 < coarse_bits < 16):
+            raise UsageError(
+                f"coarse bits are 1 to 15 of the likelihood logistic-mixture, not {coarse_bits} of {likelihood}"
+            )
+        self.step = 2**coarse_bits
         if likelihood == "mu-law":
             self.likelihood = make_audio_likelihood(likelihood, features=head_channels)
         else:
-            self.likelihood = make_audio_likelihood(
-                likelihood, features=head_channels + 2, mixtures=mixtures, relative=True
-            )
+            if coarse_bits:
+                self.coarse = nn.Linear(head_channels + 1, 1)
+                self.likelihood = CoarseAudioLikelihood(
+                    features=head_channels + 3, mixtures=mixtures, coarse_bits=coarse_bits
+                )
+            else:
+                self.likelihood = make_audio_likelihood(
+                    likelihood, features=head_channels + 2, mixtures=mixtures, relative=True
+                )
             self.coefficients = nn.Linear(head_channels, NEAREST)
             with torch.no_grad():  # starts near "as before", which is the best prediction that needs no training
                 self.coefficients.weight.mul_(0.1)
@@ -157,7 +175,8 @@ class WaveNetDecoder(FromFolder, nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Samples before its own that a sample depends on, at most."""
+        """Samples before its own that a sample depends on, at most; with coarse bits, it also matters how many samples
+        but 0 there were before, and whether all of them were on the grid."""
         return max(self.stack.receptive_field, NEAREST)
 
     def log_prob(
@@ -194,7 +213,9 @@ class WaveNetDecoder(FromFolder, nn.Module):
         """What the likelihood is told of every sample, `[B, L, S]`: a function of the samples before it."""
         features_BHS = self.stack(self._embed(samples_BS).transpose(1, 2), condition_BFX=condition_BFX)
         before_BX = F.pad(self._scaled(samples_BS), (NEAREST, 0))[:, :-1]
-        return self._head(features_BHS.transpose(1, 2), before_BX.unfold(1, NEAREST, 1)).transpose(1, 2)
+        on_grid_BS = None if self.coarse is None else self._on_grid(samples_BS)
+        features_BSH, nearest_BSN = features_BHS.transpose(1, 2), before_BX.unfold(1, NEAREST, 1)
+        return self._head(features_BSH, nearest_BSN, on_grid_BS).transpose(1, 2)
 
     @torch.no_grad()
     def sample(
@@ -237,15 +258,18 @@ class WaveNetDecoder(FromFolder, nn.Module):
         before_BX = condition_BFX.new_zeros(count, NEAREST + longest)
         samples_SB = torch.zeros(longest, count, dtype=torch.int16, device=condition_BFX.device)
         embedded_BC: Tensor | None = None
+        on_grid_B1 = None if self.coarse is None else before_BX.new_zeros(count, 1)
         for t, noise_B1 in enumerate(noise_SB1):
             features_B1H = state.advance(embedded_BC)[:, None]
-            features_BL1 = self._head(features_B1H, before_BX[:, None, t : t + NEAREST]).transpose(1, 2)
+            features_BL1 = self._head(features_B1H, before_BX[:, None, t : t + NEAREST], on_grid_B1).transpose(1, 2)
             if t == 0 and not bool(features_BL1.isfinite().all()):
                 raise RunError("the WaveNet decoder says NaN or infinity: its training diverged, train it again")
             drawn_B1 = self.likelihood.draw(features_BL1, noise_B1, temperature=temperature)
             samples_SB[t] = drawn_B1[:, 0]
             before_BX[:, NEAREST + t] = self._scaled(drawn_B1)[:, 0]
             embedded_BC = self._embed(drawn_B1)[:, 0]
+            if on_grid_B1 is not None:
+                on_grid_B1 = self._on_grid_after(on_grid_B1, drawn_B1)
             if progress is not None:
                 progress(t + 1, longest)
         real_BS = torch.arange(longest, device=lengths_B.device) < lengths_B[:, None]
@@ -261,7 +285,18 @@ class WaveNetDecoder(FromFolder, nn.Module):
         companded_BS = level_BS.to(scaled_BS.dtype) * (2.0 / mulaw.MU) - 1.0
         return self.embedding(level_BS) + self.values(torch.stack([scaled_BS, companded_BS], dim=2))
 
-    def _head(self, features_BSH: Tensor, nearest_BSN: Tensor) -> Tensor:
+    def _on_grid(self, samples_BS: Tensor) -> Tensor:
+        """Before every sample, how many but 0 there were if all of them were multiples of the step; otherwise -1."""
+        before_BS = F.pad(samples_BS.long(), (1, 0))[:, :-1]
+        off_BS = (before_BS % self.step != 0).cumsum(1) > 0
+        return (before_BS != 0).cumsum(1).masked_fill(off_BS, -1).to(self.values.weight.dtype)
+
+    def _on_grid_after(self, on_grid_B1: Tensor, samples_B1: Tensor) -> Tensor:
+        """`_on_grid` of the next sample, from that of this one."""
+        off_B1 = (on_grid_B1 < 0) | (samples_B1.long() % self.step != 0)
+        return (on_grid_B1 + (samples_B1 != 0)).masked_fill(off_B1, -1.0)
+
+    def _head(self, features_BSH: Tensor, nearest_BSN: Tensor, on_grid_BS: Tensor | None) -> Tensor:
         """`[B, S, L]` from the stack's features and the samples before, the oldest first; full precision throughout."""
         with torch.autocast(features_BSH.device.type, enabled=False):
             loudness_BS1 = nearest_BSN.abs().mean(2, keepdim=True) + _STEP
@@ -272,7 +307,12 @@ class WaveNetDecoder(FromFolder, nn.Module):
                 return hidden_BSH
             centre_BS1 = (self.coefficients(hidden_BSH) * nearest_BSN).sum(2, keepdim=True) / _LOUDNESS
             change_BS1 = nearest_BSN.diff(dim=2).abs().mean(2, keepdim=True) + 2 * _STEP
-            return torch.cat([hidden_BSH, centre_BS1, (change_BS1 / _LOUDNESS).log()], dim=2)
+            parts = [hidden_BSH, centre_BS1, (change_BS1 / _LOUDNESS).log()]
+            if self.coarse is not None and on_grid_BS is not None:
+                evidence_BS1 = on_grid_BS.clamp(min=0.0).log1p()[:, :, None]
+                logit_BS1 = self.coarse(torch.cat([hidden_BSH, evidence_BS1], dim=2))
+                parts.insert(1, logit_BS1.masked_fill(on_grid_BS[:, :, None] < 0, -torch.inf))
+            return torch.cat(parts, dim=2)
 
     def _code_lengths(self, lengths_B: Tensor) -> Tensor:
         return -(-lengths_B // self.stride)

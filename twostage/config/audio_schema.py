@@ -79,6 +79,9 @@ class WaveNetDecoderConfig:
     """As audio.likelihood."""
     mixtures: int = 10
     """As audio.mixtures."""
+    coarse_bits: int = 0
+    """Lowest bits of 16 that are 0 throughout in some of the recordings, as the 8 of an 8-bit one are: the likelihood
+    `logistic-mixture` then finds out which. 0: it knows of none."""
     segment_samples: int = 4096
     """Samples of a training segment."""
 

@@ -135,6 +135,11 @@ def _check_audio(recipe: Recipe, source: str) -> None:
         )
     if recipe.data.name == "vowels" and recipe.recordings != RecordingsConfig():
         raise UsageError(f"{source}: [recordings] says how a folder is read, but data.name is vowels: leave it out.")
+    if recipe.wavenet_decoder.coarse_bits and recipe.wavenet_decoder.likelihood == "mu-law":
+        raise UsageError(
+            f"{source}: wavenet_decoder.coarse_bits are bits of 16, but wavenet_decoder.likelihood is mu-law: leave "
+            "one of them out."
+        )
     for section in ("audio", "wavenet_decoder"):
         samples, stride = getattr(recipe, section).segment_samples, 2**recipe.audio.downsampling_layers
         if samples % stride:

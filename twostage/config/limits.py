@@ -83,6 +83,7 @@ LIMITS: dict[type, dict[str, Limit]] = {
         "head_channels": _COUNT,
         "dropout": _SHARE,
         "mixtures": Limit(1, 1024),
+        "coarse_bits": Limit(0, 15),
         "segment_samples": Limit(128, 2**24),
     },
     WaveNetPriorConfig: {

@@ -177,6 +177,41 @@ def test_cached_sampling_is_the_parallel_pass_drawn_with_the_same_noise(likeliho
     assert (sampled_BS != other_BS)[real_BS].float().mean() > 0.8
 
 
+@pytest.mark.parametrize("bias", [-4.0, 3.0])  # leaves the grid soon, and late
+def test_cached_sampling_knows_as_the_parallel_pass_whether_all_samples_were_on_the_grid(bias: float) -> None:
+    decoder = build(coarse_bits=8)
+    assert decoder.coarse is not None
+    torch.nn.init.constant_(decoder.coarse.bias, bias)
+    _, vectors_BDT, speaker_B = sounds(3)
+    sampled_BS = decoder.sample(vectors_BDT, torch.tensor([SAMPLES] * 3), speaker_B, seed=4)
+    noise_BS = uniform_noise(seed=4, first_item=0, count=3, symbols=SAMPLES, stream=1)
+    with torch.no_grad():
+        features_BLS = decoder.likelihood_features(sampled_BS, condition_of(decoder, vectors_BDT, speaker_B))
+        redrawn_BS = decoder.likelihood.draw(features_BLS, noise_BS)
+    assert torch.equal(sampled_BS, redrawn_BS)
+    off_BS = (sampled_BS % 256 != 0).cumsum(1) > 0
+    assert not off_BS[:, 0].all() if bias > 0 else off_BS[:, 10].all()
+    assert torch.equal(features_BLS[:, -3, 1:] == -torch.inf, off_BS[:, :-1])
+
+
+def test_samples_on_the_grid_are_cheap_until_one_is_not() -> None:
+    decoder = build(coarse_bits=8)
+    assert decoder.coarse is not None
+    torch.nn.init.constant_(decoder.coarse.bias, 4.0)
+    samples_BS, vectors_BDT, speaker_B = sounds(1)
+    coarse_BS = samples_BS // 256 * 256
+    broken_BS = coarse_BS.clone()
+    broken_BS[0, 40] += 1
+    with torch.no_grad():
+        condition_BFX = condition_of(decoder, vectors_BDT, speaker_B)
+        nats, broken_nats, fine_nats = (
+            -decoder.sample_log_prob(x, condition_BFX)[0] for x in (coarse_BS, broken_BS, samples_BS)
+        )
+    assert torch.equal(nats[:40], broken_nats[:40])
+    assert fine_nats[:40].mean() > nats[:40].mean() + 4  # 8 bits are 5.5 nats
+    assert broken_nats[41:].mean() > nats[41:].mean() + 4
+
+
 def test_an_item_is_the_same_in_every_batch_and_another_under_another_number() -> None:
     decoder = build()
     _, vectors_BDT, speaker_B = sounds(3)
@@ -210,6 +245,8 @@ def test_speakers_change_the_sound_and_must_be_said() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="multiple of 4 samples per code, not 6"):
         build(stride=6)
+    with pytest.raises(UsageError, match="coarse bits are 1 to 15 of the likelihood logistic-mixture, not 8 of mu-law"):
+        build("mu-law", coarse_bits=8)
     decoder = build()
     samples_BS, vectors_BDT, speaker_B = sounds(2)
     mask_BS = torch.ones_like(samples_BS, dtype=torch.bool)

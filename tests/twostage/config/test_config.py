@@ -298,6 +298,10 @@ def test_vimco_has_as_many_codes_as_the_levels_of_fsq_give() -> None:
         ('[data]\nname = "vowels"\n[vimco]\nsamples = 3\n', "vimco.samples is a setting of images"),
         ('models = ["vimco"]\n[data]\nname = "vowels"\n', "vimco is no model of recordings"),
         ('[data]\nname = "vowels"\n[recordings]\nsample_rate_hz = 16000\n', "says how a folder is read"),
+        (
+            '[data]\nname = "vowels"\n[wavenet_decoder]\nlikelihood = "mu-law"\ncoarse_bits = 8\n',
+            "wavenet_decoder.coarse_bits are bits of 16",
+        ),
         ('[data]\nname = "vowels"\n[audio]\nsegment_samples = 1000\n', "a multiple of the 64 samples of a code"),
         ('[data]\nname = "vowels"\n[audio]\ndownsampling_layers = 8\n', "audio.downsampling_layers must be"),
         (
