@@ -62,7 +62,7 @@ class Evaluate:
     seed: int
     """Seed of the latents that the VAE's bounds draw."""
     split: Literal["test", "validation"] = "test"
-    """Test data give the final number only; choose between settings by validation data."""
+    """Test data give the final number; choose settings by validation data."""
     per_item: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write the bits of every item to this .csv file, the least probable first, with an anomaly score; beside it
     pictures of the least and the most probable items."""

@@ -251,7 +251,7 @@ class EvaluationConfig:
     """Recordings, spread over the split, that a WaveNet decoder reconstructs sample by sample for the log-mel
     distance; 0: none."""
     search_items: int = 0
-    """Items, spread over the split, whose codes are searched for fewer total bits: a row of its own; 0: no search."""
+    """Items, spread over the split, whose codes are searched for fewer bits: a row of its own; 0: none."""
     search_candidates: int = 4
     """Nearest codes that the search tries at every position in turn."""
     search_sweeps: int = 1
