@@ -12,18 +12,13 @@ kind.
 Shapes: B items, C channels, M components, F features.
 """
 
-import argparse
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
+from two_sides import begin, row
 
 from twostage.likelihoods.logistic_mixture import LogisticMixtureLikelihood, bin_log_mass
-from twostage.training.live_bytes import LiveBytes
 
 SIZES = ((16, 3, 64), (8, 3, 32))
 MIXTURES = (5, 10)
@@ -71,64 +66,17 @@ def problem(size: tuple[int, int, int], mixtures: int) -> tuple[LogisticMixtureL
     return likelihood, features, x
 
 
-def timed(side: Callable[[], Tensor], inputs: list[Tensor]) -> tuple[float, float]:
-    """Processor milliseconds forward and backward."""
-    start = time.process_time()
-    log_prob = side()
-    middle = time.process_time()
-    torch.autograd.grad(log_prob.mean(), inputs)
-    return 1e3 * (middle - start), 1e3 * (time.process_time() - middle)
-
-
-def peak_mib(side: Callable[[], Tensor], inputs: list[Tensor]) -> float:
-    with LiveBytes() as live:
-        torch.autograd.grad(side().mean(), inputs)
-    return live.peak / 2**20
-
-
-def row(size: tuple[int, int, int], mixtures: int, rounds: int) -> str:
-    likelihood, features, x = problem(size, mixtures)
-    inputs = [features, *likelihood.parameters()]
-    sides = {"ours": lambda: likelihood.log_prob(features, x), "plain": lambda: plain(likelihood, features, x)}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name in sorted(sides, reverse=bool(number % 2)):
-            found = timed(sides[name], inputs)
-            if number:
-                times[name].append(found)
-    ratio = statistics.median(sum(p) / sum(o) for o, p in zip(times["ours"], times["plain"], strict=True))
-    peaks = {name: peak_mib(side, inputs) for name, side in sides.items()}
-    log_probs = {name: side() for name, side in sides.items()}
-    difference = log_probs["ours"].detach().double() - log_probs["plain"].detach().double()
-    gradients = {name: torch.autograd.grad(log_prob.mean(), inputs) for name, log_prob in log_probs.items()}
-    of_gradients = max(
-        float((ours - theirs).abs().max() / theirs.abs().max())
-        for ours, theirs in zip(gradients["ours"], gradients["plain"], strict=True)
-    )
-    cells = [f"[{size[0]}, {size[1]}, {size[2]}, {size[2]}]", str(mixtures)]
-    for name in ("plain", "ours"):
-        cells += [f"{statistics.median(part):.1f}" for part in zip(*times[name], strict=True)]
-    cells += [f"{ratio:.2f}x", f"{peaks['plain']:.1f}", f"{peaks['ours']:.1f}", f"{float(difference.abs().max()):.0e}"]
-    cells += [f"{float(difference.mean().abs()):.0e}", f"{of_gradients:.0e}"]
-    return "| " + " | ".join(cells) + " |"
-
-
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(
-        f"{FEATURES} features, {LEVELS} levels, fp32, 1 thread, seed 0, medians of {arguments.rounds} alternating "
-        f"rounds in CPU ms; torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}, load {os.getloadavg()[0]:.1f}\n"
-    )
-    print("| images | components | plain forward | backward | ours forward | backward | ratio ", end="")
-    print("| plain MiB | ours MiB | log-mass | mean | gradient |\n|---|" + 11 * "---:|")
+    rounds = begin(__doc__, about=f"{FEATURES} features, {LEVELS} levels", column="components", rounds=9)
     for size in SIZES:
         for mixtures in MIXTURES:
-            print(row(size, mixtures, arguments.rounds), flush=True)
+            likelihood, features, x = problem(size, mixtures)
+            sides = {
+                "ours": partial(likelihood.log_prob, features, x),
+                "plain": partial(plain, likelihood, features, x),
+            }
+            print(row([str(list(x.shape)), str(mixtures)], sides, [features, *likelihood.parameters()], rounds))
 
 
 if __name__ == "__main__":
